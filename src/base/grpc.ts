@@ -1,0 +1,309 @@
+/**
+ * gRPC with protobuf-es types over grpc-js: typed clients and servers from a service description.
+ * Unary calls are promises, streams are async iterables, cancellation is an `AbortSignal`.
+ */
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescService,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
+import type { GenService } from "@bufbuild/protobuf/codegenv2";
+import * as grpc from "@grpc/grpc-js";
+
+export { type ChannelCredentials, credentials, Metadata, Server, ServerCredentials, status } from "@grpc/grpc-js";
+
+/** An error with a gRPC status code, to be thrown by handlers; clients get grpc-js's ServiceError. */
+export class GrpcError extends Error {
+  readonly code: grpc.status;
+
+  constructor(code: grpc.status, message: string) {
+    super(message);
+    this.name = "GrpcError";
+    this.code = code;
+  }
+}
+
+/** The gRPC status code of anything thrown by a client call, if it has one. */
+export function grpcCodeOf(error: unknown): grpc.status | undefined {
+  if (error instanceof Error && "code" in error && typeof error.code === "number") return error.code;
+  return undefined;
+}
+
+/** The status message that the other side sent, without grpc-js's prefix. */
+export function grpcMessageOf(error: unknown): string {
+  if (error instanceof Error && "details" in error && typeof error.details === "string" && error.details) {
+    return error.details;
+  }
+  return error instanceof Error ? error.message : String(error);
+}
+
+export interface CallOptions {
+  signal?: AbortSignal;
+  metadata?: Record<string, string>;
+  /** Milliseconds until DEADLINE_EXCEEDED. */
+  timeoutMs?: number;
+}
+
+/** What a client-streaming call gives: write, end, then await the response. */
+export interface ClientStream<I extends DescMessage, O extends DescMessage> {
+  /** Resolves when there is room for the next message. */
+  write(message: MessageInitShape<I>): Promise<void>;
+  end(): void;
+  readonly response: Promise<MessageShape<O>>;
+}
+
+/** A bidirectional stream: write on one side, iterate the other. */
+export interface BidiStream<I extends DescMessage, O extends DescMessage> extends AsyncIterable<MessageShape<O>> {
+  write(message: MessageInitShape<I>): Promise<void>;
+  end(): void;
+}
+
+type MethodClient<M> = M extends { methodKind: infer K; input: infer I; output: infer O }
+  ? I extends DescMessage
+    ? O extends DescMessage
+      ? K extends "unary"
+        ? (request: MessageInitShape<I>, options?: CallOptions) => Promise<MessageShape<O>>
+        : K extends "server_streaming"
+          ? (request: MessageInitShape<I>, options?: CallOptions) => AsyncIterable<MessageShape<O>>
+          : K extends "client_streaming"
+            ? (options?: CallOptions) => ClientStream<I, O>
+            : (options?: CallOptions) => BidiStream<I, O>
+      : never
+    : never
+  : never;
+
+type ServiceMethods<S> = S extends GenService<infer M> ? M : never;
+
+/** A typed client: one function per method of the service. */
+export type Client<S> = { [K in keyof ServiceMethods<S>]: MethodClient<ServiceMethods<S>[K]> };
+
+/** Who called and how to notice that it went away. */
+export interface CallContext {
+  readonly metadata: grpc.Metadata;
+  /** Aborted when the caller cancels or the connection ends. */
+  readonly signal: AbortSignal;
+  /** The caller's address, `ip:port`. */
+  readonly peer: string;
+  /** The underlying call, for what this adapter does not cover (peer certificate). */
+  readonly call: { getAuthContext(): unknown };
+}
+
+type MethodHandler<M> = M extends { methodKind: infer K; input: infer I; output: infer O }
+  ? I extends DescMessage
+    ? O extends DescMessage
+      ? K extends "unary"
+        ? (request: MessageShape<I>, context: CallContext) => Promise<MessageInitShape<O>> | MessageInitShape<O>
+        : K extends "server_streaming"
+          ? (request: MessageShape<I>, context: CallContext) => AsyncIterable<MessageInitShape<O>>
+          : K extends "client_streaming"
+            ? (requests: AsyncIterable<MessageShape<I>>, context: CallContext) => Promise<MessageInitShape<O>>
+            : (requests: AsyncIterable<MessageShape<I>>, context: CallContext) => AsyncIterable<MessageInitShape<O>>
+      : never
+    : never
+  : never;
+
+/** The implementation of a service: one function per method. */
+export type Handlers<S> = { [K in keyof ServiceMethods<S>]: MethodHandler<ServiceMethods<S>[K]> };
+
+function codec(method: DescMethod) {
+  return {
+    path: `/${method.parent.typeName}/${method.name}`,
+    requestSerialize: (message: MessageShape<DescMessage>) => Buffer.from(toBinary(method.input, message)),
+    requestDeserialize: (bytes: Buffer) => fromBinary(method.input, bytes),
+    responseSerialize: (message: MessageShape<DescMessage>) => Buffer.from(toBinary(method.output, message)),
+    responseDeserialize: (bytes: Buffer) => fromBinary(method.output, bytes),
+  };
+}
+
+function callOptions(options: CallOptions | undefined): grpc.CallOptions {
+  return options?.timeoutMs === undefined ? {} : { deadline: Date.now() + options.timeoutMs };
+}
+
+function toMetadata(options: CallOptions | undefined): grpc.Metadata {
+  const metadata = new grpc.Metadata();
+  for (const [key, value] of Object.entries(options?.metadata ?? {})) metadata.set(key, value);
+  return metadata;
+}
+
+function cancelOn(call: { cancel(): void; on(event: "status", fn: () => void): unknown }, signal?: AbortSignal): void {
+  if (!signal) return;
+  const onAbort = () => call.cancel();
+  if (signal.aborted) onAbort();
+  else {
+    signal.addEventListener("abort", onAbort, { once: true });
+    call.on("status", () => signal.removeEventListener("abort", onAbort));
+  }
+}
+
+type Writable = { write(message: unknown): boolean; once(event: "drain" | "close" | "error", fn: () => void): unknown };
+
+function writeTo(call: Writable, message: unknown): Promise<void> {
+  if (call.write(message)) return Promise.resolve();
+  return new Promise((resolve) => {
+    call.once("drain", resolve);
+    call.once("close", resolve);
+    call.once("error", resolve);
+  });
+}
+
+/** A connection to one address, on which clients of several services can share. */
+export class Channel {
+  readonly raw: grpc.Client;
+
+  constructor(address: string, channelCredentials: grpc.ChannelCredentials, options: grpc.ClientOptions = {}) {
+    this.raw = new grpc.Client(address, channelCredentials, {
+      "grpc.max_receive_message_length": -1,
+      "grpc.max_send_message_length": -1,
+      ...options,
+    });
+  }
+
+  /** A typed client of `service` on this channel. */
+  client<S extends DescService>(service: S): Client<S> {
+    const client: Record<string, unknown> = {};
+    for (const method of service.methods) client[method.localName] = this.#method(method);
+    return client as Client<S>;
+  }
+
+  #method(method: DescMethod): unknown {
+    const { path, requestSerialize: encode, responseDeserialize: decode } = codec(method);
+    const init = (message: unknown) => create(method.input, message as MessageInitShape<DescMessage>);
+    switch (method.methodKind) {
+      case "unary":
+        return (request: unknown, options?: CallOptions) =>
+          new Promise((resolve, reject) => {
+            const call = this.raw.makeUnaryRequest(
+              path,
+              encode,
+              decode,
+              init(request),
+              toMetadata(options),
+              callOptions(options),
+              (error, response) => (error ? reject(error) : resolve(response)),
+            );
+            cancelOn(call, options?.signal);
+          });
+      case "server_streaming":
+        return (request: unknown, options?: CallOptions) => {
+          const call = this.raw.makeServerStreamRequest(
+            path,
+            encode,
+            decode,
+            init(request),
+            toMetadata(options),
+            callOptions(options),
+          );
+          cancelOn(call, options?.signal);
+          return call;
+        };
+      case "client_streaming":
+        return (options?: CallOptions) => {
+          const result = Promise.withResolvers<unknown>();
+          const call = this.raw.makeClientStreamRequest(
+            path,
+            encode,
+            decode,
+            toMetadata(options),
+            callOptions(options),
+            (error, response) => (error ? result.reject(error) : result.resolve(response)),
+          );
+          cancelOn(call, options?.signal);
+          return {
+            write: (message: unknown) => writeTo(call, init(message)),
+            end: () => call.end(),
+            response: result.promise,
+          };
+        };
+      case "bidi_streaming":
+        return (options?: CallOptions) => {
+          const call = this.raw.makeBidiStreamRequest(path, encode, decode, toMetadata(options), callOptions(options));
+          cancelOn(call, options?.signal);
+          return {
+            write: (message: unknown) => writeTo(call, init(message)),
+            end: () => call.end(),
+            [Symbol.asyncIterator]: () => call[Symbol.asyncIterator](),
+          };
+        };
+    }
+  }
+
+  close(): void {
+    this.raw.close();
+  }
+}
+
+interface RawCall {
+  metadata: grpc.Metadata;
+  getPeer(): string;
+  getAuthContext(): unknown;
+  on(event: "cancelled", fn: () => void): unknown;
+}
+
+function contextOf(call: RawCall): CallContext {
+  const abort = new AbortController();
+  call.on("cancelled", () => abort.abort(new GrpcError(grpc.status.CANCELLED, "the caller went away")));
+  return { metadata: call.metadata, signal: abort.signal, peer: call.getPeer(), call };
+}
+
+function failure(error: unknown): grpc.ServerErrorResponse {
+  const code = grpcCodeOf(error) ?? grpc.status.UNKNOWN;
+  const message = grpcMessageOf(error);
+  return Object.assign(new Error(message), { code, details: message, metadata: new grpc.Metadata() });
+}
+
+type AnyHandler = (request: unknown, context: CallContext) => unknown;
+
+/** Serves `service` on a grpc-js server. A handler that throws a `GrpcError` ends the call with that status. */
+export function addService<S extends DescService>(server: grpc.Server, service: S, handlers: Handlers<S>): void {
+  const definition: Record<string, grpc.MethodDefinition<never, never>> = {};
+  const implementation: grpc.UntypedServiceImplementation = {};
+  for (const method of service.methods) {
+    const handler = (handlers as Record<string, AnyHandler>)[method.localName];
+    if (!handler) throw new Error(`no handler for ${service.typeName}/${method.name}`);
+    const kind = method.methodKind;
+    definition[method.name] = {
+      ...codec(method),
+      requestStream: kind === "client_streaming" || kind === "bidi_streaming",
+      responseStream: kind === "server_streaming" || kind === "bidi_streaming",
+    } as unknown as grpc.MethodDefinition<never, never>;
+    const reply = (message: unknown) => create(method.output, message as MessageInitShape<DescMessage>);
+    implementation[method.name] = serve(kind, handler, reply);
+  }
+  server.addService(definition as unknown as grpc.ServiceDefinition, implementation);
+}
+
+function serve(
+  kind: DescMethod["methodKind"],
+  handler: AnyHandler,
+  reply: (message: unknown) => unknown,
+): grpc.UntypedHandleCall {
+  const input = (call: unknown) =>
+    kind === "unary" || kind === "server_streaming" ? (call as { request: unknown }).request : call;
+  if (kind === "unary" || kind === "client_streaming") {
+    return ((call: RawCall, callback: (error: unknown, value?: unknown) => void) => {
+      Promise.resolve()
+        .then(() => handler(input(call), contextOf(call)))
+        .then(
+          (message) => callback(null, reply(message)),
+          (error) => callback(failure(error)),
+        );
+    }) as grpc.UntypedHandleCall;
+  }
+  return (async (call: RawCall & Writable & { end(): void; emit(event: "error", error: unknown): void }) => {
+    const context = contextOf(call);
+    try {
+      for await (const message of handler(input(call), context) as AsyncIterable<unknown>) {
+        if (context.signal.aborted) return;
+        await writeTo(call, reply(message));
+      }
+      call.end();
+    } catch (error) {
+      if (!context.signal.aborted) call.emit("error", failure(error));
+    }
+  }) as unknown as grpc.UntypedHandleCall;
+}

@@ -1,0 +1,226 @@
+/**
+ * The door of the network room: networks, sandboxes (a container's network namespace) and endpoints.
+ * Every call changes the wanted state, reconciles the kernel to it and resolves when the kernel agrees.
+ */
+import type { Emitter } from "../base/async.ts";
+import type { GossipKey } from "../gossip/types.ts";
+
+export type DriverName = "bridge" | "host" | "null" | "overlay" | "macvlan" | "ipvlan";
+
+export interface IpamPool {
+  readonly subnet: string;
+  readonly ipRange?: string;
+  readonly gateway?: string;
+  readonly auxAddresses?: Record<string, string>;
+}
+
+/** What was asked for and decided about a network; pools are filled in by `create`. */
+export interface NetworkSpec {
+  readonly id: string;
+  readonly name: string;
+  readonly driver: DriverName;
+  readonly scope: "local" | "swarm";
+  /** RFC 3339 with nanoseconds. */
+  readonly created: string;
+  readonly enableIPv4: boolean;
+  readonly enableIPv6: boolean;
+  readonly internal: boolean;
+  readonly attachable: boolean;
+  readonly ingress: boolean;
+  readonly configOnly: boolean;
+  readonly configFrom: string;
+  readonly ipam: { driver: string; options: Record<string, string> | null; config: IpamPool[] };
+  readonly options: Record<string, string>;
+  readonly labels: Record<string, string>;
+}
+
+export interface PortBinding {
+  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly containerPort: number;
+  /** "" for all addresses of both families. */
+  readonly hostIp: string;
+  /** 0: choose one. A range is tried in order. */
+  readonly hostPort: number;
+  readonly hostPortEnd: number;
+}
+
+/** A binding in force, as `docker port` tells it. */
+export interface PublishedPort {
+  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly containerPort: number;
+  readonly hostIp: string;
+  readonly hostPort: number;
+}
+
+export interface DnsConfig {
+  readonly servers: string[];
+  readonly search: string[];
+  readonly options: string[];
+}
+
+export interface SandboxRequest {
+  /** The container's id. */
+  readonly id: string;
+  readonly mode: "private" | "host";
+  readonly hostname: string;
+  readonly domainname: string;
+  readonly dns: DnsConfig;
+  /** "name:ip" as of --add-host. */
+  readonly extraHosts: string[];
+  readonly ports: PortBinding[];
+  readonly sysctls?: Record<string, string>;
+}
+
+export interface Sandbox {
+  readonly id: string;
+  /** Path of the pinned namespace; undefined for host mode. */
+  readonly path: string | undefined;
+}
+
+/** How a service task takes part in discovery and balancing on one network. */
+export interface ServiceBinding {
+  readonly id: string;
+  readonly name: string;
+  /** Plain address; "" for dnsrr. */
+  readonly vip: string;
+  readonly aliases: string[];
+  /** Only on the ingress network. */
+  readonly ingressPorts: {
+    name: string;
+    protocol: "tcp" | "udp" | "sctp";
+    targetPort: number;
+    publishedPort: number;
+  }[];
+}
+
+export interface EndpointRequest {
+  readonly networkId: string;
+  /** The container's name: its primary DNS name and what `network inspect` shows. */
+  readonly name: string;
+  /** Further DNS names on this network: user aliases, short id, hostname. */
+  readonly aliases: string[];
+  /** Plain or CIDR. For swarm networks the managers' choice. */
+  readonly ipv4?: string;
+  readonly ipv6?: string;
+  readonly mac?: string;
+  readonly driverOptions?: Record<string, string>;
+  readonly service?: ServiceBinding;
+}
+
+export interface Endpoint {
+  readonly id: string;
+  readonly networkId: string;
+  readonly sandboxId: string;
+  readonly name: string;
+  readonly aliases: string[];
+  /** "eth0" in the container; "" in host mode. */
+  readonly ifName: string;
+  readonly mac: string;
+  /** CIDR; "" when there is none. */
+  readonly ipv4: string;
+  readonly ipv6: string;
+  readonly gateway: string;
+  readonly gateway6: string;
+}
+
+/** An endpoint as `network inspect` lists it: containers by id, `lb-<network>`, `ingress-sbox`, `gateway_<id>`. */
+export interface ListedEndpoint {
+  /** Key in the `Containers` map: container id, "lb-<network>", "ingress-sbox", "gateway_…" owner. */
+  readonly key: string;
+  readonly name: string;
+  readonly endpointId: string;
+  readonly mac: string;
+  readonly ipv4: string;
+  readonly ipv6: string;
+}
+
+export interface VerboseService {
+  readonly name: string;
+  readonly vip: string;
+  readonly ports: string[];
+  readonly tasks: { name: string; endpointId: string; endpointIp: string; hostIp: string }[];
+}
+
+export type NetworkEvent =
+  | { kind: "create" | "destroy"; network: NetworkSpec }
+  | { kind: "connect" | "disconnect"; network: NetworkSpec; containerId: string }
+  | { kind: "drift"; namespace: string; differences: string[] };
+
+/** Where this node stands in the swarm's network; given when it joins. */
+export interface ClusterNetworking {
+  readonly bindAddress: string;
+  readonly advertiseAddress: string;
+  readonly dataPathAddress: string;
+  /** 4789 unless the cluster says otherwise. */
+  readonly dataPathPort: number;
+}
+
+export interface NetworkController extends AsyncDisposable {
+  readonly events: Emitter<NetworkEvent>;
+  /** Names of the drivers that this kernel can do, as in `docker info`. */
+  drivers(): DriverName[];
+
+  /**
+   * Creates a network. Local ones get their pools and gateways chosen here; swarm ones come complete
+   * and may carry this node's load balancer address. Throws Docker's messages for bad input.
+   */
+  create(spec: NetworkSpec, options?: { lbAddress?: string }): Promise<NetworkSpec>;
+  /** Throws forbidden while endpoints of containers exist ("has active endpoints"). */
+  remove(id: string): Promise<void>;
+  get(id: string): NetworkSpec | undefined;
+  list(): NetworkSpec[];
+  /** The endpoints on this host. */
+  endpoints(networkId: string): ListedEndpoint[];
+  /** Gossip members of a swarm network. */
+  peers(networkId: string): { name: string; address: string }[];
+  /** Services and tasks of a network, swarm-wide (`network inspect --verbose`). */
+  services(networkId: string): VerboseService[];
+
+  createSandbox(request: SandboxRequest): Promise<Sandbox>;
+  /** Removes the namespace and all its endpoints. Unknown ids are no error. */
+  removeSandbox(id: string): Promise<void>;
+  sandbox(id: string): Sandbox | undefined;
+  connect(sandboxId: string, request: EndpointRequest): Promise<Endpoint>;
+  disconnect(sandboxId: string, networkId: string): Promise<void>;
+  sandboxEndpoints(sandboxId: string): Endpoint[];
+  publishedPorts(sandboxId: string): PublishedPort[];
+  /** Contents of /etc/hosts and /etc/resolv.conf as they should be now. */
+  files(sandboxId: string): { hosts: string; resolvConf: string };
+  renameEndpoints(sandboxId: string, name: string): Promise<void>;
+
+  /**
+   * Discovery and balancing of a sandbox: "active" publishes its names (and its service bindings),
+   * "draining" withdraws them from everybody while connections go on, "inactive" deletes them.
+   */
+  setActivity(sandboxId: string, activity: "active" | "draining" | "inactive"): Promise<void>;
+
+  /** After a restart: adopts what is there, sweeps sandboxes that are not in `alive`. */
+  restore(alive: ReadonlySet<string>): Promise<void>;
+
+  /** Joins the swarm's network: gossip starts as soon as keys are there. */
+  startCluster(cluster: ClusterNetworking): Promise<void>;
+  setKeys(keys: { gossip: GossipKey[]; ipsec: GossipKey[] }): Promise<void>;
+  /** Hosts of the managers, for joining gossip; own address included or not. */
+  setManagers(hosts: string[]): void;
+  /** The load balancer address (CIDR) of this node per swarm network id; networks that vanish are torn down. */
+  setLoadBalancers(addresses: ReadonlyMap<string, string>): Promise<void>;
+  /** Leaves gossip and removes every swarm network. */
+  stopCluster(): Promise<void>;
+
+  /** One full pass of plan and reconcile over every namespace; gives what was mended. */
+  reconcile(): Promise<string[]>;
+}
+
+export interface NetworkControllerOptions {
+  /** Persistent state (networks, endpoints, address leases). */
+  readonly stateDir: string;
+  /** Where namespaces are pinned, e.g. /run/skein/netns. */
+  readonly netnsDir: string;
+  /** Name server and hosts files of the host, default /etc/resolv.conf. */
+  readonly resolvConf?: string;
+  /** Default bridge: name, subnet; default docker0 with the first free pool. */
+  readonly bip?: string;
+  readonly defaultAddressPools?: { base: string; size: number }[];
+  readonly log: import("../base/log.ts").Logger;
+  readonly clock?: import("../base/clock.ts").Clock;
+}

@@ -1,0 +1,245 @@
+/**
+ * The door of the runtime room: images, containers, exec and stdio through containerd.
+ * Knows no networks but the path of a network namespace.
+ */
+import type { Readable, Writable } from "node:stream";
+
+/** An image as Docker lists it. `id` is the digest of its config ("sha256:…"). */
+export interface Image {
+  readonly id: string;
+  /** Names that point at it: "docker.io/library/alpine:latest" in full form. */
+  readonly references: string[];
+  readonly repoDigests: string[];
+  readonly created: string;
+  /** Bytes of its layers, unpacked. */
+  readonly size: number;
+  readonly config: ImageConfig;
+  /** Diff ids of its layers, lowest first. */
+  readonly layers: string[];
+  readonly os: string;
+  readonly architecture: string;
+  readonly history: { created?: string; created_by?: string; comment?: string; empty_layer?: boolean }[];
+}
+
+/** The `config` part of an OCI image configuration, with Docker's extensions. */
+export interface ImageConfig {
+  readonly User?: string;
+  readonly Env?: string[];
+  readonly Entrypoint?: string[] | null;
+  readonly Cmd?: string[] | null;
+  readonly WorkingDir?: string;
+  readonly Labels?: Record<string, string> | null;
+  readonly ExposedPorts?: Record<string, object> | null;
+  readonly Volumes?: Record<string, object> | null;
+  readonly StopSignal?: string;
+  readonly Healthcheck?: {
+    Test?: string[];
+    Interval?: number;
+    Timeout?: number;
+    StartPeriod?: number;
+    Retries?: number;
+  };
+  readonly Shell?: string[];
+}
+
+/** One line of progress of a pull, push, load or import, in the shape of Docker's JSON stream. */
+export interface Progress {
+  readonly status: string;
+  readonly id?: string;
+  readonly progressDetail?: { current?: number; total?: number };
+}
+
+export interface RegistryAuth {
+  readonly username?: string;
+  readonly password?: string;
+  readonly identitytoken?: string;
+  readonly serveraddress?: string;
+}
+
+export interface ImageStore {
+  list(): Promise<Image[]>;
+  /** By reference (normalised here: "alpine" = "docker.io/library/alpine:latest"), id or id prefix. */
+  find(nameOrId: string): Promise<Image | undefined>;
+  /** Reads a docker or OCI archive. Gives the references (or ids where untagged) loaded. */
+  load(archive: Readable, onProgress?: (p: Progress) => void): Promise<string[]>;
+  /** A root file system tarball becomes a one-layer image. Gives its id. */
+  importTar(
+    tar: Readable,
+    options: { reference?: string; config?: ImageConfig; comment?: string; platform?: string },
+  ): Promise<string>;
+  save(references: string[], out: Writable): Promise<void>;
+  tag(nameOrId: string, reference: string): Promise<void>;
+  /** Gives Docker's list of what was untagged and deleted. Throws conflict when in use and not forced. */
+  remove(
+    nameOrId: string,
+    options: { force?: boolean; prune?: boolean; inUse: (imageId: string) => string | undefined },
+  ): Promise<({ Untagged: string } | { Deleted: string })[]>;
+  pull(
+    reference: string,
+    options: { auth?: RegistryAuth; platform?: string; onProgress?: (p: Progress) => void; signal?: AbortSignal },
+  ): Promise<string>;
+}
+
+export interface Mount {
+  readonly type: "bind" | "tmpfs" | "volume";
+  readonly source: string;
+  readonly target: string;
+  readonly readonly: boolean;
+  readonly options: string[];
+}
+
+/** All that is needed to run a container; the engine has resolved images, names, volumes and networks. */
+export interface ContainerSpec {
+  readonly id: string;
+  readonly imageId: string;
+  readonly hostname: string;
+  readonly domainname?: string;
+  readonly args: string[];
+  readonly env: string[];
+  readonly cwd: string;
+  /** "user[:group]" by name or number, resolved inside the container's own /etc/passwd. */
+  readonly user: string;
+  readonly groups?: string[];
+  readonly tty: boolean;
+  readonly openStdin: boolean;
+  readonly labels: Record<string, string>;
+  /** Absent: the host's network namespace. */
+  readonly netnsPath?: string;
+  /** Files the engine wrote for it: bind-mounted over /etc/hosts, /etc/hostname, /etc/resolv.conf. */
+  readonly etc?: { hosts: string; hostname: string; resolvConf: string };
+  readonly mounts: Mount[];
+  readonly readonlyRootfs?: boolean;
+  readonly privileged?: boolean;
+  readonly capAdd?: string[];
+  readonly capDrop?: string[];
+  readonly noNewPrivileges?: boolean;
+  readonly seccompUnconfined?: boolean;
+  readonly seccompProfile?: string;
+  readonly sysctls?: Record<string, string>;
+  readonly ulimits?: { name: string; soft: number; hard: number }[];
+  readonly devices?: { pathOnHost: string; pathInContainer: string; permissions: string }[];
+  readonly deviceCgroupRules?: string[];
+  readonly resources?: Resources;
+  readonly pidMode?: "private" | "host" | { containerPid: number };
+  readonly ipcMode?: "private" | "host" | "none" | { containerPid: number };
+  readonly utsMode?: "private" | "host";
+  readonly shmSize?: number;
+  readonly oomScoreAdj?: number;
+  readonly init?: boolean;
+  readonly cgroupParent?: string;
+}
+
+export interface Resources {
+  readonly memory?: number;
+  readonly memorySwap?: number;
+  readonly memoryReservation?: number;
+  readonly nanoCpus?: number;
+  readonly cpuShares?: number;
+  readonly cpuQuota?: number;
+  readonly cpuPeriod?: number;
+  readonly cpusetCpus?: string;
+  readonly cpusetMems?: string;
+  readonly pidsLimit?: number;
+  readonly blkioWeight?: number;
+  readonly oomKillDisable?: boolean;
+}
+
+export interface ExitStatus {
+  readonly exitCode: number;
+  readonly exitedAt: string;
+  readonly oomKilled: boolean;
+}
+
+export interface ProcessStats {
+  readonly read: string;
+  readonly cpu: { usageNs: number; userNs: number; systemNs: number; perCpuNs?: number[] };
+  readonly memory: { usage: number; limit: number; maxUsage?: number; stats: Record<string, number> };
+  readonly pids: { current: number; limit?: number };
+  readonly blkio: { major: number; minor: number; op: string; value: number }[];
+}
+
+/** What a process says; with a TTY everything is "stdout". */
+export interface OutputChunk {
+  readonly stream: "stdout" | "stderr";
+  readonly data: Buffer;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+}
+
+/** The live stdio of a process: outputs are events, input is a writable that may be absent. */
+export interface ProcessIo {
+  /** Adds a listener; the returned function removes it. */
+  onOutput(listener: (chunk: OutputChunk) => void): () => void;
+  /** Resolves when all output of the process has been seen. */
+  readonly drained: Promise<void>;
+  readonly stdin: Writable | undefined;
+  /** Closes stdin of the process (end of file). */
+  closeStdin(): Promise<void>;
+}
+
+export interface StartedProcess {
+  readonly pid: number;
+  readonly io: ProcessIo;
+  readonly exit: Promise<ExitStatus>;
+}
+
+export interface ExecSpec {
+  readonly execId: string;
+  readonly args: string[];
+  readonly env: string[];
+  readonly cwd: string;
+  readonly user: string;
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly privileged: boolean;
+}
+
+export interface RuntimeVersion {
+  readonly containerd: string;
+  readonly containerdCommit: string;
+  readonly runtime: string;
+  readonly runtimeVersion: string;
+  readonly runtimeCommit: string;
+}
+
+/** One containerd, supervised or pointed at. */
+export interface Runtime extends AsyncDisposable {
+  readonly images: ImageStore;
+  version(): Promise<RuntimeVersion>;
+  /** Prepares the root file system and the OCI spec; nothing runs yet. Idempotent per id. */
+  create(spec: ContainerSpec): Promise<void>;
+  /** Creates and starts the process. Throws with runc's message and leaves nothing half-started. */
+  start(spec: ContainerSpec): Promise<StartedProcess>;
+  /** The running process of a container that outlived the daemon, or undefined when it is not running. */
+  adopt(id: string): Promise<StartedProcess | undefined>;
+  exec(id: string, spec: ExecSpec): Promise<StartedProcess>;
+  kill(id: string, signal: number, options?: { all?: boolean; execId?: string }): Promise<void>;
+  resize(id: string, width: number, height: number, execId?: string): Promise<void>;
+  pause(id: string): Promise<void>;
+  unpause(id: string): Promise<void>;
+  update(id: string, resources: Resources): Promise<void>;
+  stats(id: string): Promise<ProcessStats>;
+  pids(id: string): Promise<number[]>;
+  /** Removes task, container and writable layer. Unknown ids are no error. */
+  remove(id: string): Promise<void>;
+  /** Ids of all containers known to containerd, running or not: what to adopt or sweep at start. */
+  list(): Promise<{ id: string; running: boolean; pid: number }[]>;
+  /** Runs `fn` with the container's root file system at a path (mounted if it is not running). */
+  withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T>;
+  /** Bytes of the writable layer. */
+  writableSize(id: string): Promise<number>;
+}
+
+export interface RuntimeOptions {
+  /** State that survives: containerd's root. */
+  readonly root: string;
+  /** Run-time state: sockets, fifos. */
+  readonly run: string;
+  /** Use this containerd instead of an own one. */
+  readonly address?: string;
+  /** containerd namespace, default "skein". */
+  readonly namespace?: string;
+  /** Parent cgroup of all containers, default "/skein". */
+  readonly cgroupParent?: string;
+  readonly signal?: AbortSignal;
+}
