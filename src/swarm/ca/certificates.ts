@@ -1,0 +1,250 @@
+/**
+ * The swarm's certificates: the root, signing requests, node certificates, and what a certificate says about its owner.
+ * Issuing is asynchronous (WebCrypto); judging a peer is synchronous, because it happens inside the TLS handshake.
+ */
+import "reflect-metadata";
+import {
+  createPrivateKey,
+  createPublicKey,
+  type KeyObject,
+  randomBytes,
+  type webcrypto,
+  X509Certificate,
+} from "node:crypto";
+import * as x509 from "@peculiar/x509";
+import { invalid } from "../../base/errors.ts";
+
+export const ROOT_CN = "swarm-ca";
+export const MANAGER_OU = "swarm-manager";
+export const WORKER_OU = "swarm-worker";
+export type NodeOu = typeof MANAGER_OU | typeof WORKER_OU;
+
+/** 20 years, in milliseconds. */
+const ROOT_EXPIRY_MS = 630_720_000_000;
+const HOUR_MS = 3_600_000;
+const MINUTE_MS = 60_000;
+/** Issued certificates live this long by default (90 days) and at least an hour. */
+export const DEFAULT_NODE_EXPIRY_MS = 2160 * HOUR_MS;
+export const MIN_NODE_EXPIRY_MS = HOUR_MS;
+/** Certificates begin this much in the past, so that a node with a slow clock takes them. */
+const BACKDATE_MS = HOUR_MS;
+
+const EC = { name: "ECDSA", namedCurve: "P-256" } as const;
+const SIGNING = { name: "ECDSA", hash: "SHA-256" } as const;
+
+/** A root that can sign. Both PEM; `certPem` is the exact byte string of which tokens carry the digest. */
+export interface RootCa {
+  readonly certPem: string;
+  readonly keyPem: string;
+}
+
+/** Who a node certificate is for. */
+export interface Identity {
+  /** Node id. */
+  readonly cn: string;
+  /** Role. */
+  readonly ou: string;
+  /** Cluster id. */
+  readonly o: string;
+}
+
+export interface SignRequest {
+  readonly root: RootCa;
+  readonly csrPem: string;
+  readonly cn: string;
+  readonly ou: NodeOu;
+  readonly o: string;
+  /** Milliseconds; less than an hour falls back to 90 days, as SwarmKit's policy does. */
+  readonly expiryMs?: number;
+  /** Wall time, milliseconds. */
+  readonly now?: number;
+  /** Cross-signed intermediates to append while a root is being rotated. */
+  readonly intermediatesPem?: string;
+}
+
+function pem(label: string, der: ArrayBuffer | Uint8Array): string {
+  const bytes = der instanceof Uint8Array ? Buffer.from(der) : Buffer.from(new Uint8Array(der));
+  const lines = bytes.toString("base64").match(/.{1,64}/g) ?? [];
+  return `-----BEGIN ${label}-----\n${lines.join("\n")}\n-----END ${label}-----\n`;
+}
+
+function serial(): string {
+  const bytes = randomBytes(20);
+  bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40;
+  return bytes.toString("hex");
+}
+
+async function newKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return (await crypto.subtle.generateKey(EC, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
+}
+
+async function privatePem(keys: webcrypto.CryptoKeyPair): Promise<string> {
+  return pem("PRIVATE KEY", await crypto.subtle.exportKey("pkcs8", keys.privateKey));
+}
+
+async function signingKey(keyPem: string): Promise<webcrypto.CryptoKey> {
+  const der = new Uint8Array(createPrivateKey(keyPem).export({ type: "pkcs8", format: "der" }));
+  return crypto.subtle.importKey("pkcs8", der, EC, false, ["sign"]);
+}
+
+/** A new root: ECDSA P-256, self-signed, CN=swarm-ca, 20 years. */
+export async function createRootCa(now = Date.now()): Promise<RootCa> {
+  const keys = await newKeys();
+  const notBefore = Math.round(now / MINUTE_MS) * MINUTE_MS - BACKDATE_MS;
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: serial(),
+    name: `CN=${ROOT_CN}`,
+    notBefore: new Date(notBefore),
+    notAfter: new Date(notBefore + ROOT_EXPIRY_MS),
+    keys,
+    signingAlgorithm: SIGNING,
+    extensions: [
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+    ],
+  });
+  return { certPem: pem("CERTIFICATE", certificate.rawData), keyPem: await privatePem(keys) };
+}
+
+/** A new key (PKCS#8) and a request with an empty subject: the manager trusts only its public key. */
+export async function createCsr(): Promise<{ csrPem: string; keyPem: string }> {
+  const keys = await newKeys();
+  const request = await x509.Pkcs10CertificateRequestGenerator.create({ keys, signingAlgorithm: SIGNING });
+  return { csrPem: pem("CERTIFICATE REQUEST", request.rawData), keyPem: await privatePem(keys) };
+}
+
+/** Throws `invalid` unless this is a request, signed by its own key. */
+export async function checkCsr(csrPem: string): Promise<x509.Pkcs10CertificateRequest> {
+  let request: x509.Pkcs10CertificateRequest;
+  try {
+    request = new x509.Pkcs10CertificateRequest(csrPem);
+  } catch {
+    throw invalid("unable to parse the certificate signing request");
+  }
+  if (!(await request.verify())) throw invalid("the certificate signing request is not signed by its own key");
+  return request;
+}
+
+/** Issues a node certificate for the public key of the request; returns the PEM chain. */
+export async function signCsr(request: SignRequest): Promise<string> {
+  const csr = await checkCsr(request.csrPem);
+  const issuer = new x509.X509Certificate(firstPem(request.root.certPem));
+  const now = request.now ?? Date.now();
+  const asked = request.expiryMs ?? DEFAULT_NODE_EXPIRY_MS;
+  const expiry = asked < MIN_NODE_EXPIRY_MS ? DEFAULT_NODE_EXPIRY_MS : asked;
+  const notBefore = Math.round(now / MINUTE_MS) * MINUTE_MS - BACKDATE_MS;
+  const names = [request.ou, request.cn, ...(request.ou === MANAGER_OU ? [ROOT_CN] : [])];
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: serial(),
+    subject: [{ O: [request.o] }, { OU: [request.ou] }, { CN: [request.cn] }],
+    issuer: issuer.subjectName.toJSON(),
+    notBefore: new Date(notBefore),
+    notAfter: new Date(notBefore + expiry + BACKDATE_MS),
+    publicKey: csr.publicKey,
+    signingKey: await signingKey(request.root.keyPem),
+    signingAlgorithm: SIGNING,
+    extensions: [
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment, true),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
+      new x509.BasicConstraintsExtension(false, undefined, true),
+      await x509.SubjectKeyIdentifierExtension.create(csr.publicKey),
+      await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
+      new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: "dns", value }))),
+    ],
+  });
+  return pem("CERTIFICATE", certificate.rawData) + (request.intermediatesPem ?? "");
+}
+
+const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----\r?\n?/g;
+
+/** The certificates of a PEM bundle, one by one. */
+export function splitPem(bundle: string): string[] {
+  return bundle.match(PEM_CERTIFICATE) ?? [];
+}
+
+function firstPem(bundle: string): string {
+  const first = splitPem(bundle)[0];
+  if (first === undefined) throw invalid("no PEM certificate found");
+  return first;
+}
+
+function parse(certificate: string | Uint8Array): X509Certificate {
+  try {
+    return new X509Certificate(typeof certificate === "string" ? firstPem(certificate) : certificate);
+  } catch {
+    throw invalid("not a certificate");
+  }
+}
+
+/** Who the (first) certificate is for: PEM text or DER bytes. Missing parts are empty strings. */
+export function identityOf(certificate: string | Uint8Array): Identity {
+  const subject = new Map<string, string>();
+  for (const line of parse(certificate).subject.split("\n")) {
+    const at = line.indexOf("=");
+    const key = line.slice(0, at);
+    if (at > 0 && !subject.has(key)) subject.set(key, line.slice(at + 1));
+  }
+  return { cn: subject.get("CN") ?? "", ou: subject.get("OU") ?? "", o: subject.get("O") ?? "" };
+}
+
+/** Validity of the (first) certificate, wall milliseconds. */
+export function validityOf(certificate: string | Uint8Array): { notBefore: number; notAfter: number } {
+  const parsed = parse(certificate);
+  return { notBefore: Date.parse(parsed.validFrom), notAfter: Date.parse(parsed.validTo) };
+}
+
+/** Fields of `NodeDescription.tls_info`: DER of the issuer's subject and of its public key. */
+export function issuerOf(rootPem: string): { subject: Uint8Array; publicKey: Uint8Array } {
+  const root = new x509.X509Certificate(firstPem(rootPem));
+  return {
+    subject: new Uint8Array(root.subjectName.toArrayBuffer()),
+    publicKey: new Uint8Array(root.publicKey.rawData),
+  };
+}
+
+const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
+const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
+
+/**
+ * Verifies a leaf (and intermediates) against a root bundle: signatures, CA flags, validity now, key usages.
+ * Returns the reason of the refusal, or undefined when the chain is good.
+ */
+export function verifyChain(
+  chain: string | Uint8Array[],
+  rootPem: string,
+  now = Date.now(),
+  usage: "client" | "server" | "any" = "any",
+): string | undefined {
+  const certificates = (typeof chain === "string" ? splitPem(chain) : chain).map(parse);
+  const leaf = certificates[0];
+  if (!leaf) return "no certificate";
+  const roots = splitPem(rootPem).map(parse);
+  for (const certificate of certificates) {
+    if (Date.parse(certificate.validFrom) > now) return "certificate is not valid yet";
+    if (Date.parse(certificate.validTo) < now) return "certificate has expired";
+  }
+  const usages = leaf.keyUsage ?? [];
+  if (usage === "client" && !usages.includes(CLIENT_AUTH)) return "certificate is not for client authentication";
+  if (usage === "server" && !usages.includes(SERVER_AUTH)) return "certificate is not for server authentication";
+  let current = leaf;
+  for (let depth = 0; depth <= certificates.length; depth++) {
+    if (roots.some((root) => signedBy(current, root))) return undefined;
+    const next = certificates.find(
+      (candidate) => candidate !== current && candidate.ca && signedBy(current, candidate),
+    );
+    if (!next) return "certificate signed by unknown authority";
+    current = next;
+  }
+  return "certificate signed by unknown authority";
+}
+
+function signedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
+  return issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+}
+
+/** True when the private key belongs to the (first) certificate. */
+export function keyMatches(certPem: string, keyPem: string): boolean {
+  const key: KeyObject = createPublicKey(createPrivateKey(keyPem));
+  return parse(certPem).publicKey.equals(key);
+}

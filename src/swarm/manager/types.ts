@@ -1,0 +1,64 @@
+/**
+ * The contract between the node (which owns this host's part in a swarm) and the manager.
+ *
+ * `swarm init`: `bootstrapCluster(stateDir)` then `startManager({..., bootstrap})`.
+ * Restart of a manager: `startManager` without `bootstrap`; everything is found again in etcd.
+ * The local agent connects to `Manager.localAddr` over mutual TLS like any other worker.
+ */
+
+import type { ClusterSpec, NodeSpec_Availability } from "#proto/docker/swarmkit/specs_pb.js";
+import type { Clock } from "../../base/clock.ts";
+import type { Logger } from "../../base/log.ts";
+import type { ControlApi } from "../types.ts";
+
+/** What `bootstrapCluster` made: files in `<stateDir>/certificates`. */
+export interface BootstrapResult {
+  readonly nodeId: string;
+  readonly clusterId: string;
+}
+
+/** How a new cluster is to be. */
+export interface BootstrapOptions {
+  readonly clusterSpec: ClusterSpec;
+  /** CIDRs of the default address pool; empty = 10.0.0.0/8. */
+  readonly defaultAddressPool: string[];
+  /** Prefix length of the subnets cut from the pool; 0 = 24. */
+  readonly subnetSize: number;
+  /** UDP port of VXLAN; 0 = 4789. */
+  readonly dataPathPort: number;
+  readonly forceNewCluster: boolean;
+  /** Availability of the first node. */
+  readonly availability?: NodeSpec_Availability;
+}
+
+export interface ManagerOptions {
+  /** The swarm's state directory: `certificates/` and `etcd/` live in it. */
+  readonly stateDir: string;
+  /** "ip:port" to listen on (`0.0.0.0:2377`). Port 0 = any free port. */
+  readonly listenAddr: string;
+  /** "ip:port" told to other nodes; its host is also where this node's gossip listens. */
+  readonly advertiseAddr: string;
+  /** Present at `swarm init` only. */
+  readonly bootstrap?: BootstrapOptions;
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** The etcd binary; default `etcd` from PATH. */
+  readonly etcdBinary?: string;
+}
+
+export interface Manager extends AsyncDisposable {
+  readonly control: ControlApi;
+  readonly nodeId: string;
+  readonly clusterId: string;
+  /** "ip:port" the local agent dials. */
+  readonly localAddr: string;
+  /** Reads the certificate files again after the node renewed them; new connections use them at once. */
+  reloadCertificate(): void;
+  /** Called when this manager can no longer serve (removed, demoted, store lost for good). */
+  readonly failed: Promise<never>;
+  /** Stops serving: last session messages, streams ended, etcd stopped. Idempotent. */
+  close(): Promise<void>;
+}
+
+export type BootstrapCluster = (stateDir: string, clock?: Clock) => Promise<BootstrapResult>;
+export type StartManager = (options: ManagerOptions) => Promise<Manager>;

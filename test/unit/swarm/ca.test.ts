@@ -1,0 +1,91 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { X509Certificate } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import {
+  createCsr,
+  createRootCa,
+  identityOf,
+  issuerOf,
+  keyMatches,
+  signCsr,
+  validityOf,
+  verifyChain,
+} from "../../../src/swarm/ca/certificates.ts";
+import { makeToken, parseToken, rootDigest, sameToken } from "../../../src/swarm/ca/token.ts";
+
+const VECTOR = "SWMTKN-1-27gwpqy8zrr16lkorbxjgux3bumowvt4v6hdq9lyyb887iohs3-0054v5h7phl5wc4e458l6ckxr";
+
+test("a token is the known vector and reads back to the digest of the root", () => {
+  const secret = Buffer.from("00112233445566778899aabbccddeeff", "hex");
+  assert.equal(makeToken("hello\n", secret), VECTOR);
+  assert.equal(parseToken(VECTOR).digest, rootDigest("hello\n"));
+  assert.equal(parseToken(VECTOR).version, 1);
+  assert.ok(sameToken(VECTOR, VECTOR));
+  assert.ok(!sameToken(VECTOR, makeToken("hello\n")));
+});
+
+test("what is no token is refused", () => {
+  for (const bad of [
+    "",
+    "SWMTKN-1-a-b",
+    VECTOR.slice(1),
+    `${VECTOR}x`,
+    VECTOR.toUpperCase(),
+    VECTOR.replace("-1-", "-3-"),
+  ])
+    assert.throws(() => parseToken(bad), /invalid join token/, bad);
+});
+
+test("a node certificate is what SwarmKit issues", async () => {
+  const now = Date.UTC(2026, 0, 1, 12, 0, 31);
+  const root = await createRootCa(now);
+  const { csrPem, keyPem } = await createCsr();
+  const chain = await signCsr({ root, csrPem, cn: "node1", ou: "swarm-manager", o: "cluster1", now });
+  assert.deepEqual(identityOf(chain), { cn: "node1", ou: "swarm-manager", o: "cluster1" });
+  assert.equal(verifyChain(chain, root.certPem, now, "client"), undefined);
+  assert.equal(verifyChain(chain, root.certPem, now, "server"), undefined);
+  assert.ok(keyMatches(chain, keyPem));
+  const { notBefore, notAfter } = validityOf(chain);
+  assert.equal(notBefore, Date.UTC(2026, 0, 1, 11, 1, 0));
+  assert.equal(notAfter - notBefore, 2161 * 3_600_000);
+  const parsed = new X509Certificate(chain);
+  assert.deepEqual(parsed.subjectAltName, "DNS:swarm-manager, DNS:node1, DNS:swarm-ca");
+  assert.equal(parsed.ca, false);
+  assert.match(verifyChain(chain, root.certPem, now + 3000 * 3_600_000) ?? "", /expired/);
+  assert.ok(issuerOf(root.certPem).publicKey.length > 80);
+});
+
+test("a foreign root and a forged issuer are refused", async () => {
+  const root = await createRootCa();
+  const foreign = await createRootCa();
+  const { csrPem } = await createCsr();
+  const chain = await signCsr({ root: foreign, csrPem, cn: "x", ou: "swarm-manager", o: "c" });
+  assert.match(verifyChain(chain, root.certPem) ?? "", /unknown authority/);
+  assert.match(verifyChain(chain + foreign.certPem, root.certPem) ?? "", /unknown authority/);
+  const leafAsCa = await signCsr({ root, csrPem, cn: "x", ou: "swarm-worker", o: "c" });
+  assert.match(verifyChain(chain + leafAsCa, root.certPem) ?? "", /unknown authority/);
+});
+
+test("openssl agrees", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "skein-ca-"));
+  try {
+    const root = await createRootCa();
+    const { csrPem } = await createCsr();
+    writeFileSync(join(dir, "ca.pem"), root.certPem);
+    writeFileSync(join(dir, "leaf.pem"), await signCsr({ root, csrPem, cn: "n", ou: "swarm-worker", o: "c" }));
+    const out = execFileSync("openssl", [
+      "verify",
+      "-x509_strict",
+      "-CAfile",
+      join(dir, "ca.pem"),
+      join(dir, "leaf.pem"),
+    ]);
+    assert.match(out.toString(), /OK/);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+});
