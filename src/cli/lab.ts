@@ -1,0 +1,126 @@
+import { spawn } from "node:child_process";
+import { Command } from "commander";
+import { SkeinError } from "../base/errors.ts";
+import { inside, startDaemon } from "../lab/host.ts";
+import { down, hostOf, report, requireLab, up } from "../lab/lab.ts";
+import { end, signal } from "../lab/process.ts";
+import { saveState } from "../lab/state.ts";
+import { setCable } from "../lab/switch.ts";
+import { parseCount } from "./args.ts";
+
+const say = (line: string) => process.stdout.write(`${line}\n`);
+
+/** Hands the terminal to a command and exits as it does. */
+function handOver(command: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<void> {
+  const [file, ...args] = command;
+  if (!file) throw new Error("no command");
+  return new Promise((resolve, reject) => {
+    const child = spawn(file, args, { stdio: "inherit", env });
+    child.on("error", reject);
+    child.on("close", (code, killedBy) => {
+      process.exitCode = code ?? (killedBy ? 1 : 0);
+      resolve();
+    });
+  });
+}
+
+/** `skein lab …`: several hosts on this machine. */
+export function labCommand(): Command {
+  const lab = new Command("lab")
+    .enablePositionalOptions()
+    .description("several hosts on this machine, each with an engine of its own");
+  const nameOption = ["--name <name>", "name of the lab", "lab"] as const;
+
+  lab
+    .command("up")
+    .description("bring the hosts up")
+    .option(...nameOption)
+    .option("--hosts <n>", "number of hosts", parseCount, 3)
+    .option("--managers <n>", "how many of them are meant as managers", parseCount, 1)
+    .option("--subnet <cidr>", "subnet of the switch")
+    .action(async (options: { name: string; hosts: number; managers: number; subnet?: string }) => {
+      const { spec } = await up({ ...options, onStep: say });
+      for (const host of spec.hosts) say(`${host.name}  ${host.address}  unix://${host.socket}`);
+    });
+  lab
+    .command("down")
+    .description("end all of it")
+    .option(...nameOption)
+    .action(async (options: { name: string }) => {
+      say((await down(options.name)) ? `lab ${options.name} is gone` : `there was no lab ${options.name}`);
+    });
+  lab
+    .command("ls")
+    .description("list the hosts")
+    .option(...nameOption)
+    .option("--json", "as JSON")
+    .action((options: { name: string; json?: boolean }) => {
+      const rows = report(requireLab(options.name));
+      if (options.json) say(JSON.stringify(rows, null, 2));
+      else for (const row of rows) say([row.name, row.address, row.state, row.cable, row.socket].join("\t"));
+    });
+  lab
+    .command("env <host>")
+    .description("print what points docker at a host: eval $(skein lab env worker-1)")
+    .option(...nameOption)
+    .action((host: string, options: { name: string }) => {
+      say(`export DOCKER_HOST=unix://${hostOf(requireLab(options.name), host).host.socket}`);
+    });
+  lab
+    .command("ssh <host>")
+    .description("a shell in a host, with docker pointed at its engine")
+    .option(...nameOption)
+    .action(async (name: string, options: { name: string }) => {
+      const { host, state } = hostOf(requireLab(options.name), name);
+      const env = { ...process.env, DOCKER_HOST: `unix://${host.socket}`, PS1: `root@${host.name}:\\w# ` };
+      await handOver(inside(state, ["bash", "--norc"]), env);
+    });
+  lab
+    .command("exec <host> <command...>")
+    .description("run a command in a host")
+    .option(...nameOption)
+    .passThroughOptions()
+    .action(async (name: string, command: string[], options: { name: string }) => {
+      const { host, state } = hostOf(requireLab(options.name), name);
+      await handOver(inside(state, command), { ...process.env, DOCKER_HOST: `unix://${host.socket}` });
+    });
+  for (const [verb, plugged] of [
+    ["unplug", false],
+    ["plug", true],
+  ] as const) {
+    lab
+      .command(`${verb} <host>`)
+      .description(plugged ? "plug a host's cable in again" : "pull a host's cable")
+      .option(...nameOption)
+      .action((name: string, options: { name: string }) =>
+        setCable(hostOf(requireLab(options.name), name).host, plugged),
+      );
+  }
+  for (const [verb, name, description] of [
+    ["kill", "SIGKILL", "kill -9 a host's skeind"],
+    ["pause", "SIGSTOP", "freeze a host's skeind"],
+    ["resume", "SIGCONT", "let a frozen skeind go on"],
+  ] as const) {
+    lab
+      .command(`${verb} <host>`)
+      .description(description)
+      .option(...nameOption)
+      .action((hostName: string, options: { name: string }) => {
+        const { state } = hostOf(requireLab(options.name), hostName);
+        if (!state.daemon) throw new SkeinError("conflict", `no skeind runs on ${hostName}`);
+        signal(state.daemon, name);
+      });
+  }
+  lab
+    .command("restart <host>")
+    .description("stop a host's skeind and start it again")
+    .option(...nameOption)
+    .action(async (name: string, options: { name: string }) => {
+      const found = requireLab(options.name);
+      const { host, state } = hostOf(found, name);
+      if (state.daemon && !(await end(state.daemon, "SIGTERM", 15_000))) await end(state.daemon, "SIGKILL", 5000);
+      found.state.running[name] = await startDaemon(host, state);
+      saveState(found.state);
+    });
+  return lab;
+}

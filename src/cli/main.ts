@@ -1,0 +1,19 @@
+/** `skein`, the command line: the lab, and what shows the inside of an engine. */
+import { Command } from "commander";
+import { messageOf, SkeinError } from "../base/errors.ts";
+import { labCommand } from "./lab.ts";
+import { startCommand } from "./start.ts";
+
+const program = new Command("skein")
+  .enablePositionalOptions()
+  .description("Several container hosts on one machine, and a look inside their networks")
+  .addCommand(startCommand())
+  .addCommand(labCommand());
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`skein: ${messageOf(error)}\n`);
+  if (error instanceof SkeinError && error.hint) process.stderr.write(`skein: ${error.hint}\n`);
+  process.exitCode = 1;
+}

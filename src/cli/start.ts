@@ -1,0 +1,19 @@
+import { Command } from "commander";
+import { tour, whatNext } from "../lab/tour.ts";
+import { parseCount } from "./args.ts";
+
+/** `skein start`: what `npm start` does once the machine is set up. */
+export function startCommand(): Command {
+  return new Command("start")
+    .description("bring a lab up and show a service on an overlay network, step by step")
+    .option("--name <name>", "name of the lab", "lab")
+    .option("--subnet <cidr>", "subnet of its switch")
+    .option("--hosts <n>", "number of hosts", parseCount, 3)
+    .action(async (options: { name: string; subnet?: string; hosts: number }) => {
+      const say = (line: string) => process.stdout.write(`${line}\n`);
+      const { lab, steps } = await tour({ ...options, say });
+      const total = steps.reduce((sum, step) => sum + step.ms, 0);
+      say(`\nDone in ${(total / 1000).toFixed(1)} s.`);
+      say(whatNext(lab));
+    });
+}

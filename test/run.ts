@@ -1,0 +1,78 @@
+/**
+ * Runs every check and every test and prints `N passed, N failed` last.
+ *
+ * Order: format, lint and types; unit tests, two files at a time; then what needs root and the machine
+ * (namespaces, real peers, labs), one file at a time. `test/run.ts PATTERN…` runs the files whose path contains one.
+ */
+import { spawnSync } from "node:child_process";
+import { globSync } from "node:fs";
+import { cpus } from "node:os";
+import { relative } from "node:path";
+import { run } from "node:test";
+
+const root = new URL("..", import.meta.url).pathname;
+process.chdir(root);
+const patterns = process.argv.slice(2);
+const counts = { passed: 0, failed: 0, skipped: 0 };
+const failures: string[] = [];
+
+function note(name: string, ok: boolean, ms: number, detail = ""): void {
+  counts[ok ? "passed" : "failed"]++;
+  if (!ok) failures.push(name);
+  console.log(
+    `${ok ? "ok  " : "FAIL"} ${name} (${Math.round(ms)} ms)${detail && `\n${detail.replace(/^/gm, "       ")}`}`,
+  );
+}
+
+function check(name: string, command: string, ...args: string[]): void {
+  const start = performance.now();
+  const { status, stdout, stderr } = spawnSync(`node_modules/.bin/${command}`, args, { encoding: "utf8" });
+  note(name, status === 0, performance.now() - start, status === 0 ? "" : `${stdout}${stderr}`.trim());
+}
+
+async function tests(title: string, files: string[], concurrency: number): Promise<void> {
+  if (files.length === 0) return;
+  console.log(`\n# ${title}`);
+  const stream = run({ files, concurrency, timeout: 600_000, execArgv: ["--disable-warning=ExperimentalWarning"] });
+  for await (const event of stream) {
+    if (event.type === "test:pass" || event.type === "test:fail") {
+      const { name, nesting, details, file, skip, todo } = event.data;
+      const isFile = nesting === 0 && file !== undefined && name === file;
+      if (details.type === "suite" || (isFile && event.type === "test:pass")) continue;
+      const where = `${relative(root, file ?? "")}: ${name}`;
+      if (skip !== undefined && skip !== false) {
+        counts.skipped++;
+        console.log(`skip ${where} (${typeof skip === "string" ? skip : "skipped"})`);
+      } else if (todo === undefined || todo === false) {
+        const error =
+          event.type === "test:fail" ? (event.data.details.error.cause ?? event.data.details.error) : undefined;
+        const text = error instanceof Error ? (error.stack ?? error.message) : String(error ?? "");
+        note(where, event.type === "test:pass", details.duration_ms, text);
+      }
+    } else if (event.type === "test:stderr" && process.env.SKEIN_TEST_OUTPUT) {
+      process.stderr.write(event.data.message);
+    }
+  }
+}
+
+const wanted = (file: string) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern));
+const all = globSync("test/**/*.test.ts").sort().filter(wanted);
+const needsMachine = (file: string) => file.endsWith(".root.test.ts") || !file.startsWith("test/unit/");
+const started = performance.now();
+
+if (patterns.length === 0) {
+  check("format", "biome", "format", ".");
+  check("lint, import rule included", "biome", "lint", "--error-on-warnings", ".");
+  check("types", "tsc", "--noEmit");
+}
+await tests(
+  "unit",
+  all.filter((file) => !needsMachine(file)),
+  Math.min(2, cpus().length),
+);
+await tests("on this machine", all.filter(needsMachine), 1);
+
+console.log(`\n${Math.round((performance.now() - started) / 1000)} s`);
+for (const failure of failures) console.log(`failed: ${failure}`);
+console.log(`${counts.passed} passed, ${counts.failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ""}`);
+process.exit(counts.failed === 0 && counts.passed > 0 ? 0 : 1);
