@@ -1,0 +1,82 @@
+/** A lab of its own for a test file, beside whatever lab runs on this machine. */
+import assert from "node:assert/strict";
+import { sleep, systemClock } from "../../src/base/clock.ts";
+import { docker, dockerOk } from "../../src/lab/docker.ts";
+import { inside } from "../../src/lab/host.ts";
+import { down, hostOf, type Lab, up } from "../../src/lab/lab.ts";
+import { type Output, run } from "../../src/lab/process.ts";
+import type { HostSpec } from "../../src/lab/spec.ts";
+import { makeImages } from "../../src/lab/tour.ts";
+
+export class TestLab implements AsyncDisposable {
+  readonly lab: Lab;
+
+  constructor(lab: Lab) {
+    this.lab = lab;
+  }
+
+  /** Brings up a fresh lab of that name; one left by an interrupted run is taken down first. */
+  static async up(name: string, subnet: string, hosts = 3): Promise<TestLab> {
+    await down(name);
+    const lab = await up({ name, subnet, hosts });
+    await makeImages(lab);
+    return new TestLab(lab);
+  }
+
+  host(name: string): HostSpec {
+    return hostOf(this.lab, name).host;
+  }
+
+  /** `docker …` on a host; throws with the CLI's words when it fails. */
+  ok(host: string, ...args: string[]): Promise<string> {
+    return dockerOk(this.host(host), args);
+  }
+
+  /** `docker …` on a host, whatever comes. */
+  try(host: string, ...args: string[]): Promise<Output> {
+    return docker(this.host(host), args);
+  }
+
+  /** A command in the host's namespaces. */
+  in(host: string, ...command: string[]): Promise<Output> {
+    return run(inside(hostOf(this.lab, host).state, command));
+  }
+
+  /** A swarm of all hosts, the first as its manager. */
+  async swarm(): Promise<void> {
+    const [manager, ...workers] = this.lab.spec.hosts;
+    assert.ok(manager);
+    await dockerOk(manager, ["swarm", "init", "--advertise-addr", manager.address]);
+    const token = await dockerOk(manager, ["swarm", "join-token", "-q", "worker"]);
+    for (const worker of workers) {
+      await dockerOk(worker, [
+        "swarm",
+        "join",
+        "--token",
+        token,
+        "--advertise-addr",
+        worker.address,
+        `${manager.address}:2377`,
+      ]);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await down(this.lab.spec.name);
+  }
+}
+
+/** Repeats until `attempt` gives something other than undefined or false; fails with `what` after the time. */
+export async function eventually<T>(
+  what: string,
+  attempt: () => Promise<T | undefined | false>,
+  timeoutMs = 15_000,
+): Promise<T> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const value = await attempt();
+    if (value !== undefined && value !== false) return value;
+    if (Date.now() > deadline) assert.fail(`not within ${timeoutMs} ms: ${what}`);
+    await sleep(systemClock, 50);
+  }
+}
