@@ -1,0 +1,123 @@
+/**
+ * The connection table (ctnetlink). Changing a map of backends does not move live connections: they follow
+ * their entry here until it is deleted.
+ */
+import { toBytes } from "./inet.ts";
+import { AF_INET, AF_INET6 } from "./libc.ts";
+import { type Attributes, attributes, Builder, type Message, nested } from "./netlink/codec.ts";
+import { NETLINK_NETFILTER, NetlinkSocket } from "./netlink/socket.ts";
+import type { Conntrack, ConntrackFilter, NetNs } from "./types.ts";
+
+const CTNETLINK = 1 << 8;
+const CT_GET = CTNETLINK | 1;
+const CT_DELETE = CTNETLINK | 2;
+const CT_GET_STATS = CTNETLINK | 5;
+
+const CTA_TUPLE_ORIG = 1;
+const CTA_TUPLE_REPLY = 2;
+const CTA_MARK = 8;
+const CTA_ID = 12;
+const CTA_ZONE = 18;
+const CTA_TUPLE_IP = 1;
+const CTA_TUPLE_PROTO = 2;
+const CTA_IP_V4_SRC = 1;
+const CTA_IP_V4_DST = 2;
+const CTA_IP_V6_SRC = 3;
+const CTA_IP_V6_DST = 4;
+const CTA_PROTO_NUM = 1;
+const CTA_PROTO_DST_PORT = 3;
+const CTA_STATS_GLOBAL_ENTRIES = 1;
+
+/** Deletions per system call: their acknowledgements must fit the socket's buffer. */
+const BATCH = 100;
+
+/** struct nfgenmsg */
+const header = (family: number) => Buffer.from([family, 0, 0, 0]);
+
+/** Opens the connection table of `ns`, default the thread's own namespace. */
+export function openConntrack(ns?: NetNs): Conntrack {
+  const open = () => new NetlinkSocket(NETLINK_NETFILTER);
+  return new Table(ns ? ns.run(open) : open());
+}
+
+class Table implements Conntrack {
+  #socket: NetlinkSocket;
+
+  constructor(socket: NetlinkSocket) {
+    this.#socket = socket;
+  }
+
+  flush(filter: ConntrackFilter): number {
+    const family = filter.family === 4 ? AF_INET : AF_INET6;
+    const matches = matcher(filter);
+    const found = this.#socket
+      .dump("list connections", CT_GET, new Builder(header(family)))
+      .map(({ body }: Message) => attributes(body, 4))
+      .filter(matches);
+    let deleted = 0;
+    for (let at = 0; at < found.length; at += BATCH) {
+      const batch = found.slice(at, at + BATCH);
+      const errors = this.#socket.batch(
+        "delete connections",
+        batch.map((entry) => ({ type: CT_DELETE, flags: 0, builder: deletion(family, entry) })),
+      );
+      for (const error of errors) {
+        if (!error) deleted++;
+        // Gone by itself in between.
+        else if (error.code !== "ENOENT") throw error;
+      }
+    }
+    return deleted;
+  }
+
+  count(): number {
+    const [message] = this.#socket.request("count connections", CT_GET_STATS, 0, new Builder(header(0)));
+    return (message && attributes(message.body, 4).get(CTA_STATS_GLOBAL_ENTRIES)?.readUInt32BE()) ?? 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+}
+
+/** By the original tuple and the entry's id, so that a new connection of the same tuple is left alone. */
+function deletion(family: number, entry: Attributes): Builder {
+  const builder = new Builder(header(family));
+  const tuple = entry.get(CTA_TUPLE_ORIG);
+  const id = entry.get(CTA_ID);
+  const zone = entry.get(CTA_ZONE);
+  if (tuple) builder.attr(CTA_TUPLE_ORIG | 0x8000, tuple);
+  if (id) builder.attr(CTA_ID, id);
+  if (zone) builder.attr(CTA_ZONE, zone);
+  return builder;
+}
+
+function matcher(filter: ConntrackFilter): (entry: Attributes) => boolean {
+  const origSrc = filter.origSrc === undefined ? undefined : toBytes(filter.origSrc);
+  const origDst = filter.origDst === undefined ? undefined : toBytes(filter.origDst);
+  const replySrc = filter.replySrc === undefined ? undefined : toBytes(filter.replySrc);
+  const [src, dst] = filter.family === 4 ? [CTA_IP_V4_SRC, CTA_IP_V4_DST] : [CTA_IP_V6_SRC, CTA_IP_V6_DST];
+  const { mark, protocol, origDstPort } = filter;
+  return (entry) => {
+    const orig = nested(entry, CTA_TUPLE_ORIG);
+    if (origSrc || origDst) {
+      const ip = nested(orig, CTA_TUPLE_IP);
+      if (origSrc && !ip.get(src)?.equals(origSrc)) return false;
+      if (origDst && !ip.get(dst)?.equals(origDst)) return false;
+    }
+    if (replySrc) {
+      const ip = nested(nested(entry, CTA_TUPLE_REPLY), CTA_TUPLE_IP);
+      if (!ip.get(src)?.equals(replySrc)) return false;
+    }
+    if (protocol !== undefined || origDstPort !== undefined) {
+      const proto = nested(orig, CTA_TUPLE_PROTO);
+      if (protocol !== undefined && proto.get(CTA_PROTO_NUM)?.readUInt8() !== protocol) return false;
+      if (origDstPort !== undefined && proto.get(CTA_PROTO_DST_PORT)?.readUInt16BE() !== origDstPort) return false;
+    }
+    if (mark) {
+      const value = entry.get(CTA_MARK)?.readUInt32BE() ?? 0;
+      if ((value & mark.mask) >>> 0 !== (mark.value & mark.mask) >>> 0) return false;
+    }
+    return true;
+  };
+}

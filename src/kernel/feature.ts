@@ -1,0 +1,81 @@
+/** What this kernel can do, found by doing it in a namespace that nobody sees. */
+import { existsSync } from "node:fs";
+import { messageOf } from "../base/errors.ts";
+import { NETLINK_XFRM, NetlinkSocket } from "./netlink/socket.ts";
+import { scratchNetNs } from "./netns.ts";
+import { openNft } from "./nft.ts";
+import { openRtnl } from "./rtnl.ts";
+import type { NetNs, NewLink } from "./types.ts";
+
+const probes = {
+  bridge: (ns) => tryLink(ns, { kind: "bridge", name: "probe" }),
+  veth: (ns) => tryLink(ns, { kind: "veth", name: "probe", peer: { name: "probe1" } }),
+  vxlan: (ns) =>
+    tryLink(ns, { kind: "vxlan", name: "probe", vni: 1, port: 4789, local: "", learning: false, proxy: false }),
+  macvlan: (ns) => withLower(ns, (lower) => tryLink(ns, { kind: "macvlan", name: "probe", lower, mode: "bridge" })),
+  ipvlan: (ns) => withLower(ns, (lower) => tryLink(ns, { kind: "ipvlan", name: "probe", lower, mode: "l2" })),
+  nftables: (ns) => tryNft(ns, "table inet probe { chain c { type nat hook prerouting priority -100; }\n}"),
+  /** The netdev egress hook (Linux 5.16), on which the routing mesh keeps the client's address. */
+  nftEgress: (ns) =>
+    withLower(ns, () =>
+      tryNft(ns, 'table netdev probe { chain c { type filter hook egress device "lower" priority 0; }\n}'),
+    ),
+  /** Transport encryption of overlay networks. */
+  xfrm: (ns) => {
+    ns.run(() => new NetlinkSocket(NETLINK_XFRM))[Symbol.dispose]();
+  },
+  ipv6: (ns) => {
+    using rtnl = openRtnl(ns);
+    rtnl.addAddr(1, "fd00::1", 128, { nodad: true });
+  },
+  ipVs: () => {
+    if (!existsSync("/proc/net/ip_vs")) throw new Error("/proc/net/ip_vs is missing");
+  },
+  bridgeNetfilter: () => {
+    if (!existsSync("/proc/sys/net/bridge")) throw new Error("/proc/sys/net/bridge is missing");
+  },
+} satisfies Record<string, (ns: NetNs) => void>;
+
+export type Feature = keyof typeof probes;
+
+let known: Map<Feature, string | undefined> | undefined;
+
+/** Why a feature is missing; undefined when it is there. Probed once per process, about 100 ms for all. */
+export function missingFeature(feature: Feature): string | undefined {
+  known ??= probeAll();
+  return known.get(feature);
+}
+
+export function hasFeature(feature: Feature): boolean {
+  return missingFeature(feature) === undefined;
+}
+
+function probeAll(): Map<Feature, string | undefined> {
+  const result = new Map<Feature, string | undefined>();
+  for (const [feature, probe] of Object.entries(probes) as [Feature, (ns: NetNs) => void][]) {
+    // One namespace each: whatever a probe made goes with it, without waiting for deletions.
+    using ns = scratchNetNs();
+    try {
+      probe(ns);
+      result.set(feature, undefined);
+    } catch (error) {
+      result.set(feature, messageOf(error));
+    }
+  }
+  return result;
+}
+
+function tryLink(ns: NetNs, link: NewLink): void {
+  using rtnl = openRtnl(ns);
+  rtnl.addLink(link);
+}
+
+function withLower(ns: NetNs, fn: (lower: number) => void): void {
+  using rtnl = openRtnl(ns);
+  fn(rtnl.addLink({ kind: "veth", name: "lower", up: true, peer: { name: "lower1", up: true } }).index);
+}
+
+function tryNft(ns: NetNs, script: string): void {
+  using nft = openNft(ns);
+  nft.run(script);
+}

@@ -1,0 +1,47 @@
+/** Mounts, by the system call itself. */
+import { closeSync, openSync } from "node:fs";
+import { errnoOf } from "../base/errors.ts";
+import * as libc from "./libc.ts";
+
+const MS_RDONLY = 0x1;
+const MS_REMOUNT = 0x20;
+const MS_BIND = 0x1000;
+const MS_REC = 0x4000;
+const MS_PRIVATE = 0x40000;
+const MS_SLAVE = 0x80000;
+const MS_SHARED = 0x100000;
+const MNT_DETACH = 2;
+
+/** Mounts a file system; `options` is its data string ("size=64m"). */
+export function mount(type: string, source: string, target: string, options = "", readOnly = false): void {
+  libc.mount(source, target, type, readOnly ? MS_RDONLY : 0, options);
+}
+
+/** Makes `source` (a file or a directory) appear at `target`, which must exist. */
+export function bindMount(source: string, target: string, options: { recursive?: boolean; readOnly?: boolean } = {}) {
+  const flags = MS_BIND | (options.recursive ? MS_REC : 0);
+  libc.mount(source, target, "", flags, "");
+  if (options.readOnly) libc.mount("", target, "", flags | MS_REMOUNT | MS_RDONLY, "");
+}
+
+/** Sets how mounts made below `target` spread to other mount namespaces. */
+export function setPropagation(target: string, mode: "private" | "slave" | "shared", recursive = false): void {
+  const flag = mode === "private" ? MS_PRIVATE : mode === "slave" ? MS_SLAVE : MS_SHARED;
+  libc.mount("", target, "", flag | (recursive ? MS_REC : 0), "");
+}
+
+/** Detaches whatever is mounted at `target`; nothing there is no error. */
+export function unmount(target: string): void {
+  try {
+    libc.umount2(target, MNT_DETACH);
+  } catch (error) {
+    // EINVAL: not a mount point.
+    const code = errnoOf(error);
+    if (code !== "EINVAL" && code !== "ENOENT") throw error;
+  }
+}
+
+/** Creates an empty file to mount on, if it is not there. */
+export function touch(path: string): void {
+  closeSync(openSync(path, "a", 0o444));
+}

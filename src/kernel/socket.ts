@@ -1,0 +1,127 @@
+/**
+ * Sockets of other namespaces, handed to Node by descriptor: a socket belongs for ever to the namespace in
+ * which it was made, while Node makes its own later, outside.
+ */
+import dgram from "node:dgram";
+import net from "node:net";
+import { errnoOf } from "../base/errors.ts";
+import { KernelError } from "./error.ts";
+import { familyOf, sockaddr } from "./inet.ts";
+import * as libc from "./libc.ts";
+import type { NetNs } from "./types.ts";
+
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const IPPROTO_IPV6 = 41;
+const IPV6_V6ONLY = 26;
+const IPPROTO_SCTP = 132;
+
+/** A bound descriptor, made in the thread's present namespace. */
+function bound(type: number, protocol: number, address: string, port: number, reuse: boolean): number {
+  const family = familyOf(address);
+  const fd = libc.socket(family === 4 ? libc.AF_INET : libc.AF_INET6, type | libc.SOCK_NONBLOCK, protocol);
+  try {
+    if (family === 6) libc.setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    if (reuse) libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    libc.bind(fd, sockaddr(address, port), `bind ${address}:${port}`);
+    return fd;
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+}
+
+/** A UDP socket of `ns`; port 0 lets the kernel choose. The caller closes it. */
+export async function udpSocketIn(ns: NetNs, address: string, port: number): Promise<dgram.Socket> {
+  const fd = ns.run(() => bound(libc.SOCK_DGRAM, 0, address, port, false));
+  const socket = dgram.createSocket(familyOf(address) === 4 ? "udp4" : "udp6");
+  const ready = Promise.withResolvers<void>();
+  socket.once("error", ready.reject);
+  socket.bind({ fd }, ready.resolve);
+  try {
+    await ready.promise;
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+  socket.off("error", ready.reject);
+  return socket;
+}
+
+/** A listening TCP server of `ns`; port 0 lets the kernel choose. The caller closes it. */
+export async function tcpListenerIn(ns: NetNs, address: string, port: number): Promise<net.Server> {
+  const fd = ns.run(() => bound(libc.SOCK_STREAM, 0, address, port, true));
+  const server = net.createServer();
+  const ready = Promise.withResolvers<void>();
+  server.once("error", ready.reject);
+  server.listen({ fd }, ready.resolve);
+  try {
+    await ready.promise;
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+  server.off("error", ready.reject);
+  return server;
+}
+
+/** A port kept from everybody else until disposed. */
+export interface PortReservation extends Disposable {
+  readonly port: number;
+}
+
+/**
+ * Reserves a port at once: EADDRINUSE when somebody has it, EADDRNOTAVAIL when the address is not this host's.
+ * `address` "" means all addresses of both families; port 0 lets the kernel choose. Nothing is ever accepted:
+ * what reaches the port is to be translated away before it comes here.
+ */
+export function bindHostPort(
+  protocol: "tcp" | "udp" | "sctp",
+  address: string,
+  port: number,
+  ns?: NetNs,
+): PortReservation {
+  const fds: number[] = [];
+  const release = () => {
+    for (const fd of fds.splice(0)) libc.close(fd);
+  };
+  const reserve = () => {
+    let chosen = port;
+    for (const one of address === "" ? ["0.0.0.0", "::"] : [address]) {
+      try {
+        const fd = reserveOne(protocol, one, chosen);
+        fds.push(fd);
+        chosen = libc.getsockname(fd).readUInt16BE(2);
+      } catch (error) {
+        // A host without IPv6 has no IPv6 port to keep.
+        if (address === "" && one === "::" && withoutIpv6(error)) continue;
+        throw error;
+      }
+    }
+    return chosen;
+  };
+  try {
+    const chosen = ns ? ns.run(reserve) : reserve();
+    return { port: chosen, [Symbol.dispose]: release };
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+function reserveOne(protocol: "tcp" | "udp" | "sctp", address: string, port: number): number {
+  if (protocol === "udp") return bound(libc.SOCK_DGRAM, 0, address, port, false);
+  const fd = bound(libc.SOCK_STREAM, protocol === "sctp" ? IPPROTO_SCTP : 0, address, port, true);
+  try {
+    // Bound with SO_REUSEADDR (against lingering TIME_WAIT), it is listening that excludes others.
+    libc.listen(fd, 1, `listen ${address}:${port}`);
+    return fd;
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+}
+
+function withoutIpv6(error: unknown): boolean {
+  return error instanceof KernelError && ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(errnoOf(error) ?? "");
+}
