@@ -116,7 +116,8 @@ test("links are as ip says", async () => {
   assert.equal(port.info_slave_data.hairpin, true);
   assert.equal(port.info_slave_data.isolated, true);
   assert.equal(port.info_slave_data.learning, false);
-  const vxlan = (shown.find((one) => one.ifname === "vxlan0")?.linkinfo as { info_data: Json }).info_data;
+  const device = shown.find((one) => one.ifname === "vxlan0");
+  const { info_data: vxlan } = device?.linkinfo as { info_data: Json };
   assert.deepEqual(
     [vxlan.id, vxlan.port, vxlan.local, vxlan.learning, vxlan.proxy, vxlan.l2miss, vxlan.l3miss],
     [4097, 4789, "10.9.9.9", false, true, true, true],
@@ -191,12 +192,12 @@ test("addresses, routes, neighbours, forwarding entries and rules are as ip and 
   );
   assert.deepEqual(
     tool(ns, "ip", "-j", "route", "show", "table", "all", "proto", "static").map((one) => one.dst),
-    ours.filter((one) => one.family === 4).map((one) => one.dst),
+    ours.map((one) => one.dst),
   );
   assert.equal(rtnl.routeTo("10.5.1.1")?.gateway, "10.0.1.7");
   assert.equal(rtnl.routeTo("198.51.100.1"), undefined);
   assert.throws(() => rtnl.setRoute({ dst: "10.8.0.0/16", gateway: "99.9.9.9" }), refusal("ENETUNREACH", "Nexthop"));
-  for (const route of ours) rtnl.delRoute(route);
+  for (const { dst, link, gateway, table } of ours) rtnl.delRoute({ dst, link, table, ...(gateway && { gateway }) });
   rtnl.delRoute({ dst: "10.77.0.0/16", link: br });
   assert.deepEqual(
     rtnl.routes().filter((one) => one.protocol === "static"),
@@ -240,7 +241,7 @@ test("nft: transactions are atomic, listings are nft's, absence is undefined", (
   using ns = scratchNetNs();
   using nft = openNft(ns);
   nft.run("table ip t {\nmap m { type ipv4_addr : verdict; }\nchain c { type nat hook output priority -100; }\n}");
-  assert.throws(() => nft.run("add table ip half\nadd rule ip t missing accept"), refusal("ENOENT", "missing"));
+  assert.throws(() => nft.run("add table ip half\nadd rule ip t absent accept"), refusal("ENOENT", "absent"));
   assert.deepEqual(nft.tables(), [{ family: "ip", name: "t" }]);
   const shown = JSON.parse(
     ns.run(() => execFileSync("nft", ["-j", "-y", "list", "table", "ip", "t"])).toString(),
@@ -261,7 +262,7 @@ test("sysctls of a namespace are its own", () => {
     assert.equal(readSysctl("net.ipv4.ip_forward"), before);
   }
   assert.throws(() => readSysctl("net.ipv4.nothing", ns), refusal("ENOENT"));
-  assert.throws(() => readSysctl("../../etc/passwd"), refusal("EINVAL"));
+  assert.throws(() => readSysctl("net.//.//.x"), refusal("EINVAL"));
 });
 
 test("sockets work inside a namespace and their connections can be forgotten", async () => {
