@@ -32,6 +32,7 @@ const raw = {
   recv: lib.func("intptr_t recv(int fd, void *data, size_t length, int flags)") as Call<
     [number, Buffer, number, number]
   >,
+  memfd: lib.func("int memfd_create(str name, uint flags)") as Call<[string, number]>,
   ioctl: lib.func("int ioctl(int fd, unsigned long request, int argument)") as Call<[number, number, number]>,
   close: lib.func("int close(int fd)") as Call<[number]>,
 };
@@ -128,6 +129,12 @@ export function recv(fd: number, buffer: Buffer, flags = 0): number {
 
 export function ioctl(fd: number, request: number, argument: number): number {
   return check("ioctl", () => raw.ioctl(fd, request, argument));
+}
+
+/** An unnamed file in memory. */
+export function memfd(name: string): number {
+  const MFD_CLOEXEC = 1;
+  return check("memfd_create", () => raw.memfd(name, MFD_CLOEXEC));
 }
 
 export function close(fd: number): void {

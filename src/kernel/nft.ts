@@ -2,8 +2,11 @@
  * nftables through libnftables, in process: a transaction costs half a millisecond per hundred elements,
  * a process would cost twenty.
  */
+
+import { writeSync } from "node:fs";
 import koffi from "koffi";
 import { KernelError } from "./error.ts";
+import * as libc from "./libc.ts";
 import type { NetNs, Nft } from "./types.ts";
 
 const FLAG_JSON = 1 << 4;
@@ -25,6 +28,8 @@ function load() {
     output: lib.func("str nft_ctx_get_output_buffer(void *ctx)") as (ctx: unknown) => string | null,
     error: lib.func("str nft_ctx_get_error_buffer(void *ctx)") as (ctx: unknown) => string | null,
     setFlags: lib.func("void nft_ctx_output_set_flags(void *ctx, uint flags)") as (ctx: unknown, f: number) => void,
+    setDryRun: lib.func("void nft_ctx_set_dry_run(void *ctx, bool dry)") as (ctx: unknown, dry: boolean) => void,
+    runFile: lib.func("int nft_run_cmd_from_filename(void *ctx, str name)") as (ctx: unknown, name: string) => number,
     run: lib.func("int nft_run_cmd_from_buffer(void *ctx, str script)") as (ctx: unknown, script: string) => number,
   };
 }
@@ -92,9 +97,29 @@ class Context implements Nft {
       const status = this.#lib.run(this.#context, script);
       const output = this.#lib.output(this.#context) ?? "";
       const problem = (this.#lib.error(this.#context) ?? "").trim();
-      if (status !== 0) throw new KernelError(codeOf(problem), "nft", problem);
+      if (status !== 0) throw new KernelError(codeOf(problem), "nft", this.#locate(script) ?? problem);
       return output;
     });
+  }
+
+  /**
+   * nft's message for a script in memory quotes the script's first line whatever line is at fault. For a file it
+   * gives the number: so the refused script is checked (not run) again as one.
+   */
+  #locate(script: string): string | undefined {
+    if (!script.trimEnd().includes("\n")) return undefined;
+    const fd = libc.memfd("nft");
+    try {
+      writeSync(fd, script);
+      const path = `/proc/self/fd/${fd}`;
+      this.#lib.setDryRun(this.#context, true);
+      const status = this.#lib.runFile(this.#context, path);
+      const problem = (this.#lib.error(this.#context) ?? "").trim();
+      return status === 0 ? undefined : problem.replaceAll(`${path}:`, "line ");
+    } finally {
+      this.#lib.setDryRun(this.#context, false);
+      libc.close(fd);
+    }
   }
 
   [Symbol.dispose](): void {

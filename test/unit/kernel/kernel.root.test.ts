@@ -116,8 +116,8 @@ test("links are as ip says", async () => {
   assert.equal(port.info_slave_data.hairpin, true);
   assert.equal(port.info_slave_data.isolated, true);
   assert.equal(port.info_slave_data.learning, false);
-  const device = shown.find((one) => one.ifname === "vxlan0");
-  const { info_data: vxlan } = device?.linkinfo as { info_data: Json };
+  const device = shown.find((one) => one.ifname === "vxlan0") as { linkinfo: { info_data: Json } };
+  const vxlan = device.linkinfo.info_data;
   assert.deepEqual(
     [vxlan.id, vxlan.port, vxlan.local, vxlan.learning, vxlan.proxy, vxlan.l2miss, vxlan.l3miss],
     [4097, 4789, "10.9.9.9", false, true, true, true],
