@@ -1,0 +1,181 @@
+/**
+ * The store in etcd: one key per object (`/skein/<kind>/<id>`, the message's bytes), one Txn per commit. Each Txn
+ * compares the revision of every key it writes, and leaves its own number under `/skein-txn/<writer>`: when an answer
+ * is lost on the way, that number tells whether the commit happened.
+ */
+
+import { randomBytes } from "node:crypto";
+import { create } from "@bufbuild/protobuf";
+import {
+  Compare_CompareResult,
+  Compare_CompareTarget,
+  CompareSchema,
+  Event_EventType,
+  type KeyValue,
+  RequestOpSchema,
+  TxnRequestSchema,
+} from "#proto/etcd/rpc_pb.js";
+import { type Clock, sleep } from "../../../base/clock.ts";
+import { messageOf, unavailable } from "../../../base/errors.ts";
+import { grpcCodeOf, status } from "../../../base/grpc.ts";
+import type { Logger } from "../../../base/log.ts";
+import type { Backend, CommitResult, Entry } from "../backend.ts";
+import { decode, encode, isKind } from "../objects.ts";
+import type { Write } from "../transaction.ts";
+import type { EtcdClient } from "./client.ts";
+
+const PREFIX = "/skein/";
+const PREFIX_END = "/skein0";
+const PAGE = 2000n;
+/** How long a commit waits for etcd to come back before it fails. */
+const COMMIT_PATIENCE_MS = 30_000;
+const CALL_TIMEOUT_MS = 10_000;
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+const keyOf = (kind: string, id: string) => bytes(`${PREFIX}${kind}/${id}`);
+
+/** Codes after which it is unknown or certain that nothing happened, and trying again makes sense. */
+function passing(error: unknown): boolean {
+  const code = grpcCodeOf(error);
+  return code === status.UNAVAILABLE || code === status.DEADLINE_EXCEEDED || code === status.CANCELLED;
+}
+
+export class EtcdBackend implements Backend {
+  readonly #client: () => EtcdClient;
+  readonly #writer: Uint8Array;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #closing = new AbortController();
+
+  constructor(client: () => EtcdClient, writerId: string, clock: Clock, log: Logger) {
+    this.#client = client;
+    this.#writer = bytes(`/skein-txn/${writerId}`);
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  close(): void {
+    this.#closing.abort(unavailable("the swarm store is closed"));
+  }
+
+  async load(): Promise<{ revision: bigint; entries: Entry[] }> {
+    const entries: Entry[] = [];
+    let revision = 0n;
+    let key = bytes(PREFIX);
+    for (;;) {
+      const page = await this.#client().kv.range(
+        { key, rangeEnd: bytes(PREFIX_END), limit: PAGE, revision },
+        { timeoutMs: CALL_TIMEOUT_MS },
+      );
+      revision ||= page.header?.revision ?? 0n;
+      for (const kv of page.kvs) {
+        const entry = this.#entry(kv, false);
+        if (entry) entries.push(entry);
+      }
+      const last = page.kvs.at(-1);
+      if (!page.more || !last) return { revision, entries };
+      key = new Uint8Array([...last.key, 0]);
+    }
+  }
+
+  async commit(writes: Write[]): Promise<CommitResult> {
+    const number = randomBytes(16);
+    const request = create(TxnRequestSchema, {
+      compare: writes.map(({ kind, id, base }) =>
+        create(CompareSchema, {
+          result: Compare_CompareResult.EQUAL,
+          target: Compare_CompareTarget.MOD,
+          key: keyOf(kind, id),
+          targetUnion: { case: "modRevision", value: base },
+        }),
+      ),
+      success: [
+        ...writes.map(({ kind, id, object }) =>
+          create(RequestOpSchema, {
+            request: object
+              ? { case: "requestPut", value: { key: keyOf(kind, id), value: encode(kind, object as never) } }
+              : { case: "requestDeleteRange", value: { key: keyOf(kind, id) } },
+          }),
+        ),
+        create(RequestOpSchema, { request: { case: "requestPut", value: { key: this.#writer, value: number } } }),
+      ],
+    });
+    const deadline = this.#clock.now() + COMMIT_PATIENCE_MS;
+    let doubt = false;
+    for (let wait = 20; ; wait = Math.min(wait * 2, 500)) {
+      try {
+        const signal = this.#closing.signal;
+        const answer = await this.#client().kv.txn(request, { timeoutMs: CALL_TIMEOUT_MS, signal });
+        const revision = answer.header?.revision ?? 0n;
+        if (answer.succeeded) return { applied: true, revision };
+        if (doubt) {
+          const mine = await this.#lastCommit(number);
+          if (mine !== undefined) return { applied: true, revision: mine };
+        }
+        return { applied: false, revision };
+      } catch (error) {
+        if (this.#closing.signal.aborted) throw this.#closing.signal.reason;
+        if (!passing(error) || this.#clock.now() >= deadline) {
+          throw unavailable(`the swarm store did not take the change: ${messageOf(error)}`);
+        }
+        doubt = true;
+        this.#log.warn("etcd does not answer, trying again", { error });
+        await sleep(this.#clock, wait, this.#closing.signal);
+      }
+    }
+  }
+
+  /** The revision of the commit with this number, when it was this writer's last. */
+  async #lastCommit(number: Uint8Array): Promise<bigint | undefined> {
+    const answer = await this.#client().kv.range({ key: this.#writer }, { timeoutMs: CALL_TIMEOUT_MS });
+    const kv = answer.kvs[0];
+    return kv && Buffer.compare(kv.value, number) === 0 ? kv.modRevision : undefined;
+  }
+
+  watch(revision: bigint, onEntries: (entries: Entry[], revision: bigint) => void): () => void {
+    const stop = new AbortController();
+    const signal = AbortSignal.any([stop.signal, this.#closing.signal]);
+    void this.#follow(revision, onEntries, signal);
+    return () => stop.abort();
+  }
+
+  async #follow(
+    from: bigint,
+    onEntries: (entries: Entry[], revision: bigint) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    let seen = from;
+    while (!signal.aborted) {
+      try {
+        const stream = this.#client().watch.watch({ signal });
+        await stream.write({
+          requestUnion: {
+            case: "createRequest",
+            value: { key: bytes(PREFIX), rangeEnd: bytes(PREFIX_END), startRevision: seen + 1n, progressNotify: true },
+          },
+        });
+        for await (const message of stream) {
+          if (message.canceled) throw new Error(`the watch was cancelled: ${message.cancelReason || "compacted"}`);
+          if (message.created) continue;
+          const entries: Entry[] = [];
+          for (const event of message.events) {
+            const entry = event.kv && this.#entry(event.kv, event.type === Event_EventType.DELETE);
+            if (entry) entries.push(entry);
+          }
+          seen = message.events.at(-1)?.kv?.modRevision ?? message.header?.revision ?? seen;
+          onEntries(entries, seen);
+        }
+      } catch (error) {
+        if (!signal.aborted) this.#log.warn("the watch of the swarm store broke, opening it again", { error });
+      }
+      if (!signal.aborted) await sleep(this.#clock, 200, signal).catch(() => {});
+    }
+  }
+
+  #entry(kv: KeyValue, removed: boolean): Entry | undefined {
+    const [, , kind, id] = new TextDecoder().decode(kv.key).split("/");
+    if (kind === undefined || id === undefined || !isKind(kind)) return undefined;
+    const object = removed ? undefined : decode(kind, kv.value, kv.modRevision);
+    return { kind, id, revision: kv.modRevision, object };
+  }
+}
