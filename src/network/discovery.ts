@@ -1,0 +1,106 @@
+/** From participants to names and to backends. Pure; one call per network and change. */
+import type { Participant } from "./overlay/records.ts";
+import type { VerboseService } from "./types.ts";
+
+/** What one network contributes to DNS. Names are lower case. */
+export interface NetworkNames {
+  readonly name: string;
+  readonly forward: ReadonlyMap<string, readonly string[]>;
+  /** Plain address to "<container>.<network>". */
+  readonly reverse: ReadonlyMap<string, string>;
+}
+
+/**
+ * Container names and aliases -> their address; `tasks.<service>` -> every task; `<service>` -> its VIP, or every
+ * task where it has none. A draining task has no names, but its service keeps its VIP while any task is known.
+ */
+export function namesOf(
+  network: { name: string; ingress: boolean },
+  participants: readonly Participant[],
+): NetworkNames {
+  const forward = new Map<string, Set<string>>();
+  const reverse = new Map<string, string>();
+  const add = (name: string, address: string) => {
+    if (!name) return;
+    const key = name.toLowerCase();
+    const set = forward.get(key);
+    if (set) set.add(address);
+    else forward.set(key, new Set([address]));
+  };
+  // Ingress is for the mesh only: its addresses are nobody's business.
+  for (const p of network.ingress ? [] : participants) {
+    const serviceNames = p.service ? [p.service.name, ...p.service.aliases] : [];
+    if (p.service?.vip) for (const name of serviceNames) add(name, p.service.vip);
+    if (p.draining) continue;
+    for (const name of [p.name, ...p.aliases]) add(name, p.address);
+    if (!reverse.has(p.address)) reverse.set(p.address, `${p.name}.${network.name}`);
+    for (const name of serviceNames) {
+      add(`tasks.${name}`, p.address);
+      if (!p.service?.vip) add(name, p.address);
+    }
+  }
+  return {
+    name: network.name,
+    forward: new Map([...forward].map(([name, addresses]) => [name, [...addresses]])),
+    reverse,
+  };
+}
+
+/** A service as the balancer sees it on one network. */
+export interface ServiceBackends {
+  readonly id: string;
+  readonly name: string;
+  readonly vip: string;
+  readonly ports: readonly {
+    readonly protocol: "tcp" | "udp" | "sctp";
+    readonly targetPort: number;
+    readonly publishedPort: number;
+  }[];
+  readonly backends: readonly {
+    readonly address: string;
+    readonly local: boolean;
+    readonly draining: boolean;
+    readonly hostAddress: string;
+  }[];
+}
+
+/**
+ * The services on a network in order of their ids, backends in order of addresses, so that equal states give equal
+ * tables. A service whose tasks carry different ports (during an update) is one entry per set of ports.
+ */
+export function servicesOf(participants: readonly Participant[]): ServiceBackends[] {
+  const found = new Map<string, ServiceBackends & { backends: ServiceBackends["backends"][number][] }>();
+  for (const p of participants) {
+    if (!p.service) continue;
+    const ports = p.service.ingressPorts.map(({ protocol, targetPort, publishedPort }) => ({
+      protocol,
+      targetPort,
+      publishedPort,
+    }));
+    const key = `${p.service.id} ${p.service.vip} ${JSON.stringify(ports)}`;
+    const entry = found.get(key) ?? { id: p.service.id, name: p.service.name, vip: p.service.vip, ports, backends: [] };
+    found.set(key, entry);
+    if (!entry.backends.some((b) => b.address === p.address)) {
+      entry.backends.push({ address: p.address, local: p.local, draining: p.draining, hostAddress: p.hostAddress });
+    }
+  }
+  for (const entry of found.values()) entry.backends.sort((a, b) => compare(a.address, b.address));
+  return [...found.entries()].sort(([a], [b]) => compare(a, b)).map(([, entry]) => entry);
+}
+
+/** `network inspect --verbose`. */
+export function verboseOf(participants: readonly Participant[]): VerboseService[] {
+  const services = new Map<string, { vip: string; ports: Set<string>; tasks: VerboseService["tasks"] }>();
+  for (const p of participants) {
+    const name = p.service?.name ?? "";
+    const entry = services.get(name) ?? { vip: p.service?.vip || "<nil>", ports: new Set(), tasks: [] };
+    services.set(name, entry);
+    for (const port of p.service?.ingressPorts ?? []) {
+      entry.ports.add(`Target: ${port.targetPort}, Publish: ${port.publishedPort}`);
+    }
+    entry.tasks.push({ name: p.name, endpointId: p.endpointId, endpointIp: p.address, hostIp: p.hostAddress });
+  }
+  return [...services].map(([name, { vip, ports, tasks }]) => ({ name, vip, ports: [...ports], tasks }));
+}
+
+const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);

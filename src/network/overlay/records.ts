@@ -1,0 +1,133 @@
+/**
+ * What the nodes tell each other about endpoints: two gossip tables per overlay network, keyed by endpoint id.
+ * `overlay_peer_table` says where an address is, `endpoint_table` what it is called and what it serves.
+ */
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { EndpointRecordSchema, PeerRecordSchema, PortConfig_Protocol } from "#proto/docker/networkdb/records_pb.js";
+import { isMac, parseCidr, parseIp, plainIp } from "../address.ts";
+import type { RemotePeer } from "../plan/overlay.ts";
+import type { EndpointState } from "../state.ts";
+import type { ServiceBinding } from "../types.ts";
+
+export const endpointTable = "endpoint_table";
+export const peerTable = "overlay_peer_table";
+
+/** One participant of discovery on one network, local or told by another node. */
+export interface Participant {
+  readonly endpointId: string;
+  readonly name: string;
+  readonly aliases: readonly string[];
+  /** Plain address. */
+  readonly address: string;
+  readonly service: ServiceBinding | undefined;
+  /** About to stop: keeps its connections, gets no new ones, has no names. */
+  readonly draining: boolean;
+  /** Data path or gossip address of its host. */
+  readonly hostAddress: string;
+  readonly local: boolean;
+}
+
+const protocols = {
+  tcp: PortConfig_Protocol.TCP,
+  udp: PortConfig_Protocol.UDP,
+  sctp: PortConfig_Protocol.SCTP,
+} as const;
+
+const protocolName = (value: PortConfig_Protocol): "tcp" | "udp" | "sctp" => {
+  if (value === PortConfig_Protocol.UDP) return "udp";
+  return value === PortConfig_Protocol.SCTP ? "sctp" : "tcp";
+};
+
+export function encodeEndpoint(endpoint: EndpointState, draining: boolean): Uint8Array {
+  const { service } = endpoint;
+  return toBinary(
+    EndpointRecordSchema,
+    create(EndpointRecordSchema, {
+      name: endpoint.name,
+      endpointIp: plainIp(endpoint.ipv4),
+      taskAliases: endpoint.aliases,
+      serviceDisabled: draining,
+      ...(service
+        ? {
+            serviceName: service.name,
+            serviceId: service.id,
+            virtualIp: service.vip,
+            aliases: service.aliases,
+            ingressPorts: service.ingressPorts.map((port) => ({
+              name: port.name,
+              protocol: protocols[port.protocol],
+              targetPort: port.targetPort,
+              publishedPort: port.publishedPort,
+            })),
+          }
+        : {}),
+    }),
+  );
+}
+
+/** Undefined for what receivers ignore: no name, no address, not a record at all. */
+export function decodeEndpoint(endpointId: string, bytes: Uint8Array, hostAddress: string): Participant | undefined {
+  let record: ReturnType<typeof fromBinary<typeof EndpointRecordSchema>>;
+  try {
+    record = fromBinary(EndpointRecordSchema, bytes);
+  } catch {
+    return undefined;
+  }
+  if (!record.name || parseIp(record.endpointIp)?.family !== 4) return undefined;
+  return {
+    endpointId,
+    name: record.name,
+    aliases: record.taskAliases,
+    address: record.endpointIp,
+    draining: record.serviceDisabled,
+    hostAddress,
+    local: false,
+    service: record.serviceId
+      ? {
+          id: record.serviceId,
+          name: record.serviceName,
+          // Go writes a missing address as the text "<nil>".
+          vip: parseIp(record.virtualIp)?.family === 4 ? record.virtualIp : "",
+          aliases: record.aliases,
+          ingressPorts: record.ingressPorts.flatMap((port) =>
+            validPort(port.targetPort) && validPort(port.publishedPort)
+              ? [
+                  {
+                    name: port.name,
+                    protocol: protocolName(port.protocol),
+                    targetPort: port.targetPort,
+                    publishedPort: port.publishedPort,
+                  },
+                ]
+              : [],
+          ),
+        }
+      : undefined,
+  };
+}
+
+const validPort = (port: number) => port > 0 && port < 65536;
+
+export function encodePeer(endpoint: EndpointState, vtep: string): Uint8Array {
+  return toBinary(
+    PeerRecordSchema,
+    create(PeerRecordSchema, { endpointIp: endpoint.ipv4, endpointMac: endpoint.mac, tunnelEndpointIp: vtep }),
+  );
+}
+
+export function decodePeer(endpointId: string, bytes: Uint8Array): RemotePeer | undefined {
+  try {
+    const record = fromBinary(PeerRecordSchema, bytes);
+    const parsed = parseCidr(record.endpointIp);
+    if (!parsed || !isMac(record.endpointMac) || !parseIp(record.tunnelEndpointIp)) return undefined;
+    return {
+      endpointId,
+      address: plainIp(record.endpointIp),
+      prefix: parsed.subnet.prefix,
+      mac: record.endpointMac.toLowerCase(),
+      vtep: record.tunnelEndpointIp,
+    };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,82 @@
+/**
+ * The decoded gossip tables of one network. Fed by events; compared with the database itself now and then.
+ * Records of a suspected node are kept aside: its names and backends vanish, and come back if it answers.
+ */
+import type { TableEntry, TableEvent } from "../../gossip/types.ts";
+import type { RemotePeer } from "../plan/overlay.ts";
+import { decodeEndpoint, decodePeer, endpointTable, type Participant, peerTable } from "./records.ts";
+
+export type Changed = "peers" | "endpoints";
+
+interface Owned<T> {
+  readonly owner: string;
+  readonly value: T;
+  readonly bytes: Uint8Array;
+}
+
+export class NetworkTables {
+  readonly #peers = new Map<string, Owned<RemotePeer>>();
+  readonly #endpoints = new Map<string, Owned<Participant>>();
+
+  /** Takes one event in; tells which table changed in a way that matters. Own entries do not: they are state. */
+  apply(
+    event: Pick<TableEvent, "kind" | "table" | "key" | "value" | "owner" | "ownerAddress" | "local">,
+  ): Changed | undefined {
+    if (event.local) return undefined;
+    if (event.table === peerTable) return this.#take(this.#peers, event, decodePeer(event.key, event.value), "peers");
+    if (event.table === endpointTable) {
+      const participant = decodeEndpoint(event.key, event.value, event.ownerAddress);
+      return this.#take(this.#endpoints, event, participant, "endpoints");
+    }
+    return undefined;
+  }
+
+  #take<T>(
+    table: Map<string, Owned<T>>,
+    event: Pick<TableEvent, "kind" | "key" | "owner" | "value">,
+    value: T | undefined,
+    changed: Changed,
+  ): Changed | undefined {
+    if (event.kind === "delete" || value === undefined) {
+      // A late delete of the one that had the key before must not take its successor away.
+      if (event.kind === "delete" && table.get(event.key)?.owner !== event.owner) return undefined;
+      return table.delete(event.key) ? changed : undefined;
+    }
+    const had = table.get(event.key);
+    if (had && had.owner === event.owner && Buffer.compare(had.bytes, event.value) === 0) return undefined;
+    // Deleted first, so that the newest claim to an address comes last.
+    table.delete(event.key);
+    table.set(event.key, { owner: event.owner, value, bytes: event.value });
+    return changed;
+  }
+
+  /** Makes the tables equal to the database's; gives the number of entries that differed. */
+  resync(entries: { peers: readonly TableEntry[]; endpoints: readonly TableEntry[] }): number {
+    let differences = 0;
+    for (const [name, list, table] of [
+      [peerTable, entries.peers, this.#peers],
+      [endpointTable, entries.endpoints, this.#endpoints],
+    ] as const) {
+      const keys = new Set(list.filter((entry) => !entry.local).map((entry) => entry.key));
+      for (const key of [...table.keys()]) {
+        if (!keys.has(key) && table.delete(key)) differences++;
+      }
+      for (const entry of list) if (this.apply({ ...entry, kind: "create", table: name })) differences++;
+    }
+    return differences;
+  }
+
+  peers(): RemotePeer[] {
+    return [...this.#peers.values()].map((entry) => entry.value);
+  }
+
+  /** Participants of other nodes, without those of suspended owners. */
+  participants(suspended: ReadonlySet<string>): Participant[] {
+    return [...this.#endpoints.values()].filter((e) => !suspended.has(e.owner)).map((entry) => entry.value);
+  }
+
+  owns(owner: string): boolean {
+    for (const entry of this.#endpoints.values()) if (entry.owner === owner) return true;
+    return false;
+  }
+}

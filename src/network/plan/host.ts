@@ -1,0 +1,103 @@
+/**
+ * The host's own namespace.
+ *
+ * A packet of a container on a bridge network: eth0 -> veth -> bridge. To a neighbour on the same network it
+ * stays on the bridge. To elsewhere it is routed by the host: filter `forward` keeps networks apart, `postrouting`
+ * gives it the host's address. What comes in is let through only as an answer or when it was published (DNAT).
+ */
+import { parseCidr } from "../address.ts";
+import { parseBridge } from "../drivers/bridge.ts";
+import { parseIpvlan, parseMacvlan } from "../drivers/macvlan.ts";
+import { type NetworkState, sandboxKey } from "../state.ts";
+import { bridgeFirewall } from "./firewall.ts";
+import type { PlannedTable } from "./table.ts";
+import { aliasPrefix, type NamespacePlan, type PlannedAddr, type PlannedLink, sysctlName } from "./types.ts";
+import { attachedTo, bridgesOf, type World } from "./world.ts";
+
+/** Neighbour table thresholds as Docker raises them: overlays of thousands of containers outgrow the defaults. */
+const neighbourLimits = {
+  "net.ipv4.neigh.default.gc_thresh1": 8192,
+  "net.ipv4.neigh.default.gc_thresh2": 49152,
+  "net.ipv4.neigh.default.gc_thresh3": 65536,
+};
+
+export function planHost(
+  world: World,
+  tables: readonly PlannedTable[],
+  sysctls: Record<string, string> = {},
+): NamespacePlan {
+  const bridges = bridgesOf(world);
+  const links: PlannedLink[] = [];
+  const addrs: PlannedAddr[] = [];
+  const switches: Record<string, string> = { "net.ipv4.ip_forward": "1", ...sysctls };
+  for (const network of bridges) {
+    const options = parseBridge(network.spec);
+    const name = options.bridge;
+    links.push({
+      kind: "bridge",
+      name,
+      mtu: options.mtu,
+      alias: `${aliasPrefix}network ${network.spec.name}`,
+      ...(network.bridgeByUser ? { byUser: true } : {}),
+    });
+    for (const pool of network.spec.ipam.config) {
+      const subnet = parseCidr(pool.subnet)?.subnet;
+      if (subnet && pool.gateway) addrs.push({ link: name, address: pool.gateway, prefix: subnet.prefix });
+    }
+    // Published ports answer on 127.0.0.1 too: such packets may leave through the bridge after their DNAT.
+    switches[`net.ipv4.conf.${sysctlName(name)}.route_localnet`] = "1";
+    switches[`net.ipv6.conf.${sysctlName(name)}.disable_ipv6`] = network.spec.enableIPv6 ? "0" : "1";
+    if (network.spec.enableIPv6) switches["net.ipv6.conf.all.forwarding"] = "1";
+    links.push(...ports(world, network, name, options.mtu, !options.icc));
+  }
+  for (const { spec } of world.networks.values()) {
+    if (spec.configOnly || (spec.driver !== "macvlan" && spec.driver !== "ipvlan")) continue;
+    const options = spec.driver === "macvlan" ? parseMacvlan(spec) : parseIpvlan(spec);
+    if (options.ownParent) {
+      links.push({
+        kind: "dummy",
+        name: options.parent,
+        mtu: options.mtu ?? 1500,
+        alias: `${aliasPrefix}parent of ${spec.name}`,
+      });
+    }
+  }
+  return {
+    key: "host",
+    purpose: "the host: bridges, published ports, ways out",
+    ownership: "shared",
+    links,
+    addrs,
+    routes: [],
+    rules: [],
+    neighs: [],
+    fdb: [],
+    sysctls: switches,
+    tables: [bridgeFirewall(bridges), ...tables],
+  };
+}
+
+/** The host's halves of the veth pairs on one bridge. */
+function ports(world: World, network: NetworkState, bridge: string, mtu: number, isolated: boolean): PlannedLink[] {
+  return attachedTo(world, network.spec.id)
+    .filter(({ sandbox, endpoint }) => sandbox.path !== undefined && endpoint.outerName !== "")
+    .map(({ sandbox, endpoint }) => ({
+      kind: "veth",
+      name: endpoint.outerName,
+      mtu,
+      master: bridge,
+      isolated,
+      alias: `${aliasPrefix}${endpoint.ifName} of ${sandbox.id.slice(0, 12)} on ${network.spec.name}`,
+      inner: { namespace: sandboxKey(sandbox.id), name: endpoint.ifName, mac: endpoint.mac },
+    }));
+}
+
+/** Raises the kernel's limits where they are lower; never lowers. */
+export function neighbourSysctls(current: (key: string) => number | undefined): Record<string, string> {
+  const wanted: Record<string, string> = {};
+  for (const [key, value] of Object.entries(neighbourLimits)) {
+    const now = current(key);
+    if (now !== undefined && now < value) wanted[key] = String(value);
+  }
+  return wanted;
+}

@@ -1,0 +1,55 @@
+/** Plan in, kernel changed: dump, difference, steps; one at a time per namespace. */
+import { KeyedMutex } from "../../base/async.ts";
+import type { Logger } from "../../base/log.ts";
+import type { NamespaceKey, NamespacePlan } from "../plan/types.ts";
+import { apply } from "./apply.ts";
+import { describe, diff, type Step } from "./diff.ts";
+import type { Namespaces } from "./namespaces.ts";
+import { snapshot } from "./snapshot.ts";
+
+export class Reconciler {
+  readonly #namespaces: Namespaces;
+  readonly #log: Logger;
+  readonly #busy = new KeyedMutex();
+  /** Outer veth halves by namespace whose inner half was found missing. */
+  readonly #broken = new Map<NamespaceKey, Set<string>>();
+
+  constructor(namespaces: Namespaces, log: Logger) {
+    this.#namespaces = namespaces;
+    this.#log = log;
+  }
+
+  /**
+   * Brings a namespace to its plan. `plan` is called when it is this namespace's turn, so that it is never
+   * older than the last one applied. Gives the steps that were taken.
+   */
+  async run(key: NamespaceKey, plan: () => NamespacePlan | undefined, options = { deep: false }): Promise<Step[]> {
+    return this.#busy.run(key, async () => {
+      const open = this.#namespaces.find(key);
+      const wanted = open && plan();
+      if (!wanted) return [];
+      const brokenPairs = this.#broken.get(key) ?? new Set();
+      const steps = diff(wanted, snapshot(open, wanted, { deep: options.deep, brokenPairs }));
+      this.#broken.delete(key);
+      // Nothing can be put on a device that is not there: its pair comes first, then this again.
+      if (steps.length === 0 || steps.some((step) => step.do === "await inner")) return steps;
+      await apply(open, steps, this.#namespaces);
+      this.#log.debug("reconciled", { namespace: key, steps: steps.map(describe).join("; ") });
+      return steps;
+    });
+  }
+
+  /** The inner halves that a sandbox waits for have lost their pair: their outer halves are to be made anew. */
+  markBroken(plan: NamespacePlan, steps: readonly Step[]): NamespaceKey[] {
+    const touched = new Set<NamespaceKey>();
+    const missing = new Set(steps.flatMap((step) => (step.do === "await inner" ? [step.name] : [])));
+    for (const link of plan.links) {
+      if (link.kind !== "inner" || !missing.has(link.name)) continue;
+      const set = this.#broken.get(link.outer.namespace) ?? new Set();
+      set.add(link.outer.name);
+      this.#broken.set(link.outer.namespace, set);
+      touched.add(link.outer.namespace);
+    }
+    return [...touched];
+  }
+}

@@ -1,0 +1,95 @@
+/** Reads from the kernel what a plan is compared with: only the kinds of things that the plan can concern. */
+import { createHash } from "node:crypto";
+import { errnoOf } from "../../base/errors.ts";
+import { readSysctl } from "../../kernel/sysctl.ts";
+import { tablePrefix } from "../plan/table.ts";
+import type { NamespacePlan } from "../plan/types.ts";
+import type { Actual } from "./diff.ts";
+import type { OpenNamespace } from "./namespaces.ts";
+
+export interface SnapshotOptions {
+  /** Compare the content of nftables too, which costs a listing per table. */
+  readonly deep: boolean;
+  readonly brokenPairs: ReadonlySet<string>;
+}
+
+export function snapshot(open: OpenNamespace, plan: NamespacePlan, options: SnapshotOptions): Actual {
+  const { rtnl } = open;
+  const ours = plan.ownership === "ours";
+  const switching = plan.links.some((link) => link.kind === "vxlan");
+  return {
+    links: rtnl.links(),
+    addrs: plan.addrs.length > 0 || ours ? rtnl.addrs() : [],
+    routes: plan.routes.length > 0 || ours ? rtnl.routes() : [],
+    rules: plan.rules.length > 0 || ours ? rtnl.rules() : [],
+    neighs: plan.neighs.length > 0 || switching ? rtnl.neighs() : [],
+    fdb: plan.fdb.length > 0 || switching ? rtnl.fdb() : [],
+    sysctls: sysctls(open, plan),
+    tables: tables(open, plan, options.deep),
+    brokenPairs: options.brokenPairs,
+  };
+}
+
+function sysctls(open: OpenNamespace, plan: NamespacePlan): Record<string, string | undefined> {
+  const read = () => {
+    const found: Record<string, string | undefined> = {};
+    for (const key of Object.keys(plan.sysctls)) found[key] = valueOf(key);
+    return found;
+  };
+  return open.ns ? open.ns.run(read) : read();
+}
+
+function valueOf(key: string): string | undefined {
+  try {
+    return readSysctl(key);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "EINVAL") return undefined;
+    throw error;
+  }
+}
+
+function tables(open: OpenNamespace, plan: NamespacePlan, deep: boolean): Map<string, string | undefined> {
+  const found = new Map<string, string | undefined>();
+  if (plan.tables.length === 0 && open.loaded.size === 0 && open.surveyed && !deep) return found;
+  if (deep || !open.surveyed) {
+    // A fresh namespace of a container has no nftables; asking costs a context, so only the host is asked at first.
+    if (deep || open.key === "host") {
+      for (const table of open.nft.tables()) {
+        if (!table.name.startsWith(tablePrefix)) continue;
+        const id = `${table.family} ${table.name}`;
+        found.set(id, intact(open, id));
+      }
+    }
+    open.surveyed = true;
+    if (deep) return found;
+  }
+  for (const [id, { body }] of open.loaded) found.set(id, body);
+  return found;
+}
+
+/** The body that the table was loaded with, if its content is still what that gave. */
+function intact(open: OpenNamespace, id: string): string | undefined {
+  const loaded = open.loaded.get(id);
+  if (!loaded) return undefined;
+  const now = fingerprint(open.nft.list(`table ${id}`));
+  loaded.fingerprint ??= now;
+  return loaded.fingerprint === now ? loaded.body : undefined;
+}
+
+/** A digest of a listing without what changes by itself: handles, counters, elements of dynamic sets. */
+export function fingerprint(listing: unknown): string {
+  const text = JSON.stringify(listing, function (key, value) {
+    if (key === "handle" || key === "packets" || key === "bytes" || key === "expires") return undefined;
+    if (key === "elem" && isDynamic(this)) return undefined;
+    return value;
+  });
+  return createHash("sha256")
+    .update(text ?? "")
+    .digest("base64");
+}
+
+function isDynamic(holder: unknown): boolean {
+  if (typeof holder !== "object" || holder === null || !("flags" in holder)) return false;
+  const { flags } = holder;
+  return Array.isArray(flags) && (flags.includes("dynamic") || flags.includes("timeout"));
+}
