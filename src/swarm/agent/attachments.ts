@@ -1,0 +1,60 @@
+/**
+ * Containers outside services on attachable networks. The managers answer a request for an address with a task
+ * of this node ("attachment task"): its assignment carries the address, its removal gives it back. There is
+ * nothing to run: the task only stands for the container that the engine connects by itself.
+ */
+import type { Task } from "#proto/docker/swarmkit/objects_pb.js";
+import { type Deferred, deferred } from "../../base/async.ts";
+import type { TaskController } from "../types.ts";
+
+export class Attachments {
+  #assigned = new Map<string, Task>();
+  #waiting = new Map<string, Deferred<Task>>();
+
+  /** Resolves with the task once it is assigned here with its addresses. */
+  async wait(id: string, signal: AbortSignal): Promise<Task> {
+    const assigned = this.#assigned.get(id);
+    if (assigned) return assigned;
+    signal.throwIfAborted();
+    const waiter = deferred<Task>();
+    this.#waiting.set(id, waiter);
+    const onAbort = () => waiter.reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      return await waiter.promise;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      this.#waiting.delete(id);
+    }
+  }
+
+  /** The runtime of attachment tasks. */
+  controller(task: Task): TaskController {
+    let current = task;
+    const gone = async () => {
+      this.#assigned.delete(task.id);
+      this.#waiting.get(task.id)?.reject(new Error("the attachment was removed by the managers"));
+    };
+    return {
+      async update(changed) {
+        current = changed;
+      },
+      async prepare() {},
+      start: async () => {
+        this.#assigned.set(task.id, current);
+        this.#waiting.get(task.id)?.resolve(current);
+      },
+      // It runs until the managers remove it, which is the answer to our own request to detach.
+      wait: (signal) =>
+        new Promise((_, reject) => {
+          if (signal.aborted) reject(signal.reason);
+          else signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+        }),
+      shutdown: gone,
+      remove: gone,
+      async close() {},
+      status: () => undefined,
+      async *logs() {},
+    };
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * Asks the managers for an address on an attachable network, and gives it back.
+ * (SwarmKit: manager/resourceapi; moby: daemon/cluster/networks.go)
+ */
+
+import type { Task } from "#proto/docker/swarmkit/objects_pb.js";
+import { ResourceAllocator } from "#proto/docker/swarmkit/resource_pb.js";
+import { type Clock, sleep } from "../../base/clock.ts";
+import { messageOf, SkeinError } from "../../base/errors.ts";
+import { grpcCodeOf, status } from "../../base/grpc.ts";
+import type { Logger } from "../../base/log.ts";
+import type { Attachments } from "./attachments.ts";
+import { rpcErrorText } from "./rpc-error.ts";
+import type { RegisteredSession } from "./session.ts";
+
+/** Docker's own limit for an attachment, in all. */
+const attachMs = 20_000;
+const detachMs = 5_000;
+
+export interface AttachmentClientOptions {
+  readonly attachments: Attachments;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** The session of now, or the next one. */
+  session(signal: AbortSignal): Promise<RegisteredSession>;
+}
+
+export class AttachmentClient {
+  #options: AttachmentClientOptions;
+  /** To be given back as soon as a manager answers. */
+  #detaching = new Set<string>();
+
+  constructor(options: AttachmentClientOptions) {
+    this.#options = options;
+  }
+
+  async attach(request: {
+    target: string;
+    addresses: string[];
+    containerId: string;
+    signal?: AbortSignal;
+  }): Promise<{ attachmentId: string; task: Task }> {
+    const { target, addresses, containerId } = request;
+    using limit = timeLimit(this.#options.clock, attachMs, request.signal);
+    const attachmentId = await this.#ask(target, addresses, containerId, limit.signal);
+    try {
+      return { attachmentId, task: await this.#options.attachments.wait(attachmentId, limit.signal) };
+    } catch (error) {
+      void this.detach(attachmentId);
+      throw new SkeinError(
+        "internal",
+        `attaching to network failed, make sure your network options are correct and check manager logs: ${messageOf(error)}`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** Resolves also when no manager answers: the address is then given back later. */
+  async detach(attachmentId: string): Promise<void> {
+    this.#detaching.add(attachmentId);
+    using limit = timeLimit(this.#options.clock, detachMs);
+    try {
+      const { connection } = await this.#options.session(limit.signal);
+      await connection.client(ResourceAllocator).detachNetwork({ attachmentId }, { signal: limit.signal });
+    } catch (error) {
+      if (grpcCodeOf(error) !== status.NOT_FOUND) {
+        this.#options.log.warn("a network attachment is not yet given back", { attachment: attachmentId, error });
+        return;
+      }
+    }
+    this.#detaching.delete(attachmentId);
+  }
+
+  /** A new session is there: gives back what could not be before. */
+  resume(): void {
+    for (const id of this.#detaching) void this.detach(id);
+  }
+
+  async #ask(target: string, addresses: string[], containerId: string, signal: AbortSignal): Promise<string> {
+    try {
+      const { connection } = await this.#options.session(signal);
+      const allocator = connection.client(ResourceAllocator);
+      const response = await allocator.attachNetwork({ config: { target, addresses }, containerId }, { signal });
+      return response.attachmentId;
+    } catch (error) {
+      const code = grpcCodeOf(error);
+      const kind =
+        code === status.NOT_FOUND ? "notFound" : code === status.PERMISSION_DENIED ? "forbidden" : "internal";
+      throw new SkeinError(kind, `Could not attach to network ${target}: ${rpcErrorText(error)}`, { cause: error });
+    }
+  }
+}
+
+/** A signal that ends after `ms` as Go's contexts do, or with `outer`. */
+function timeLimit(clock: Clock, ms: number, outer?: AbortSignal): Disposable & { readonly signal: AbortSignal } {
+  const timer = new AbortController();
+  const done = new AbortController();
+  sleep(clock, ms, done.signal).then(
+    () => timer.abort(new Error("context deadline exceeded")),
+    () => {},
+  );
+  return {
+    signal: outer ? AbortSignal.any([timer.signal, outer]) : timer.signal,
+    [Symbol.dispose]: () => done.abort(),
+  };
+}
