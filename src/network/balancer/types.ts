@@ -1,0 +1,123 @@
+/**
+ * The door of the balancer: what is to be balanced and published, in four places. Functions of this room turn
+ * these into nftables text; the caller runs the text through `Nft` of the right namespace.
+ */
+import type { NewRoute, Rule } from "../../kernel/types.ts";
+
+export type Protocol = "tcp" | "udp" | "sctp";
+
+/** A service's virtual address on one network, as one container sees it. IPv4 only, as in Docker. */
+export interface VipService {
+  /** Unique in the namespace; letters, digits, `-`, `_`, `.`. Several networks: "<service>.<network>". */
+  readonly id: string;
+  readonly vip: string;
+  /** Addresses of the tasks; none: connections are refused. */
+  readonly backends: readonly string[];
+}
+
+/** A published port of the routing mesh and where its tasks are. */
+export interface MeshPort {
+  readonly protocol: Protocol;
+  readonly publishedPort: number;
+  readonly backends: readonly MeshBackend[];
+}
+
+export interface MeshBackend {
+  /** The task's address on the ingress network. */
+  readonly address: string;
+  /**
+   * The task's node sends replies back through the entry node (a Skein node whose kernel can). Otherwise the
+   * client's address is hidden behind the entry node's, as Docker does.
+   */
+  readonly returnsToEntry: boolean;
+}
+
+/** The host's half of the mesh. */
+export interface MeshHost {
+  /** Device name of the gateway bridge: "docker_gwbridge". */
+  readonly bridge: string;
+  /** CIDR of the gateway bridge's network. */
+  readonly bridgeSubnet: string;
+  /** ingress_sbox's address on the gateway bridge. */
+  readonly sandbox: string;
+  readonly ports: readonly { readonly protocol: Protocol; readonly publishedPort: number }[];
+}
+
+/** ingress_sbox's half of the mesh. */
+export interface MeshSandbox {
+  /** Its device on the ingress network ("eth0") and its own address there. */
+  readonly ingressDevice: string;
+  readonly ingressAddress: string;
+  /** Its device on the gateway bridge ("eth1") and that network's CIDR. */
+  readonly gatewayDevice: string;
+  readonly gatewaySubnet: string;
+  readonly ports: readonly MeshPort[];
+}
+
+/** Another node's door to the mesh: its ingress_sbox on the ingress network. */
+export interface MeshEntry {
+  readonly address: string;
+  readonly mac: string;
+}
+
+/** A task's half of the mesh. */
+export interface MeshTask {
+  readonly ingressDevice: string;
+  readonly ingressAddress: string;
+  /** CIDR of the ingress network. */
+  readonly ingressSubnet: string;
+  /**
+   * The source address that the kernel chooses by the default route: the task's address on the gateway bridge.
+   * Datagram servers bound to no address answer from it.
+   */
+  readonly defaultSource: string;
+  readonly ports: readonly {
+    readonly protocol: Protocol;
+    readonly publishedPort: number;
+    readonly targetPort: number;
+  }[];
+  /** Every Skein node that has a door to the mesh, this one included. */
+  readonly entries: readonly MeshEntry[];
+  /** Feature "nftEgress" of the kernel. Without it entry nodes must hide clients (`returnsToEntry: false`). */
+  readonly egressHook: boolean;
+}
+
+/** All that a task's namespace needs for the mesh, by the kernel's objects. */
+export interface MeshTaskPlan {
+  readonly nft: string;
+  readonly sysctls: Readonly<Record<string, string>>;
+  readonly rules: readonly Rule[];
+  /** `link` is left to the caller: `ingressDevice`. */
+  readonly routes: readonly NewRoute[];
+  /** Permanent neighbours on `ingressDevice`. */
+  readonly neighs: readonly { readonly address: string; readonly mac: string }[];
+}
+
+/** A bridge network of the host. */
+export interface HostBridge {
+  /** Device name. */
+  readonly name: string;
+  /** CIDRs of both families. */
+  readonly subnets: readonly string[];
+  readonly masquerade: boolean;
+  /** Containers of the bridge may talk to each other. */
+  readonly icc: boolean;
+  /** No way in or out. */
+  readonly internal: boolean;
+}
+
+/** A published port of one container: `-p hostIp:hostPort:containerPort/protocol`. */
+export interface HostPort {
+  readonly protocol: Protocol;
+  /** "" for every address; "0.0.0.0" and "::" for every address of a family. */
+  readonly hostIp: string;
+  readonly hostPort: number;
+  /** The container's address; a port published on both families is two of these. */
+  readonly address: string;
+  readonly containerPort: number;
+}
+
+export interface HostState {
+  readonly bridges: readonly HostBridge[];
+  readonly ports: readonly HostPort[];
+}
