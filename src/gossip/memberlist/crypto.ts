@@ -1,0 +1,86 @@
+/**
+ * Encryption of packets and streams: AES-GCM, several keys to read, the first one to write.
+ * Layout: version byte, 12 bytes of nonce, ciphertext, 16 bytes of tag.
+ */
+import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+
+const nonceSize = 12;
+const tagSize = 16;
+/** 1: no padding. 0: PKCS#7 padded to 16, what memberlist's protocol version 1 sends. */
+const unpadded = 1;
+const padded = 0;
+
+/** Bytes that sealing adds. */
+export const sealOverhead = 1 + nonceSize + tagSize;
+
+/** The keys of the cluster; the first is used to send. */
+export class Keyring {
+  #keys: readonly Uint8Array[];
+
+  constructor(keys: readonly Uint8Array[]) {
+    this.#keys = checked(keys);
+  }
+
+  replace(keys: readonly Uint8Array[]): void {
+    this.#keys = checked(keys);
+  }
+
+  /** Encrypts with the primary key. `nonce` is given by tests only. */
+  seal(plain: Uint8Array, aad: Uint8Array = new Uint8Array(), nonce: Uint8Array = randomBytes(nonceSize)): Buffer {
+    const key = this.#keys[0] ?? new Uint8Array();
+    const cipher = createCipheriv(algorithm(key), key, nonce);
+    cipher.setAAD(aad);
+    const body = cipher.update(plain);
+    return Buffer.concat([Uint8Array.of(unpadded), nonce, body, cipher.final(), cipher.getAuthTag()]);
+  }
+
+  /** Decrypts with whichever key fits; undefined when none does or the layout is wrong. */
+  open(sealed: Buffer, aad: Uint8Array = new Uint8Array()): Buffer | undefined {
+    const version = sealed[0];
+    if (version !== unpadded && version !== padded) return undefined;
+    if (sealed.length < sealOverhead + (version === padded ? 16 : 0)) return undefined;
+    for (const key of this.#keys) {
+      const plain = openWith(key, sealed, aad);
+      if (plain) return version === padded ? unpad(plain) : plain;
+    }
+    return undefined;
+  }
+}
+
+function checked(keys: readonly Uint8Array[]): readonly Uint8Array[] {
+  if (keys.length === 0) throw new RangeError("gossip: no encryption key");
+  for (const key of keys) algorithm(key);
+  return keys.map((key) => Uint8Array.from(key));
+}
+
+function algorithm(key: Uint8Array): "aes-128-gcm" | "aes-192-gcm" | "aes-256-gcm" {
+  switch (key.length) {
+    case 16:
+      return "aes-128-gcm";
+    case 24:
+      return "aes-192-gcm";
+    case 32:
+      return "aes-256-gcm";
+    default:
+      throw new RangeError("gossip: an encryption key must be 16, 24 or 32 bytes long");
+  }
+}
+
+function openWith(key: Uint8Array, sealed: Buffer, aad: Uint8Array): Buffer | undefined {
+  const decipher = createDecipheriv(algorithm(key), key, sealed.subarray(1, 1 + nonceSize), { authTagLength: tagSize });
+  decipher.setAAD(aad);
+  decipher.setAuthTag(sealed.subarray(sealed.length - tagSize));
+  const plain = decipher.update(sealed.subarray(1 + nonceSize, sealed.length - tagSize));
+  try {
+    decipher.final();
+    return plain;
+  } catch {
+    return undefined;
+  }
+}
+
+function unpad(plain: Buffer): Buffer | undefined {
+  const size = plain[plain.length - 1] ?? 0;
+  if (size < 1 || size > 16 || size > plain.length) return undefined;
+  return plain.subarray(0, plain.length - size);
+}

@@ -1,0 +1,501 @@
+/**
+ * The shell around SWIM: it owns timers and the transport, feeds packets to the state machine and carries out
+ * what that decides. Start reading at `#onMessage` (what comes in) and `#perform` (what goes out).
+ */
+import type { Clock } from "../../base/clock.ts";
+import { messageOf } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import type { GossipStream, Transport } from "../types.ts";
+import { addressBytes, addressText } from "./address.ts";
+import { Awareness } from "./awareness.ts";
+import { type MemberlistConfig, pushPullInterval } from "./config.ts";
+import type { Counters } from "./counters.ts";
+import { type Keyring, sealOverhead } from "./crypto.ts";
+import { decodeMessage, encodeMessage, type IndirectPing, messageType, type Ping } from "./messages.ts";
+import { compoundHead, compoundPart, encodeCompounds, openPacket, packetRoom, sealPacket } from "./packet.ts";
+import { Prober } from "./probe.ts";
+import { decodePushPull, decodeUserStream, encodePushPull, encodeUserStream, type PushPull } from "./pushpull.ts";
+import { retransmitLimit, TransmitQueue } from "./queue.ts";
+import { sample } from "./shuffle.ts";
+import { type Action, type Member, type MemberChange, MemberState } from "./state.ts";
+import { readStream, StreamBudget, StreamError, writeStream } from "./stream.ts";
+
+/** What is built on memberlist. */
+export interface Delegate {
+  /** A user message came in, by packet or by stream. */
+  message(payload: Buffer): void;
+  /** User messages to gossip along, each costing `overhead` bytes beside itself. */
+  broadcasts(overhead: number, room: number): Uint8Array[];
+  localState(join: boolean): Uint8Array;
+  mergeState(state: Buffer): void;
+  /** Never about ourselves. */
+  changed(change: MemberChange, member: Member): void;
+  /** Others had given us up, and forgotten what we had; they are being told that we live. */
+  declaredDead(): void;
+}
+
+export interface MemberlistOptions {
+  readonly name: string;
+  readonly advertiseAddress: string;
+  readonly advertisePort: number;
+  readonly config: MemberlistConfig;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly keyring: Keyring;
+  readonly counters: Counters;
+  readonly log: Logger;
+}
+
+/** From this version on a node verifies checksums. */
+const checksumVersion = 5;
+/** What all streams being read may hold together. */
+const streamMemory = 64 << 20;
+/** A departure is told at once to so many nodes. */
+const floodNodes = 32;
+
+export class Memberlist {
+  readonly #options: MemberlistOptions;
+  readonly #state: MemberState;
+  readonly #queue: TransmitQueue;
+  readonly #awareness: Awareness;
+  readonly #prober: Prober;
+  readonly #delegate: Delegate;
+  readonly #budget = new StreamBudget(streamMemory);
+  readonly #timers = new Set<() => void>();
+  #cancelSuspicion = () => {};
+  #cancelPushPull = () => {};
+  #streams = 0;
+  #closed = false;
+
+  constructor(options: MemberlistOptions, delegate: Delegate) {
+    const { config } = options;
+    this.#options = options;
+    this.#delegate = delegate;
+    this.#state = new MemberState({ ...config, name: options.name });
+    this.#queue = new TransmitQueue(() => retransmitLimit(config.retransmitMult, this.#state.size));
+    this.#awareness = new Awareness(config.awarenessMax);
+    this.#prober = this.#newProber();
+  }
+
+  /** Begins to listen, probe and gossip. */
+  start(): void {
+    const { transport, clock, random, config } = this.#options;
+    const addr = addressBytes(this.#options.advertiseAddress);
+    const port = this.#options.advertisePort;
+    this.#perform(this.#state.start({ addr, port, meta: new Uint8Array(), vsn: config.vsn }, clock.now()));
+    transport.onPacket((packet, address, from) => this.#onPacket(packet, address, from));
+    transport.onStream((stream, address) => {
+      this.#onStream(stream, address);
+    });
+    this.#timers.add(clock.every(config.gossipIntervalMs, () => this.#gossip()));
+    // Nodes started together should not probe in step.
+    this.#timers.add(
+      clock.after(random() * config.probeIntervalMs, () => {
+        this.#timers.add(clock.every(config.probeIntervalMs, () => this.#prober.tick()));
+      }),
+    );
+    this.#schedulePushPull(random());
+  }
+
+  /** We ourselves, as the others should see us. */
+  get self(): Member {
+    const self = this.#state.get(this.#options.name);
+    if (!self) throw new Error("memberlist is not started");
+    return self;
+  }
+
+  /** The node, unless unknown or gone. */
+  live(name: string): Member | undefined {
+    const member = this.#state.get(name);
+    return member && isLive(member) ? member : undefined;
+  }
+
+  /** Nodes that are alive or only suspected, we included. */
+  members(): Member[] {
+    return this.#state.all().filter(isLive);
+  }
+
+  get queued(): number {
+    return this.#queue.size;
+  }
+
+  get health(): number {
+    return this.#awareness.score;
+  }
+
+  /** Exchanges everything with the node at this address; rejects when that fails. */
+  async pushPull(host: string, port: number, join: boolean): Promise<void> {
+    const { transport, config, keyring, counters } = this.#options;
+    const stream = await transport.dial(host, port, config.streamTimeoutMs);
+    await this.#withDeadline(stream, async () => {
+      await writeStream(stream, keyring, encodePushPull(this.#localState(join)));
+      const reply = await readStream(stream, keyring, this.#budget);
+      if (reply[0] === messageType.err) {
+        const refused = decodeMessage(reply);
+        throw new Error(`gossip: ${host} refused: ${refused?.kind === "err" ? refused.error : "unknown"}`);
+      }
+      if (reply[0] !== messageType.pushPull) throw new StreamError("streamMalformed");
+      this.#merge(decodePushPull(reply));
+      counters.add("pushPulls");
+    });
+  }
+
+  /** Sends a user message by packet; it may be lost. */
+  sendPacket(to: Member, payload: Uint8Array): void {
+    this.#send(to, [userMessage(payload)]);
+  }
+
+  /** Sends a user message on a stream of its own. */
+  async sendStream(to: Member, payload: Uint8Array): Promise<void> {
+    const { transport, config, keyring } = this.#options;
+    const stream = await transport.dial(to.address, to.port, config.streamTimeoutMs);
+    await this.#withDeadline(stream, () => writeStream(stream, keyring, encodeUserStream(payload)));
+  }
+
+  /** Tells the others that we go; resolves when that was gossiped, or after a second. */
+  async leave(): Promise<void> {
+    const { clock, config, random } = this.#options;
+    const others = this.members().filter((member) => member.name !== this.#options.name);
+    const actions = this.#state.leave(clock.now());
+    if (others.length === 0) return;
+    await new Promise<void>((resolve) => {
+      const cancel = clock.after(config.leaveTimeoutMs, resolve);
+      const done = () => {
+        cancel();
+        resolve();
+      };
+      for (const action of actions) {
+        if (action.kind !== "broadcast") continue;
+        const message = encodeMessage(action.message);
+        for (const member of sample(others, random, floodNodes)) this.#send(member, [message]);
+        this.#queue.push({ key: action.message.node, message, done });
+      }
+    });
+  }
+
+  /** Stops everything; the transport is its owner's to close. */
+  close(): void {
+    this.#closed = true;
+    for (const cancel of this.#timers) cancel();
+    this.#timers.clear();
+    this.#cancelSuspicion();
+    this.#cancelPushPull();
+    this.#queue.clear();
+  }
+
+  #newProber(): Prober {
+    const { config, clock, random, counters, log } = this.#options;
+    return new Prober(
+      { intervalMs: config.probeIntervalMs, timeoutMs: config.probeTimeoutMs, indirectChecks: config.indirectChecks },
+      {
+        clock,
+        random,
+        awareness: this.#awareness,
+        self: () => this.self,
+        members: () => this.#state.all(),
+        ping: (target, ping) => this.#ping(target, ping),
+        indirect: (through, request) => this.#sendTo(through.address, through.port, [encodeMessage(request)]),
+        streamPing: (target, ping, timeoutMs) => this.#streamPing(target, ping, timeoutMs),
+        wrapped: () => this.#state.forget(config.gossipToDeadMs, clock.now()),
+        failed: (target) => {
+          if (this.#closed) return;
+          counters.add("probeFailures");
+          this.#perform(this.#state.unanswered(target, clock.now()));
+        },
+        onlyStream: (target) => {
+          counters.add("udpBlocked");
+          log.warn("a gossip node answers on TCP but not on UDP; is UDP blocked?", { node: target.address });
+        },
+      },
+    );
+  }
+
+  // -- what goes out ---------------------------------------------------------------------------------------------
+
+  #perform(actions: readonly Action[]): void {
+    for (const action of actions) {
+      switch (action.kind) {
+        case "broadcast":
+          this.#queue.push({ key: action.message.node, message: encodeMessage(action.message) });
+          break;
+        case "changed":
+          this.#options.log.debug("gossip node changed", {
+            change: action.change,
+            node: action.member.name,
+            address: action.member.address,
+          });
+          if (action.member.name !== this.#options.name) this.#delegate.changed(action.change, action.member);
+          break;
+        case "accused":
+          this.#options.counters.add("refutations");
+          this.#awareness.apply(1);
+          if (action.dead) this.#delegate.declaredDead();
+          break;
+        case "ignored":
+          this.#options.counters.add(`ignored.${action.reason}`);
+          break;
+      }
+    }
+    if (actions.length > 0) this.#armSuspicion();
+  }
+
+  #armSuspicion(): void {
+    this.#cancelSuspicion();
+    const deadline = this.#state.nextDeadline();
+    if (deadline === undefined || this.#closed) return;
+    const { clock } = this.#options;
+    this.#cancelSuspicion = clock.after(Math.max(0, deadline - clock.now()), () => {
+      this.#perform(this.#state.tick(clock.now()));
+      this.#armSuspicion();
+    });
+  }
+
+  #gossip(): void {
+    const { config, clock, random, name } = this.#options;
+    const now = clock.now();
+    const targets = this.#state
+      .all()
+      .filter(
+        (member) => member.name !== name && (isLive(member) || isFreshlyDead(member, now, config.gossipToDeadMs)),
+      );
+    for (const target of sample(targets, random, config.gossipNodes)) {
+      const messages = this.#broadcasts(packetRoom(config.packetBytes));
+      if (messages.length === 0) return;
+      this.#send(target, messages);
+    }
+  }
+
+  /** Queued messages for so many bytes: membership first, then the delegate's. */
+  #broadcasts(room: number): Uint8Array[] {
+    const own = this.#queue.take(compoundPart, room);
+    const left = own.reduce((rest, message) => rest - message.length - compoundPart, room);
+    if (left <= compoundPart + 1) return own;
+    return [...own, ...this.#delegate.broadcasts(compoundPart + 1, left).map(userMessage)];
+  }
+
+  #send(to: Member, messages: readonly Uint8Array[]): void {
+    this.#sendTo(to.address, to.port, messages, (to.vsn[1] ?? 0) >= checksumVersion);
+  }
+
+  #sendTo(address: string, port: number, messages: readonly Uint8Array[], checksum = false): void {
+    if (this.#closed) return;
+    const { transport, keyring } = this.#options;
+    const [first] = messages;
+    if (!first) return;
+    const packets = messages.length === 1 ? [first] : encodeCompounds(messages);
+    for (const packet of packets) transport.send(address, port, sealPacket(keyring, packet, checksum));
+  }
+
+  /** A message and, in the room that it leaves, queued broadcasts. */
+  #sendAlong(address: string, port: number, message: Buffer): void {
+    const room = this.#options.config.packetBytes - message.length - compoundHead - compoundPart - sealOverhead;
+    this.#sendTo(address, port, [message, ...this.#broadcasts(room)]);
+  }
+
+  #ping(target: Member, ping: Ping): void {
+    if (target.state === "alive") {
+      this.#sendAlong(target.address, target.port, encodeMessage(ping));
+      return;
+    }
+    // Tell a suspect of the suspicion with the ping: it can refute at once.
+    const { incarnation } = target;
+    const suspect = encodeMessage({ kind: "suspect", incarnation, node: target.name, from: this.#options.name });
+    this.#send(target, [encodeMessage(ping), suspect]);
+  }
+
+  async #streamPing(target: Member, ping: Ping, timeoutMs: number): Promise<boolean> {
+    const { transport, keyring, clock } = this.#options;
+    try {
+      const stream = await transport.dial(target.address, target.port, timeoutMs);
+      const cancel = clock.after(timeoutMs, () => stream.close());
+      try {
+        await writeStream(stream, keyring, encodeMessage(ping));
+        const reply = decodeMessage(await readStream(stream, keyring, this.#budget));
+        return reply?.kind === "ack" && reply.seqNo === ping.seqNo;
+      } finally {
+        cancel();
+        stream.close();
+      }
+    } catch {
+      return false;
+    }
+  }
+
+  #schedulePushPull(factor = 1): void {
+    const { clock, config } = this.#options;
+    const wait = pushPullInterval(config.pushPullIntervalMs, this.#state.size) * factor;
+    this.#cancelPushPull = clock.after(wait, () => {
+      this.#schedulePushPull();
+      const others = this.#state.all().filter((m) => m.state === "alive" && m.name !== this.#options.name);
+      const [target] = sample(others, this.#options.random, 1);
+      if (!target) return;
+      this.pushPull(target.address, target.port, false).catch((error) => this.#streamFailed(error, target.address));
+    });
+  }
+
+  #localState(join: boolean): PushPull {
+    return { join, nodes: this.#state.all(), userState: this.#delegate.localState(join) };
+  }
+
+  // -- what comes in ---------------------------------------------------------------------------------------------
+
+  #onPacket(packet: Buffer, address: string, port: number): void {
+    if (this.#closed) return;
+    const { keyring, counters } = this.#options;
+    counters.add("packets");
+    openPacket(
+      keyring,
+      packet,
+      (message) => this.#onMessage(message, address, port),
+      (reason) => counters.add(`dropped.${reason}`),
+    );
+  }
+
+  #onMessage(bytes: Buffer, address: string, port: number): void {
+    if (bytes[0] === messageType.user) {
+      this.#delegate.message(bytes.subarray(1));
+      return;
+    }
+    const message = decodeMessage(bytes);
+    const now = this.#options.clock.now();
+    switch (message?.kind) {
+      case "ping": {
+        if (!this.#isForUs(message)) return;
+        const to = replyTo(message, address, port);
+        this.#sendAlong(to.address, to.port, encodeMessage({ kind: "ack", seqNo: message.seqNo, payload: null }));
+        break;
+      }
+      case "indirectPing":
+        this.#onIndirectPing(message, replyTo(message, address, port));
+        break;
+      case "ack":
+        this.#prober.ack(message.seqNo);
+        break;
+      case "nack":
+        this.#prober.nack(message.seqNo);
+        break;
+      case "alive":
+        this.#perform(this.#state.alive(message, now));
+        break;
+      case "suspect":
+        this.#perform(this.#state.suspect(message, now));
+        break;
+      case "dead":
+        this.#perform(this.#state.dead(message, now));
+        break;
+      case "err":
+      case undefined:
+        this.#options.counters.add("dropped.unknownType");
+        break;
+    }
+  }
+
+  #isForUs(ping: Ping): boolean {
+    if (ping.node === "" || ping.node === this.#options.name) return true;
+    // Somebody still probes the node that was at this address before us.
+    this.#options.counters.add("ignored.pingForOther");
+    return false;
+  }
+
+  #onIndirectPing(request: IndirectPing, requester: { address: string; port: number }): void {
+    const { clock, config } = this.#options;
+    const target = addressText(request.target);
+    if (target === undefined) throw new RangeError("indirect ping: bad target");
+    const answer = (kind: "ack" | "nack") => {
+      const message =
+        kind === "ack" ? ({ kind, seqNo: request.seqNo, payload: null } as const) : { kind, seqNo: request.seqNo };
+      this.#sendTo(requester.address, requester.port, [encodeMessage(message)]);
+    };
+    const cancelNack = request.nack ? clock.after(config.probeTimeoutMs, () => answer("nack")) : () => {};
+    const seqNo = this.#prober.expect(config.probeTimeoutMs, () => {
+      cancelNack();
+      answer("ack");
+    });
+    const { addr: sourceAddr, port: sourcePort, name: sourceNode } = this.self;
+    const ping: Ping = { kind: "ping", seqNo, node: request.node, sourceAddr, sourcePort, sourceNode };
+    this.#sendTo(target, request.port, [encodeMessage(ping)]);
+  }
+
+  async #onStream(stream: GossipStream, address: string): Promise<void> {
+    if (this.#closed || this.#streams >= this.#options.config.maxStreams) {
+      this.#options.counters.add("dropped.streamLimit");
+      stream.close();
+      return;
+    }
+    this.#streams++;
+    try {
+      await this.#withDeadline(stream, () => this.#serve(stream));
+    } catch (error) {
+      this.#streamFailed(error, address);
+    } finally {
+      this.#streams--;
+    }
+  }
+
+  async #serve(stream: GossipStream): Promise<void> {
+    const { keyring, counters } = this.#options;
+    const bytes = await readStream(stream, keyring, this.#budget);
+    if (this.#closed) return;
+    counters.add("streams");
+    switch (bytes[0]) {
+      case messageType.user:
+        this.#delegate.message(decodeUserStream(bytes));
+        return;
+      case messageType.pushPull: {
+        const remote = decodePushPull(bytes);
+        await writeStream(stream, keyring, encodePushPull(this.#localState(remote.join)));
+        this.#merge(remote);
+        return;
+      }
+      case messageType.ping: {
+        const ping = decodeMessage(bytes);
+        if (ping?.kind !== "ping" || !this.#isForUs(ping)) return;
+        await writeStream(stream, keyring, encodeMessage({ kind: "ack", seqNo: ping.seqNo, payload: null }));
+        return;
+      }
+      default:
+        throw new StreamError("streamMalformed");
+    }
+  }
+
+  #merge(remote: PushPull): void {
+    if (this.#closed) return;
+    this.#perform(this.#state.merge(remote.nodes, this.#options.clock.now()));
+    if (remote.userState.length > 0) this.#delegate.mergeState(Buffer.from(remote.userState));
+  }
+
+  async #withDeadline<T>(stream: GossipStream, job: () => Promise<T>): Promise<T> {
+    const cancel = this.#options.clock.after(this.#options.config.streamTimeoutMs, () => stream.close());
+    try {
+      return await job();
+    } finally {
+      cancel();
+      stream.close();
+    }
+  }
+
+  #streamFailed(error: unknown, address: string): void {
+    const reason = error instanceof StreamError ? error.reason : "streamFailed";
+    this.#options.counters.add(`dropped.${error instanceof RangeError ? "streamMalformed" : reason}`);
+    this.#options.log.debug("gossip stream failed", { address, error: messageOf(error) });
+  }
+}
+
+function isLive(member: Member): boolean {
+  return member.state === "alive" || member.state === "suspect";
+}
+
+function isFreshlyDead(member: Member, now: number, windowMs: number): boolean {
+  return member.state === "dead" && now - member.changedAt < windowMs;
+}
+
+function userMessage(payload: Uint8Array): Buffer {
+  return Buffer.concat([Uint8Array.of(messageType.user), payload]);
+}
+
+/** Answers go to the address that the message names, else to where the packet came from. */
+function replyTo(message: Ping | IndirectPing, address: string, port: number): { address: string; port: number } {
+  const named = message.sourceAddr && addressText(message.sourceAddr);
+  return named && message.sourcePort ? { address: named, port: message.sourcePort } : { address, port };
+}
