@@ -1,8 +1,9 @@
 /** This node's certificate, its key and the swarm's root: in memory, and on disk in step. */
+import { X509Certificate } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { type NodeTLSInfo, NodeTLSInfoSchema } from "#proto/docker/swarmkit/types_pb.js";
 import type { Channel } from "../../base/grpc.ts";
-import { identityOf, issuerOf, MANAGER_OU, verifyChain } from "../ca/certificates.ts";
+import { identityOf, issuerOf, MANAGER_OU, splitPem, verifyChain } from "../ca/certificates.ts";
 import { type NodeCredentials, readCredentials, writeCredentials } from "../ca/files.ts";
 import { checkRoots, type IssuedCertificate } from "./certificate-client.ts";
 import { nodeConnection } from "./transport.ts";
@@ -70,8 +71,18 @@ export class NodeIdentity {
     return nodeConnection(addr, this.#credentials);
   }
 
+  /** Who signed this node's certificate: while the root is being rotated not yet the trusted root itself. */
+  #issuerPem(): string {
+    const [leafPem = "", ...intermediates] = splitPem(this.certPem);
+    const leaf = new X509Certificate(leafPem);
+    const issuer = [...intermediates, ...splitPem(this.rootPem)].find((pem) =>
+      leaf.verify(new X509Certificate(pem).publicKey),
+    );
+    return issuer ?? this.rootPem;
+  }
+
   tlsInfo(): NodeTLSInfo {
-    const { subject, publicKey } = issuerOf(this.rootPem);
+    const { subject, publicKey } = issuerOf(this.#issuerPem());
     return create(NodeTLSInfoSchema, {
       trustRoot: Buffer.from(this.rootPem),
       certIssuerSubject: subject,
