@@ -1,48 +1,47 @@
 /** From participants to names and to backends. Pure; one call per network and change. */
 import type { Participant } from "./overlay/records.ts";
+import type { NameNetwork, NameRecord } from "./resolver/types.ts";
 import type { VerboseService } from "./types.ts";
 
-/** What one network contributes to DNS. Names are lower case. */
-export interface NetworkNames {
-  readonly name: string;
-  readonly forward: ReadonlyMap<string, readonly string[]>;
-  /** Plain address to "<container>.<network>". */
-  readonly reverse: ReadonlyMap<string, string>;
-}
-
 /**
- * Container names and aliases -> their address; `tasks.<service>` -> every task; `<service>` -> its VIP, or every
- * task where it has none. A draining task has no names, but its service keeps its VIP while any task is known.
+ * What a network knows by name. Container names and aliases -> their address; `tasks.<service>` -> every task;
+ * `<service>` -> its VIP, or every task where it has none. A draining task has no names, but its service keeps its
+ * VIP while any task is known.
  */
 export function namesOf(
   network: { name: string; ingress: boolean },
   participants: readonly Participant[],
-): NetworkNames {
-  const forward = new Map<string, Set<string>>();
+): NameNetwork {
+  const forward = new Map<string, { ipv4: Set<string>; ipv6: Set<string> }>();
   const reverse = new Map<string, string>();
   const add = (name: string, address: string) => {
-    if (!name) return;
+    if (!name || !address) return;
     const key = name.toLowerCase();
-    const set = forward.get(key);
-    if (set) set.add(address);
-    else forward.set(key, new Set([address]));
+    const entry = forward.get(key) ?? { ipv4: new Set(), ipv6: new Set() };
+    forward.set(key, entry);
+    (address.includes(":") ? entry.ipv6 : entry.ipv4).add(address);
   };
   // Ingress is for the mesh only: its addresses are nobody's business.
   for (const p of network.ingress ? [] : participants) {
     const serviceNames = p.service ? [p.service.name, ...p.service.aliases] : [];
     if (p.service?.vip) for (const name of serviceNames) add(name, p.service.vip);
     if (p.draining) continue;
-    for (const name of [p.name, ...p.aliases]) add(name, p.address);
-    if (!reverse.has(p.address)) reverse.set(p.address, `${p.name}.${network.name}`);
-    for (const name of serviceNames) {
-      add(`tasks.${name}`, p.address);
-      if (!p.service?.vip) add(name, p.address);
+    for (const address of [p.address, p.address6]) {
+      for (const name of [p.name, ...p.aliases]) add(name, address);
+      if (address && !reverse.has(address)) reverse.set(address, p.name);
+      for (const name of serviceNames) {
+        add(`tasks.${name}`, address);
+        if (!p.service?.vip) add(name, address);
+      }
     }
   }
+  const records = new Map<string, NameRecord>(
+    [...forward].map(([name, { ipv4, ipv6 }]) => [name, { ipv4: [...ipv4], ipv6: [...ipv6] }]),
+  );
   return {
     name: network.name,
-    forward: new Map([...forward].map(([name, addresses]) => [name, [...addresses]])),
-    reverse,
+    lookup: (name) => records.get(name),
+    reverse: (address) => reverse.get(address),
   };
 }
 
@@ -60,7 +59,7 @@ export interface ServiceBackends {
     readonly address: string;
     readonly local: boolean;
     readonly draining: boolean;
-    readonly hostAddress: string;
+    readonly owner: string;
   }[];
 }
 
@@ -81,7 +80,7 @@ export function servicesOf(participants: readonly Participant[]): ServiceBackend
     const entry = found.get(key) ?? { id: p.service.id, name: p.service.name, vip: p.service.vip, ports, backends: [] };
     found.set(key, entry);
     if (!entry.backends.some((b) => b.address === p.address)) {
-      entry.backends.push({ address: p.address, local: p.local, draining: p.draining, hostAddress: p.hostAddress });
+      entry.backends.push({ address: p.address, local: p.local, draining: p.draining, owner: p.owner });
     }
   }
   for (const entry of found.values()) entry.backends.sort((a, b) => compare(a.address, b.address));

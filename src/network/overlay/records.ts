@@ -19,11 +19,15 @@ export interface Participant {
   readonly aliases: readonly string[];
   /** Plain address. */
   readonly address: string;
+  /** Not told between nodes: only known of local endpoints. */
+  readonly address6: string;
   readonly service: ServiceBinding | undefined;
   /** About to stop: keeps its connections, gets no new ones, has no names. */
   readonly draining: boolean;
   /** Data path or gossip address of its host. */
   readonly hostAddress: string;
+  /** Gossip name of its node, "" for this one. */
+  readonly owner: string;
   readonly local: boolean;
 }
 
@@ -66,7 +70,11 @@ export function encodeEndpoint(endpoint: EndpointState, draining: boolean): Uint
 }
 
 /** Undefined for what receivers ignore: no name, no address, not a record at all. */
-export function decodeEndpoint(endpointId: string, bytes: Uint8Array, hostAddress: string): Participant | undefined {
+export function decodeEndpoint(
+  endpointId: string,
+  bytes: Uint8Array,
+  from: { address: string; name: string },
+): Participant | undefined {
   let record: ReturnType<typeof fromBinary<typeof EndpointRecordSchema>>;
   try {
     record = fromBinary(EndpointRecordSchema, bytes);
@@ -80,7 +88,9 @@ export function decodeEndpoint(endpointId: string, bytes: Uint8Array, hostAddres
     aliases: record.taskAliases,
     address: record.endpointIp,
     draining: record.serviceDisabled,
-    hostAddress,
+    address6: "",
+    hostAddress: from.address,
+    owner: from.name,
     local: false,
     service: record.serviceId
       ? {

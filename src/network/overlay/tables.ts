@@ -25,7 +25,7 @@ export class NetworkTables {
     if (event.local) return undefined;
     if (event.table === peerTable) return this.#take(this.#peers, event, decodePeer(event.key, event.value), "peers");
     if (event.table === endpointTable) {
-      const participant = decodeEndpoint(event.key, event.value, event.ownerAddress);
+      const participant = decodeEndpoint(event.key, event.value, { address: event.ownerAddress, name: event.owner });
       return this.#take(this.#endpoints, event, participant, "endpoints");
     }
     return undefined;

@@ -33,13 +33,13 @@ export function snapshot(open: OpenNamespace, plan: NamespacePlan, options: Snap
 function sysctls(open: OpenNamespace, plan: NamespacePlan): Record<string, string | undefined> {
   const read = () => {
     const found: Record<string, string | undefined> = {};
-    for (const key of Object.keys(plan.sysctls)) found[key] = valueOf(key);
+    for (const key of Object.keys(plan.sysctls)) found[key] = sysctlOf(key);
     return found;
   };
   return open.ns ? open.ns.run(read) : read();
 }
 
-function valueOf(key: string): string | undefined {
+function sysctlOf(key: string): string | undefined {
   try {
     return readSysctl(key);
   } catch (error) {

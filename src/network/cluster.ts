@@ -1,0 +1,273 @@
+/**
+ * This node among the others: gossip, what it publishes, what it hears.
+ *
+ * Order of words, as Docker's nodes expect it: join the network, tell where the endpoint is (peer record), and only
+ * when the container is active what it is called (endpoint record); backwards at the end. A draining task's
+ * record is updated as disabled: no names, no new connections.
+ */
+import { messageOf } from "../base/errors.ts";
+import { createGossip } from "../gossip/gossip.ts";
+import type { Gossip, GossipKey, NodeEvent, TableEvent } from "../gossip/types.ts";
+import { plainIp } from "./address.ts";
+import type { Core } from "./core.ts";
+import { encodeEndpoint, encodePeer, endpointTable, type Participant, peerTable } from "./overlay/records.ts";
+import { type Changed, NetworkTables } from "./overlay/tables.ts";
+import { decodeDoor, encodeDoor, type MeshDoor, meshTable } from "./overlay/mesh.ts";
+import { attachedTo } from "./plan/world.ts";
+import type { Activity, EndpointState, SandboxState } from "./state.ts";
+import type { ClusterNetworking } from "./types.ts";
+
+/** Changes that come within this many milliseconds are taken together. */
+const settleMs = 5;
+
+export class Cluster {
+  readonly #core: Core;
+  readonly #onChange: (networkId: string, changed: ReadonlySet<Changed>) => void;
+  readonly #tables = new Map<string, NetworkTables>();
+  /** Doors to the mesh by gossip name of their node, on the ingress network. */
+  readonly #doors = new Map<string, MeshDoor>();
+  /** Nodes that gossip suspects: their names and backends are withdrawn until they answer or are given up. */
+  readonly #suspended = new Set<string>();
+  /** "table endpoint" of what this node has told. */
+  readonly #published = new Set<string>();
+  readonly #dirty = new Map<string, Set<Changed>>();
+  #cancelFlush: (() => void) | undefined;
+  #gossip: Gossip | undefined;
+  #keys: GossipKey[] = [];
+  #managers: string[] = [];
+
+  constructor(core: Core, onChange: (networkId: string, changed: ReadonlySet<Changed>) => void) {
+    this.#core = core;
+    this.#onChange = onChange;
+  }
+
+  get gossip(): Gossip | undefined {
+    return this.#gossip;
+  }
+
+  async start(cluster: ClusterNetworking): Promise<void> {
+    this.#core.cluster = cluster;
+    await this.#begin();
+  }
+
+  async setKeys(keys: GossipKey[]): Promise<void> {
+    this.#keys = keys;
+    if (this.#gossip) this.#gossip.setKeys(keys);
+    else await this.#begin();
+  }
+
+  setManagers(hosts: string[]): void {
+    this.#managers = hosts;
+    this.#gossip?.setBootstrap(hosts);
+  }
+
+  /** Gossip runs from when both the place in the cluster and the keys are known. */
+  async #begin(): Promise<void> {
+    const core = this.#core;
+    const { cluster } = core;
+    if (this.#gossip || !cluster || this.#keys.length === 0) return;
+    const gossip = await createGossip({
+      bindAddress: cluster.bindAddress,
+      advertiseAddress: cluster.advertiseAddress,
+      keys: this.#keys,
+      log: core.log,
+      clock: core.clock,
+    });
+    this.#gossip = gossip;
+    gossip.onTable((event) => this.#heard(event));
+    gossip.onNode((event) => this.#node(event));
+    if (this.#managers.length > 0) gossip.setBootstrap(this.#managers);
+    for (const { spec } of core.networks.values()) if (spec.driver === "overlay") this.join(spec.id);
+  }
+
+  async stop(): Promise<void> {
+    this.#cancelFlush?.();
+    this.#cancelFlush = undefined;
+    const gossip = this.#gossip;
+    this.#gossip = undefined;
+    this.#keys = [];
+    this.#managers = [];
+    this.#tables.clear();
+    this.#doors.clear();
+    this.#suspended.clear();
+    this.#dirty.clear();
+    this.#published.clear();
+    this.#core.cluster = undefined;
+    await gossip?.leave();
+  }
+
+  async close(): Promise<void> {
+    this.#cancelFlush?.();
+    await this.#gossip?.[Symbol.asyncDispose]();
+  }
+
+  /** Joins a network's gossip and publishes what is here already. Sync with the others goes on behind. */
+  join(networkId: string): void {
+    if (!this.#tables.has(networkId)) this.#tables.set(networkId, new NetworkTables());
+    const gossip = this.#gossip;
+    if (!gossip) return;
+    gossip.joinNetwork(networkId).catch((error) => {
+      this.#core.log.warn("the first sync of a network failed", { network: networkId, error: messageOf(error) });
+    });
+    for (const { sandbox, endpoint } of attachedTo(this.#core.world, networkId)) {
+      this.publishPeer(endpoint);
+      this.publishActivity(endpoint, sandbox.activity);
+      this.#publishDoor(sandbox, endpoint);
+    }
+  }
+
+  leave(networkId: string): void {
+    this.#tables.delete(networkId);
+    this.#dirty.delete(networkId);
+    try {
+      this.#gossip?.leaveNetwork(networkId);
+    } catch (error) {
+      this.#core.log.warn("cannot leave a network's gossip", { network: networkId, error: messageOf(error) });
+    }
+  }
+
+  publishPeer(endpoint: EndpointState): void {
+    const vtep = this.#core.cluster?.dataPathAddress;
+    if (vtep) this.#create(peerTable, endpoint, encodePeer(endpoint, vtep));
+  }
+
+  /** Tells the others that replies of this node's tasks find back through this door. */
+  publishDoor(sandbox: SandboxState, endpoint: EndpointState): void {
+    this.#publishDoor(sandbox, endpoint);
+  }
+
+  #publishDoor(sandbox: SandboxState, endpoint: EndpointState): void {
+    const spec = this.#core.networks.get(endpoint.networkId)?.spec;
+    if (sandbox.kind !== "ingress" || !spec?.ingress) return;
+    this.#create(meshTable, endpoint, encodeDoor({ address: plainIp(endpoint.ipv4), mac: endpoint.mac }));
+  }
+
+  publishActivity(endpoint: EndpointState, activity: Activity): void {
+    if (endpoint.role !== "user" || !this.#gossip) return;
+    const { id, networkId } = endpoint;
+    const known = this.#own(endpointTable, endpoint);
+    if (activity === "inactive") {
+      if (known) this.#delete(endpointTable, endpoint);
+      return;
+    }
+    const bytes = encodeEndpoint(endpoint, activity === "draining");
+    if (!known) this.#create(endpointTable, endpoint, bytes);
+    else this.#attempt("update", endpointTable, endpoint, () => this.#gossip?.updateEntry(endpointTable, networkId, id, bytes));
+  }
+
+  /** Takes back all that was told about an endpoint. */
+  withdraw(endpoint: EndpointState): void {
+    for (const table of [endpointTable, peerTable, meshTable]) {
+      if (this.#own(table, endpoint)) this.#delete(table, endpoint);
+    }
+  }
+
+  #own(table: string, endpoint: EndpointState): boolean {
+    return this.#published.has(`${table} ${endpoint.id}`);
+  }
+
+  #create(table: string, endpoint: EndpointState, bytes: Uint8Array): void {
+    if (!this.#gossip || this.#own(table, endpoint)) return;
+    this.#attempt("create", table, endpoint, () => {
+      this.#gossip?.createEntry(table, endpoint.networkId, endpoint.id, bytes);
+      this.#published.add(`${table} ${endpoint.id}`);
+    });
+  }
+
+  #delete(table: string, endpoint: EndpointState): void {
+    this.#published.delete(`${table} ${endpoint.id}`);
+    this.#attempt("delete", table, endpoint, () => this.#gossip?.deleteEntry(table, endpoint.networkId, endpoint.id));
+  }
+
+  #attempt(what: string, table: string, endpoint: EndpointState, fn: () => void): void {
+    try {
+      fn();
+    } catch (error) {
+      this.#core.log.warn(`cannot ${what} a record`, { table, endpoint: endpoint.id, error: messageOf(error) });
+    }
+  }
+
+  #heard(event: TableEvent): void {
+    if (event.local) return;
+    if (event.table === meshTable) {
+      const door = event.kind === "delete" ? undefined : decodeDoor(event.value);
+      if (door) this.#doors.set(event.owner, door);
+      else this.#doors.delete(event.owner);
+      this.#mark(event.networkId, "endpoints");
+      return;
+    }
+    const changed = this.#tables.get(event.networkId)?.apply(event);
+    if (changed) this.#mark(event.networkId, changed);
+  }
+
+  #node(event: NodeEvent): void {
+    const before = this.#suspended.has(event.name);
+    if (event.kind === "suspect") this.#suspended.add(event.name);
+    else this.#suspended.delete(event.name);
+    // The database drops a failed node's entries itself, event by event.
+    if (before === this.#suspended.has(event.name)) return;
+    for (const [networkId, tables] of this.#tables) if (tables.owns(event.name)) this.#mark(networkId, "endpoints");
+  }
+
+  #mark(networkId: string, changed: Changed): void {
+    const set = this.#dirty.get(networkId) ?? new Set();
+    this.#dirty.set(networkId, set.add(changed));
+    this.#cancelFlush ??= this.#core.clock.after(settleMs, () => {
+      this.#cancelFlush = undefined;
+      const dirty = [...this.#dirty];
+      this.#dirty.clear();
+      for (const [id, kinds] of dirty) this.#onChange(id, kinds);
+    });
+  }
+
+  /** Compares what was heard with the database; gives the networks that differed. */
+  resync(): string[] {
+    const gossip = this.#gossip;
+    if (!gossip) return [];
+    const differing: string[] = [];
+    for (const [networkId, tables] of this.#tables) {
+      const count = tables.resync({
+        peers: gossip.entries(peerTable, networkId),
+        endpoints: gossip.entries(endpointTable, networkId),
+      });
+      if (count > 0) differing.push(networkId);
+    }
+    return differing;
+  }
+
+  remotePeers(networkId: string) {
+    return this.#tables.get(networkId)?.peers() ?? [];
+  }
+
+  /** Doors to the mesh on other nodes, by gossip name. */
+  doors(): ReadonlyMap<string, MeshDoor> {
+    return this.#doors;
+  }
+
+  /** Everybody that takes part in discovery on a network: this node's active endpoints, then the others'. */
+  participants(networkId: string): Participant[] {
+    const core = this.#core;
+    const hostAddress = core.cluster?.advertiseAddress ?? "";
+    const local: Participant[] = [];
+    for (const { sandbox, endpoint } of attachedTo(core.world, networkId)) {
+      if (endpoint.role !== "user" || sandbox.activity === "inactive") continue;
+      local.push({
+        endpointId: endpoint.id,
+        name: endpoint.name,
+        aliases: endpoint.aliases,
+        address: plainIp(endpoint.ipv4),
+        address6: plainIp(endpoint.ipv6),
+        service: endpoint.service,
+        draining: sandbox.activity === "draining",
+        hostAddress,
+        owner: "",
+        local: true,
+      });
+    }
+    return [...local, ...(this.#tables.get(networkId)?.participants(this.#suspended) ?? [])];
+  }
+
+  peers(networkId: string): { name: string; address: string }[] {
+    return this.#gossip?.peers(networkId) ?? [];
+  }
+}

@@ -1,0 +1,340 @@
+/**
+ * The network room put together behind its door. Start reading here: every call changes the state in `Core`,
+ * then settles the namespaces that it concerns; gossip and the 30-second pass end in the same place.
+ */
+import { Mutex } from "../base/async.ts";
+import { messageOf, notFound } from "../base/errors.ts";
+import { hasFeature } from "../kernel/feature.ts";
+import { readSysctl } from "../kernel/sysctl.ts";
+import { plainIp } from "./address.ts";
+import { Cluster } from "./cluster.ts";
+import { Core } from "./core.ts";
+import { Datapath } from "./datapath.ts";
+import { verboseOf } from "./discovery.ts";
+import { hostsFile, resolvConf } from "./files.ts";
+import { Names } from "./names.ts";
+import { Networks } from "./networks.ts";
+import { Overlays } from "./overlays.ts";
+import { neighbourSysctls } from "./plan/host.ts";
+import type { NamespaceKey } from "./plan/types.ts";
+import { attachedTo, gatewayOf } from "./plan/world.ts";
+import { HostPorts } from "./ports.ts";
+import { Restore } from "./restore.ts";
+import { Sandboxes } from "./sandboxes.ts";
+import { type EndpointState, gatewayBridge, ingressSandboxId, type SandboxState, sandboxKey } from "./state.ts";
+import type {
+  ClusterNetworking,
+  DriverName,
+  Endpoint,
+  EndpointRequest,
+  ListedEndpoint,
+  NetworkController,
+  NetworkControllerOptions,
+  NetworkSpec,
+  PublishedPort,
+  Sandbox,
+  SandboxRequest,
+  VerboseService,
+} from "./types.ts";
+
+/** How often every namespace is compared with its plan. */
+const passMs = 30_000;
+
+export async function createNetworkController(options: NetworkControllerOptions): Promise<NetworkController> {
+  const core = new Core(options);
+  const controller = new Controller(core);
+  await controller.load();
+  return controller;
+}
+
+class Controller implements NetworkController {
+  readonly events: NetworkController["events"];
+  readonly #core: Core;
+  readonly #networks: Networks;
+  readonly #sandboxes: Sandboxes;
+  readonly #cluster: Cluster;
+  readonly #overlays: Overlays;
+  readonly #names: Names;
+  readonly #datapath: Datapath;
+  readonly #ports = new HostPorts();
+  readonly #passes = new Mutex();
+  readonly #cancelPass: () => void;
+
+  constructor(core: Core) {
+    this.#core = core;
+    this.events = core.events;
+    this.#networks = new Networks(core);
+    this.#cluster = new Cluster(core, (networkId, changed) => {
+      void this.#refresh(networkId, changed).catch((error) =>
+        core.log.error("cannot follow a change of the network", { network: networkId, error: messageOf(error) }),
+      );
+    });
+    this.#names = new Names(core, (networkId) => this.#cluster.participants(networkId));
+    this.#datapath = new Datapath(core, this.#cluster, this.#names);
+    this.#sandboxes = new Sandboxes(core, this.#ports, {
+      prepareOverlay: (network) => this.#overlays.ensure(network),
+      gatewayBridge: () => this.#networks.ensureGatewayBridge(),
+      joined: (sandbox, endpoint) => this.#joined(sandbox, endpoint),
+      leaving: (_sandbox, endpoint) => this.#cluster.withdraw(endpoint),
+      left: (sandbox, endpoint) => this.#left(sandbox, endpoint),
+      sandboxGone: (sandbox) => this.#names.stop(sandbox.id),
+    });
+    this.#overlays = new Overlays(core, this.#networks, this.#sandboxes, this.#cluster);
+    const sysctls = neighbourSysctls((key) => {
+      try {
+        return Number(readSysctl(key));
+      } catch {
+        // Only the initial namespace has them.
+        return undefined;
+      }
+    });
+    core.contributions = {
+      remotePeers: (networkId) => this.#cluster.remotePeers(networkId),
+      sandboxExtras: (sandbox) => this.#datapath.sandboxExtras(sandbox),
+      hostTables: () => this.#datapath.hostTables(),
+      hostSysctls: () => sysctls,
+    };
+    this.#cancelPass = core.clock.every(passMs, () => {
+      void this.reconcile().catch((error) => core.log.error("the reconciling pass failed", { error: messageOf(error) }));
+    });
+  }
+
+  async load(): Promise<void> {
+    new Restore(this.#core).load();
+    await this.#networks.ensureDefaults();
+  }
+
+  drivers(): DriverName[] {
+    const found: DriverName[] = ["bridge", "host"];
+    if (hasFeature("ipvlan")) found.push("ipvlan");
+    if (hasFeature("macvlan")) found.push("macvlan");
+    found.push("null");
+    if (hasFeature("vxlan")) found.push("overlay");
+    return found;
+  }
+
+  async create(spec: NetworkSpec, options: { lbAddress?: string } = {}): Promise<NetworkSpec> {
+    if (spec.scope === "local") return (await this.#networks.createLocal(spec)).spec;
+    const state = await this.#networks.createSwarm(spec, options.lbAddress);
+    await this.#overlays.bringUp(state, options.lbAddress);
+    return state.spec;
+  }
+
+  async remove(id: string): Promise<void> {
+    const state = this.#core.networks.get(id);
+    if (!state) throw notFound(`network ${id} not found`);
+    this.#networks.checkRemovable(state);
+    if (state.spec.scope === "swarm") await this.#overlays.tearDown(state);
+    await this.#networks.remove(state);
+    this.#names.forget(id);
+  }
+
+  get(id: string): NetworkSpec | undefined {
+    return this.#core.networks.get(id)?.spec;
+  }
+
+  list(): NetworkSpec[] {
+    return [...this.#core.networks.values()].map((network) => network.spec);
+  }
+
+  endpoints(networkId: string): ListedEndpoint[] {
+    const name = this.#core.networks.get(networkId)?.spec.name ?? "";
+    return attachedTo(this.#core.world, networkId).map(({ sandbox, endpoint }) => ({
+      key: sandbox.kind === "container" ? sandbox.id : sandbox.kind === "ingress" ? ingressSandboxId : `lb-${name}`,
+      name: endpoint.name,
+      endpointId: endpoint.id,
+      mac: endpoint.mac,
+      ipv4: endpoint.ipv4,
+      ipv6: endpoint.ipv6,
+    }));
+  }
+
+  peers(networkId: string): { name: string; address: string }[] {
+    return this.#cluster.peers(networkId);
+  }
+
+  services(networkId: string): VerboseService[] {
+    return verboseOf(this.#cluster.participants(networkId));
+  }
+
+  async createSandbox(request: SandboxRequest): Promise<Sandbox> {
+    const file = request.mode === "private" ? request.id.slice(0, 12) : undefined;
+    const sandbox = await this.#sandboxes.create(request, "container", file);
+    return { id: sandbox.id, path: sandbox.path };
+  }
+
+  removeSandbox(id: string): Promise<void> {
+    return this.#sandboxes.remove(id);
+  }
+
+  sandbox(id: string): Sandbox | undefined {
+    const sandbox = this.#core.sandboxes.get(id);
+    return sandbox && { id, path: sandbox.path };
+  }
+
+  async connect(sandboxId: string, request: EndpointRequest): Promise<Endpoint> {
+    const endpoint = await this.#sandboxes.connect(sandboxId, request);
+    return this.#sandboxes.shown(this.#sandboxes.get(sandboxId), endpoint);
+  }
+
+  disconnect(sandboxId: string, networkId: string): Promise<void> {
+    return this.#sandboxes.disconnect(sandboxId, networkId);
+  }
+
+  sandboxEndpoints(sandboxId: string): Endpoint[] {
+    const sandbox = this.#core.sandboxes.get(sandboxId);
+    if (!sandbox) return [];
+    return sandbox.endpoints
+      .filter((endpoint) => endpoint.role === "user")
+      .map((endpoint) => this.#sandboxes.shown(sandbox, endpoint));
+  }
+
+  publishedPorts(sandboxId: string): PublishedPort[] {
+    return [...(this.#core.sandboxes.get(sandboxId)?.ports ?? [])];
+  }
+
+  files(sandboxId: string): { hosts: string; resolvConf: string } {
+    const core = this.#core;
+    const { request, endpoints } = this.#sandboxes.get(sandboxId);
+    const shown = endpoints.filter(({ networkId, role }) => role === "user" && !core.networks.get(networkId)?.spec.ingress);
+    const bridge = [...core.networks.values()].find((n) => n.spec.name === "bridge");
+    const devices = endpoints.some((endpoint) => endpoint.ifName !== "");
+    const kind = this.#names.wants(this.#sandboxes.get(sandboxId)) ? "embedded" : devices ? "direct" : "host";
+    return {
+      hosts: hostsFile({
+        hostname: request.hostname,
+        domainname: request.domainname,
+        addresses: shown.flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6].filter(Boolean).map(plainIp)),
+        extraHosts: request.extraHosts,
+        hostGateway: bridge ? gatewayOf(bridge, 4) : "",
+      }),
+      resolvConf: resolvConf(kind, request.dns, core.hostResolvConf()),
+    };
+  }
+
+  async renameEndpoints(sandboxId: string, name: string): Promise<void> {
+    const core = this.#core;
+    await core.locks.run(sandboxKey(sandboxId), async () => {
+      const sandbox = this.#sandboxes.get(sandboxId);
+      for (const endpoint of sandbox.endpoints) {
+        if (endpoint.role === "user") endpoint.name = name;
+      }
+      core.store.saveSandbox(sandbox);
+      for (const { networkId } of sandbox.endpoints) await this.#refresh(networkId, new Set(["endpoints"]));
+    });
+  }
+
+  async setActivity(sandboxId: string, activity: SandboxState["activity"]): Promise<void> {
+    const core = this.#core;
+    await core.locks.run(sandboxKey(sandboxId), async () => {
+      const sandbox = this.#sandboxes.get(sandboxId);
+      if (sandbox.activity === activity) return;
+      sandbox.activity = activity;
+      core.store.saveSandbox(sandbox);
+      for (const endpoint of sandbox.endpoints) this.#cluster.publishActivity(endpoint, activity);
+      for (const { networkId } of sandbox.endpoints) await this.#refresh(networkId, new Set(["endpoints"]));
+    });
+  }
+
+  async restore(alive: ReadonlySet<string>): Promise<void> {
+    const restore = new Restore(this.#core);
+    for (const sandbox of [...this.#core.sandboxes.values()]) {
+      if (sandbox.kind === "container" && !alive.has(sandbox.id)) await this.#sandboxes.remove(sandbox.id);
+      else this.#ports.adopt(sandbox.id, sandbox.ports);
+    }
+    restore.sweepPins();
+    for (const sandbox of this.#core.sandboxes.values()) await this.#names.ensure(sandbox);
+    await this.#pass();
+  }
+
+  async startCluster(cluster: ClusterNetworking): Promise<void> {
+    await this.#networks.ensureGatewayBridge();
+    await this.#cluster.start(cluster);
+    await this.#overlays.bringUpAll();
+  }
+
+  async setKeys(keys: Parameters<NetworkController["setKeys"]>[0]): Promise<void> {
+    // keys.ipsec waits for encrypted networks, which are refused until then.
+    await this.#cluster.setKeys(keys.gossip);
+  }
+
+  setManagers(hosts: string[]): void {
+    this.#cluster.setManagers(hosts);
+  }
+
+  setLoadBalancers(addresses: ReadonlyMap<string, string>): Promise<void> {
+    return this.#overlays.setLoadBalancers(addresses);
+  }
+
+  /** docker_gwbridge stays, as it does with Docker. */
+  async stopCluster(): Promise<void> {
+    await this.#overlays.tearDownAll();
+    await this.#cluster.stop();
+  }
+
+  reconcile(): Promise<string[]> {
+    return this.#passes.run(() => this.#pass());
+  }
+
+  async #pass(): Promise<string[]> {
+    const core = this.#core;
+    for (const networkId of this.#cluster.resync()) this.#names.changed(networkId);
+    const mended: string[] = [];
+    this.#overlays.repin();
+    for (const key of core.namespaces.keys()) {
+      try {
+        for (const [namespace, differences] of await core.settle([key], { deep: true })) {
+          core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
+          core.events.emit({ kind: "drift", namespace, differences });
+          mended.push(...differences.map((difference) => `${namespace}: ${difference}`));
+        }
+      } catch (error) {
+        core.log.error("cannot reconcile a namespace", { namespace: key, error: messageOf(error) });
+      }
+    }
+    return mended;
+  }
+
+  async #joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void> {
+    if (this.#core.networks.get(endpoint.networkId)?.spec.driver === "overlay") {
+      this.#cluster.publishPeer(endpoint);
+      this.#cluster.publishDoor(sandbox, endpoint);
+    }
+    await this.#names.ensure(sandbox);
+    if (sandbox.activity === "inactive") return;
+    this.#cluster.publishActivity(endpoint, sandbox.activity);
+    await this.#refresh(endpoint.networkId, new Set(["endpoints"]));
+  }
+
+  #left(sandbox: SandboxState, endpoint: EndpointState): void {
+    if (sandbox.activity === "inactive") return;
+    void this.#refresh(endpoint.networkId, new Set(["endpoints"])).catch((error) =>
+      this.#core.log.error("cannot follow the end of an endpoint", { error: messageOf(error) }),
+    );
+  }
+
+  /** Names, backends or peers of a network changed: everything that shows them follows. */
+  async #refresh(networkId: string, changed: ReadonlySet<"peers" | "endpoints">): Promise<void> {
+    const core = this.#core;
+    const network = core.networks.get(networkId);
+    if (!network) return;
+    const keys = new Set<NamespaceKey>();
+    if (changed.has("peers")) keys.add(`overlay/${networkId}`);
+    if (changed.has("endpoints")) {
+      this.#names.changed(networkId);
+      for (const key of this.#datapath.affected(network)) keys.add(key);
+    }
+    await core.settle(keys);
+    if (changed.has("endpoints")) this.#datapath.forgetDead(network);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#cancelPass();
+    await this.#cluster.close();
+    await this.#names.close();
+    this.#core.namespaces[Symbol.dispose]();
+  }
+}
+
+/** For tests and tools that want to see plans. */
+export { gatewayBridge };

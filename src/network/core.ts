@@ -1,0 +1,111 @@
+/**
+ * The state and the one way from it to the kernel: `settle` computes the plans of the named namespaces and
+ * reconciles them. Everything that changes the state ends there.
+ */
+import { Emitter, KeyedMutex } from "../base/async.ts";
+import { type Clock, systemClock } from "../base/clock.ts";
+import { readFileIfAny } from "../base/file.ts";
+import type { Logger } from "../base/log.ts";
+import { parseResolvConf, type ResolvConf } from "./files.ts";
+import { Pools } from "./ipam/pools.ts";
+import { planHost } from "./plan/host.ts";
+import { planOverlay, type RemotePeer } from "./plan/overlay.ts";
+import { planSandbox, type SandboxExtras } from "./plan/sandbox.ts";
+import type { PlannedTable } from "./plan/table.ts";
+import type { NamespaceKey, NamespacePlan } from "./plan/types.ts";
+import type { World } from "./plan/world.ts";
+import { describe, type Step } from "./reconcile/diff.ts";
+import { Namespaces } from "./reconcile/namespaces.ts";
+import { Reconciler } from "./reconcile/reconciler.ts";
+import type { NetworkState, SandboxState } from "./state.ts";
+import { Store } from "./store.ts";
+import type { ClusterNetworking, NetworkControllerOptions, NetworkEvent } from "./types.ts";
+
+/** What resolver, balancer and gossip contribute to plans. Set by the controller when it puts the parts together. */
+export interface Contributions {
+  remotePeers(networkId: string): readonly RemotePeer[];
+  sandboxExtras(sandbox: SandboxState): SandboxExtras;
+  hostTables(): readonly PlannedTable[];
+  hostSysctls(): Record<string, string>;
+}
+
+export class Core {
+  readonly options: NetworkControllerOptions;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly store: Store;
+  readonly namespaces: Namespaces;
+  readonly events: Emitter<NetworkEvent>;
+  readonly networks = new Map<string, NetworkState>();
+  readonly sandboxes = new Map<string, SandboxState>();
+  readonly pools = new Pools();
+  /** Changes of one sandbox, or of one network, one after another. */
+  readonly locks = new KeyedMutex();
+  cluster: ClusterNetworking | undefined;
+  contributions: Contributions = {
+    remotePeers: () => [],
+    sandboxExtras: () => ({ tables: [] }),
+    hostTables: () => [],
+    hostSysctls: () => ({}),
+  };
+  readonly #reconciler: Reconciler;
+
+  constructor(options: NetworkControllerOptions) {
+    this.options = options;
+    this.log = options.log;
+    this.clock = options.clock ?? systemClock;
+    this.store = new Store(options.stateDir, options.log);
+    this.namespaces = new Namespaces(options.netnsDir);
+    this.events = new Emitter((error) => options.log.error("a listener of network events failed", { error }));
+    this.#reconciler = new Reconciler(this.namespaces, options.log);
+  }
+
+  get world(): World {
+    return { networks: this.networks, sandboxes: this.sandboxes, cluster: this.cluster };
+  }
+
+  planOf(key: NamespaceKey): NamespacePlan | undefined {
+    if (key === "host") {
+      return planHost(this.world, this.contributions.hostTables(), this.contributions.hostSysctls());
+    }
+    const slash = key.indexOf("/");
+    const id = key.slice(slash + 1);
+    if (key.startsWith("overlay/")) {
+      const network = this.networks.get(id);
+      return network && planOverlay(this.world, network, this.contributions.remotePeers(id));
+    }
+    const sandbox = this.sandboxes.get(id);
+    return sandbox?.path ? planSandbox(this.world, sandbox, this.contributions.sandboxExtras(sandbox)) : undefined;
+  }
+
+  /** Reconciles these namespaces: those that make devices first. Gives what was done, as text by namespace. */
+  async settle(keys: Iterable<NamespaceKey>, options = { deep: false }): Promise<Map<NamespaceKey, string[]>> {
+    const done = new Map<NamespaceKey, string[]>();
+    const note = (key: NamespaceKey, steps: readonly Step[]) => {
+      if (steps.length > 0) done.set(key, [...(done.get(key) ?? []), ...steps.map(describe)]);
+    };
+    const ordered = [...new Set(keys)].sort((a, b) => rank(a) - rank(b));
+    for (const key of ordered) {
+      let steps = await this.#run(key, options);
+      note(key, steps);
+      const plan = steps.some((step) => step.do === "await inner") ? this.planOf(key) : undefined;
+      if (!plan) continue;
+      for (const outer of this.#reconciler.markBroken(plan, steps)) note(outer, await this.#run(outer, { deep: false }));
+      steps = await this.#run(key, options);
+      note(key, steps);
+      const lost = steps.filter((step) => step.do === "await inner");
+      if (lost.length > 0) throw new Error(`${key}: ${lost.map(describe).join(", ")}`);
+    }
+    return done;
+  }
+
+  #run(key: NamespaceKey, options: { deep: boolean }): Promise<Step[]> {
+    return this.#reconciler.run(key, () => this.planOf(key), options);
+  }
+
+  hostResolvConf(): ResolvConf {
+    return parseResolvConf(readFileIfAny(this.options.resolvConf ?? "/etc/resolv.conf") ?? "");
+  }
+}
+
+const rank = (key: NamespaceKey): number => (key === "host" ? 0 : key.startsWith("overlay/") ? 1 : 2);

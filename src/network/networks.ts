@@ -1,0 +1,269 @@
+/** Creation and removal of networks, local and swarm-wide. */
+import { randomBytes } from "node:crypto";
+import { conflict, forbidden, invalid, notFound, notImplemented } from "../base/errors.ts";
+import { hexId } from "../base/id.ts";
+import { formatSubnet, parseCidr, type Subnet } from "./address.ts";
+import type { Core } from "./core.ts";
+import { defaultBridgeOptions, gatewayBridgeOptions, parseBridge } from "./drivers/bridge.ts";
+import { parseIpvlan, parseMacvlan } from "./drivers/macvlan.ts";
+import { parseOverlay } from "./drivers/overlay.ts";
+import { completePools, defaultLocalPools, type Surroundings } from "./ipam/request.ts";
+import { aliasPrefix } from "./plan/types.ts";
+import { attachedTo, bridgeName, bridgesOf } from "./plan/world.ts";
+import { gatewayBridge, type NetworkState } from "./state.ts";
+import type { DriverName, IpamPool, NetworkSpec } from "./types.ts";
+
+export const predefined: ReadonlySet<string> = new Set(["bridge", "host", "none"]);
+const known: ReadonlySet<string> = new Set<DriverName>(["bridge", "host", "null", "overlay", "macvlan", "ipvlan"]);
+
+/** RFC 3339 with nanoseconds, as Go prints it. */
+export function timestamp(now: number): string {
+  const fraction = `${String(Math.floor(now) % 1000).padStart(3, "0")}${String(randomBytes(3).readUIntBE(0, 3) % 1_000_000).padStart(6, "0")}`;
+  return `${new Date(now).toISOString().slice(0, 19)}.${fraction}Z`;
+}
+
+const blank = {
+  scope: "local",
+  enableIPv4: true,
+  enableIPv6: false,
+  internal: false,
+  attachable: false,
+  ingress: false,
+  configOnly: false,
+  configFrom: "",
+  labels: {},
+} as const;
+
+export class Networks {
+  readonly #core: Core;
+
+  constructor(core: Core) {
+    this.#core = core;
+  }
+
+  /** Makes what every host has: bridge, host, none. No kernel yet. */
+  async ensureDefaults(): Promise<void> {
+    const core = this.#core;
+    const have = (name: string) => [...core.networks.values()].some((n) => n.spec.name === name);
+    const created = () => timestamp(core.clock.now());
+    const ipam = { driver: "default", options: null, config: [] };
+    for (const [name, driver] of [
+      ["host", "host"],
+      ["none", "null"],
+    ] as const) {
+      if (!have(name)) this.#keep({ spec: { ...blank, id: hexId(), name, driver, created: created(), ipam, options: {} } });
+    }
+    if (have("bridge")) return;
+    const bip = core.options.bip ? parseCidr(core.options.bip) : undefined;
+    if (core.options.bip && !bip) throw invalid(`invalid bip ${core.options.bip}: invalid CIDR block notation`);
+    const config: IpamPool[] = bip
+      ? [{ subnet: formatSubnet(bip.subnet), gateway: core.options.bip?.split("/")[0] ?? "" }]
+      : [];
+    const spec: NetworkSpec = {
+      ...blank,
+      id: hexId(),
+      name: "bridge",
+      driver: "bridge",
+      created: created(),
+      ipam: { ...ipam, config },
+      options: { ...defaultBridgeOptions },
+    };
+    this.#keep(this.#local(spec));
+  }
+
+  /** The bridge by which containers on overlays reach the outside; one that a user made is left as it is. */
+  async ensureGatewayBridge(): Promise<NetworkState> {
+    const core = this.#core;
+    return core.locks.run(`network ${gatewayBridge}`, async () => {
+      const there = [...core.networks.values()].find((n) => n.spec.name === gatewayBridge);
+      if (there) return there;
+      const spec: NetworkSpec = {
+        ...blank,
+        id: hexId(),
+        name: gatewayBridge,
+        driver: "bridge",
+        created: timestamp(core.clock.now()),
+        ipam: { driver: "default", options: null, config: [] },
+        options: { ...gatewayBridgeOptions },
+      };
+      return this.#establish(this.#local(spec));
+    });
+  }
+
+  /** A local network: checked, completed, made. */
+  async createLocal(spec: NetworkSpec): Promise<NetworkState> {
+    return this.#core.locks.run(`network ${spec.name}`, () => this.#establish(this.#local(spec)));
+  }
+
+  /** A swarm network arrives complete; here it is only checked. */
+  async createSwarm(spec: NetworkSpec, lbAddress: string | undefined): Promise<NetworkState> {
+    const core = this.#core;
+    if (spec.driver !== "overlay") {
+      if (!known.has(spec.driver)) throw notFound(`plugin "${spec.driver}" not found`);
+      throw notImplemented(`swarm-scoped networks of driver ${spec.driver}`);
+    }
+    const there = core.networks.get(spec.id);
+    if (there) return there;
+    parseOverlay(spec);
+    const state: NetworkState = { spec, userSubnets: true, bridgeByUser: false, lbAddress };
+    this.#keep(state);
+    core.events.emit({ kind: "create", network: spec });
+    return state;
+  }
+
+  async #establish(state: NetworkState): Promise<NetworkState> {
+    const core = this.#core;
+    this.#keep(state);
+    try {
+      await core.settle(["host"]);
+    } catch (error) {
+      this.#forget(state);
+      await core.settle(["host"]).catch(() => {});
+      throw error;
+    }
+    core.events.emit({ kind: "create", network: state.spec });
+    return state;
+  }
+
+  #keep(state: Pick<NetworkState, "spec"> & Partial<NetworkState>): void {
+    const full: NetworkState = { userSubnets: false, bridgeByUser: false, ...state };
+    this.#core.networks.set(full.spec.id, full);
+    if (full.spec.scope === "local" && !full.spec.configOnly) this.#core.pools.add(full.spec);
+    this.#core.store.saveNetwork(full);
+  }
+
+  #forget(state: NetworkState): void {
+    this.#core.networks.delete(state.spec.id);
+    this.#core.pools.remove(state.spec.id);
+    this.#core.store.deleteNetwork(state.spec.id);
+  }
+
+  /** Checks and completes the description of a local network. */
+  #local(asked: NetworkSpec): NetworkState {
+    const core = this.#core;
+    if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(asked.name)) {
+      throw invalid(
+        `invalid network name "${asked.name}": only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed`,
+      );
+    }
+    if ([...core.networks.values()].some((n) => n.spec.name === asked.name && n.spec.scope === "local")) {
+      throw conflict(`network with name ${asked.name} already exists`);
+    }
+    if (!known.has(asked.driver)) throw notFound(`plugin "${asked.driver}" not found`);
+    if (asked.driver === "host" || asked.driver === "null") {
+      throw forbidden(`only one instance of "${asked.driver}" network is allowed`);
+    }
+    if (asked.ingress) throw forbidden("ingress network can only be created in swarm scope");
+    if (!["", "default"].includes(asked.ipam.driver)) {
+      throw notFound(`plugin "${asked.ipam.driver}" not found`);
+    }
+    const spec = asked.configFrom ? this.#configured(asked) : asked;
+    if (spec.configOnly) return { spec, userSubnets: false, bridgeByUser: false };
+    const adopted = this.#checkDriver(spec);
+    const asks = spec.ipam.config.some((pool) => pool.subnet) ? spec.ipam.config : (adopted ?? spec.ipam.config);
+    // Networks of devices on the host's own segments have no gateway of ours, unless one was named.
+    const gateway = spec.driver === "bridge" || (spec.driver === "macvlan" && !spec.internal) || spec.driver === "ipvlan";
+    const config = completePools(asks, { ipv4: spec.enableIPv4, ipv6: spec.enableIPv6, gateway }, this.#around());
+    return {
+      spec: { ...spec, ipam: { ...spec.ipam, driver: spec.ipam.driver || "default", config } },
+      userSubnets: spec.ipam.config.some((pool) => pool.subnet !== ""),
+      bridgeByUser: adopted !== undefined,
+    };
+  }
+
+  /** Takes pools and options over from a configuration-only network. */
+  #configured(spec: NetworkSpec): NetworkSpec {
+    const source = [...this.#core.networks.values()].find((n) => n.spec.name === spec.configFrom)?.spec;
+    if (!source) throw notFound(`network ${spec.configFrom} not found`);
+    if (!source.configOnly) {
+      throw forbidden(`${spec.configFrom} is not a configuration-only network`);
+    }
+    if (spec.ipam.config.length > 0 || Object.keys(spec.options).length > 0 || spec.enableIPv6 || spec.internal) {
+      throw forbidden("user specified configurations are not supported if the network depends on a configuration network");
+    }
+    const { ipam, options, enableIPv4, enableIPv6, internal } = source;
+    return { ...spec, ipam, options, enableIPv4, enableIPv6, internal, labels: { ...source.labels, ...spec.labels } };
+  }
+
+  /** Checks the driver's options. Gives the pools of a bridge device that a user made beforehand. */
+  #checkDriver(spec: NetworkSpec): IpamPool[] | undefined {
+    const core = this.#core;
+    switch (spec.driver) {
+      case "bridge": {
+        const { bridge } = parseBridge(spec);
+        const other = bridgesOf(core.world).find((n) => bridgeName(n) === bridge);
+        if (other) {
+          throw forbidden(
+            `cannot create network ${spec.id} (${bridge}): conflicts with network ${other.spec.id} (${bridge}): networks have same bridge name`,
+          );
+        }
+        return this.#bridgeOfUser(bridge);
+      }
+      case "macvlan":
+      case "ipvlan": {
+        const options = spec.driver === "macvlan" ? parseMacvlan(spec) : parseIpvlan(spec);
+        if (!options.ownParent && !core.namespaces.host.rtnl.link(options.parent)) {
+          throw invalid(`the requested parent interface ${options.parent} was not found on the Docker host`);
+        }
+        return undefined;
+      }
+      case "overlay":
+        throw invalid(
+          "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        );
+      case "host":
+      case "null":
+        return undefined;
+    }
+  }
+
+  #bridgeOfUser(name: string): IpamPool[] | undefined {
+    const { rtnl } = this.#core.namespaces.host;
+    const link = rtnl.link(name);
+    if (!link || link.alias.startsWith(aliasPrefix)) return undefined;
+    if (link.kind !== "bridge") throw invalid(`existing interface ${name} is not a bridge`);
+    const addr = rtnl.addrs().find((a) => a.link === link.index && a.family === 4 && a.scope === "global");
+    const parsed = addr && parseCidr(`${addr.address}/${addr.prefix}`);
+    return parsed ? [{ subnet: formatSubnet(parsed.subnet), gateway: addr.address }] : [];
+  }
+
+  /** What chosen and asked-for pools are to keep clear of. */
+  #around(): Surroundings {
+    const core = this.#core;
+    const networks: Subnet[] = [];
+    for (const { spec } of core.networks.values()) {
+      if (spec.configOnly || spec.scope === "swarm") continue;
+      for (const pool of spec.ipam.config) {
+        const subnet = parseCidr(pool.subnet)?.subnet;
+        if (subnet) networks.push(subnet);
+      }
+    }
+    const hostRoutes = core.namespaces.host.rtnl
+      .routes()
+      .filter((route) => route.type === "unicast" && route.dst !== "default")
+      .flatMap((route) => parseCidr(route.dst.includes("/") ? route.dst : `${route.dst}/32`)?.subnet ?? [])
+      // A route to half of the world is a default route in disguise.
+      .filter((subnet) => subnet.prefix > 1);
+    return { networks, hostRoutes, blocks: core.options.defaultAddressPools ?? defaultLocalPools };
+  }
+
+  /** Throws when the network may not go. */
+  checkRemovable(state: NetworkState): void {
+    const { spec } = state;
+    if (predefined.has(spec.name) && spec.scope === "local") {
+      throw forbidden(`${spec.name} is a pre-defined network and cannot be removed`);
+    }
+    const active = attachedTo(this.#core.world, spec.id).some(({ endpoint }) => endpoint.role !== "lb");
+    if (active) {
+      throw forbidden(`error while removing network: network ${spec.name} id ${spec.id} has active endpoints`);
+    }
+    const user = [...this.#core.networks.values()].find((n) => n.spec.configFrom === spec.name);
+    if (spec.configOnly && user) throw forbidden(`configuration network "${spec.name}" is in use`);
+  }
+
+  async remove(state: NetworkState): Promise<void> {
+    this.#forget(state);
+    await this.#core.settle(["host"]);
+    this.#core.events.emit({ kind: "destroy", network: state.spec });
+  }
+}

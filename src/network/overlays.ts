@@ -1,0 +1,139 @@
+/**
+ * Overlay networks on this host: namespace, gossip, and the sandbox of this node's load balancer address.
+ * The ingress network's balancer is `ingress_sbox`, which also has a way to the host.
+ */
+import { messageOf } from "../base/errors.ts";
+import type { Cluster } from "./cluster.ts";
+import type { Core } from "./core.ts";
+import type { Networks } from "./networks.ts";
+import { attachedTo } from "./plan/world.ts";
+import type { Sandboxes } from "./sandboxes.ts";
+import { ingressSandboxId, lbSandboxId, type NetworkState, overlayKey } from "./state.ts";
+
+export const overlayPin = (networkId: string): string => `1-${networkId.slice(0, 10)}`;
+const balancerPin = (network: NetworkState): string =>
+  network.spec.ingress ? "ingress_sbox" : `lb_${network.spec.id.slice(0, 9)}`;
+const balancerId = (network: NetworkState): string =>
+  network.spec.ingress ? ingressSandboxId : lbSandboxId(network.spec.name);
+
+export class Overlays {
+  readonly #core: Core;
+  readonly #networks: Networks;
+  readonly #sandboxes: Sandboxes;
+  readonly #cluster: Cluster;
+  /** Addresses told before their network was created here. */
+  #addresses: ReadonlyMap<string, string> = new Map();
+
+  constructor(core: Core, networks: Networks, sandboxes: Sandboxes, cluster: Cluster) {
+    this.#core = core;
+    this.#networks = networks;
+    this.#sandboxes = sandboxes;
+    this.#cluster = cluster;
+  }
+
+  /** The namespace with its switch. */
+  async ensure(network: NetworkState): Promise<void> {
+    const core = this.#core;
+    const key = overlayKey(network.spec.id);
+    if (core.namespaces.find(key)) return;
+    core.namespaces.ensure(key, overlayPin(network.spec.id));
+    await core.settle([key]);
+  }
+
+  /** Gossip first, then the switch, then the balancer, whose peer record all others need. */
+  async bringUp(network: NetworkState, lbAddress: string | undefined): Promise<void> {
+    if (!this.#core.cluster) return;
+    this.#cluster.join(network.spec.id);
+    await this.ensure(network);
+    await this.#balancer(network, lbAddress ?? this.#addresses.get(network.spec.id) ?? network.lbAddress);
+  }
+
+  async bringUpAll(): Promise<void> {
+    for (const network of this.#overlays()) await this.bringUp(network, undefined);
+  }
+
+  #overlays(): NetworkState[] {
+    return [...this.#core.networks.values()].filter((n) => n.spec.driver === "overlay" && !n.spec.configOnly);
+  }
+
+  async #balancer(network: NetworkState, address: string | undefined): Promise<void> {
+    const core = this.#core;
+    if (!address) return;
+    await core.locks.run(`balancer ${network.spec.id}`, async () => {
+      const id = balancerId(network);
+      const there = core.sandboxes.get(id);
+      const has = there?.endpoints.find((endpoint) => endpoint.networkId === network.spec.id);
+      if (has && (has.ipv4 === address || has.ipv4.split("/")[0] === address)) return;
+      if (there) await this.#sandboxes.remove(id);
+      network.lbAddress = address;
+      core.store.saveNetwork(network);
+      await this.#sandboxes.create(
+        {
+          id,
+          mode: "private",
+          hostname: id,
+          domainname: "",
+          dns: { servers: [], search: [], options: [] },
+          extraHosts: [],
+          ports: [],
+        },
+        network.spec.ingress ? "ingress" : "lb",
+        balancerPin(network),
+      );
+      await this.#sandboxes.connect(id, {
+        networkId: network.spec.id,
+        name: network.spec.ingress ? "ingress-endpoint" : `${network.spec.name}-endpoint`,
+        aliases: [],
+        ipv4: address,
+      });
+    });
+  }
+
+  async setLoadBalancers(addresses: ReadonlyMap<string, string>): Promise<void> {
+    const core = this.#core;
+    this.#addresses = new Map(addresses);
+    if (!core.cluster) return;
+    for (const network of this.#overlays()) {
+      const address = addresses.get(network.spec.id);
+      if (address) await this.#balancer(network, address);
+      else if (!attachedTo(core.world, network.spec.id).some(({ endpoint }) => endpoint.role === "user")) {
+        await this.remove(network);
+      }
+    }
+  }
+
+  async tearDown(network: NetworkState): Promise<void> {
+    const core = this.#core;
+    await this.#sandboxes.remove(balancerId(network));
+    this.#cluster.leave(network.spec.id);
+    core.namespaces.destroy(overlayKey(network.spec.id), overlayPin(network.spec.id));
+  }
+
+  async remove(network: NetworkState): Promise<void> {
+    await this.tearDown(network);
+    await this.#networks.remove(network);
+  }
+
+  /** Leaving the swarm: every overlay goes, with whatever is still on it. */
+  async tearDownAll(): Promise<void> {
+    const core = this.#core;
+    this.#addresses = new Map();
+    for (const network of this.#overlays()) {
+      try {
+        for (const { sandbox, endpoint } of attachedTo(core.world, network.spec.id)) {
+          if (endpoint.role === "user") await this.#sandboxes.disconnect(sandbox.id, network.spec.id);
+        }
+        await this.remove(network);
+      } catch (error) {
+        core.log.error("cannot remove a swarm network", { network: network.spec.name, error: messageOf(error) });
+      }
+    }
+  }
+
+  /** Namespaces whose pin somebody removed are made again; what was in them follows from the plans. */
+  repin(): void {
+    for (const network of this.#core.cluster ? this.#overlays() : []) {
+      this.#core.namespaces.ensure(overlayKey(network.spec.id), overlayPin(network.spec.id));
+    }
+  }
+}
