@@ -40,7 +40,13 @@ class Socket implements Rtnl {
   addLink(link: NewLink): Link {
     links.add(this.#socket, link);
     if (link.kind === "veth") this.#finishPeer(link.peer);
-    return this.#in(link.ns, (there) => found(there.link(link.name), link.name));
+    return this.#in(link.ns, (there) => {
+      const made = found(there.link(link.name), link.name);
+      if (link.alias === undefined) return made;
+      // The kernel takes an alias only in a change.
+      there.setLink(made.index, { alias: link.alias });
+      return { ...made, alias: link.alias };
+    });
   }
 
   /** What the kernel does not take for a peer at its creation. */
