@@ -10,9 +10,9 @@ import { createGossip } from "../gossip/gossip.ts";
 import type { Gossip, GossipKey, NodeEvent, TableEvent } from "../gossip/types.ts";
 import { plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
+import { decodeDoor, encodeDoor, type MeshDoor, meshTable } from "./overlay/mesh.ts";
 import { encodeEndpoint, encodePeer, endpointTable, type Participant, peerTable } from "./overlay/records.ts";
 import { type Changed, NetworkTables } from "./overlay/tables.ts";
-import { decodeDoor, encodeDoor, type MeshDoor, meshTable } from "./overlay/mesh.ts";
 import { attachedTo } from "./plan/world.ts";
 import type { Activity, EndpointState, SandboxState } from "./state.ts";
 import type { ClusterNetworking } from "./types.ts";
@@ -152,7 +152,10 @@ export class Cluster {
     }
     const bytes = encodeEndpoint(endpoint, activity === "draining");
     if (!known) this.#create(endpointTable, endpoint, bytes);
-    else this.#attempt("update", endpointTable, endpoint, () => this.#gossip?.updateEntry(endpointTable, networkId, id, bytes));
+    else
+      this.#attempt("update", endpointTable, endpoint, () =>
+        this.#gossip?.updateEntry(endpointTable, networkId, id, bytes),
+      );
   }
 
   /** Takes back all that was told about an endpoint. */

@@ -74,6 +74,7 @@ class Controller implements NetworkController {
     this.#sandboxes = new Sandboxes(core, this.#ports, {
       prepareOverlay: (network) => this.#overlays.ensure(network),
       gatewayBridge: () => this.#networks.ensureGatewayBridge(),
+      joining: (sandbox) => this.#names.ensure(sandbox),
       joined: (sandbox, endpoint) => this.#joined(sandbox, endpoint),
       leaving: (_sandbox, endpoint) => this.#cluster.withdraw(endpoint),
       left: (sandbox, endpoint) => this.#left(sandbox, endpoint),
@@ -95,7 +96,9 @@ class Controller implements NetworkController {
       hostSysctls: () => sysctls,
     };
     this.#cancelPass = core.clock.every(passMs, () => {
-      void this.reconcile().catch((error) => core.log.error("the reconciling pass failed", { error: messageOf(error) }));
+      void this.reconcile().catch((error) =>
+        core.log.error("the reconciling pass failed", { error: messageOf(error) }),
+      );
     });
   }
 
@@ -196,7 +199,9 @@ class Controller implements NetworkController {
   files(sandboxId: string): { hosts: string; resolvConf: string } {
     const core = this.#core;
     const { request, endpoints } = this.#sandboxes.get(sandboxId);
-    const shown = endpoints.filter(({ networkId, role }) => role === "user" && !core.networks.get(networkId)?.spec.ingress);
+    const shown = endpoints.filter(
+      ({ networkId, role }) => role === "user" && !core.networks.get(networkId)?.spec.ingress,
+    );
     const bridge = [...core.networks.values()].find((n) => n.spec.name === "bridge");
     const devices = endpoints.some((endpoint) => endpoint.ifName !== "");
     const kind = this.#names.wants(this.#sandboxes.get(sandboxId)) ? "embedded" : devices ? "direct" : "host";
@@ -300,7 +305,6 @@ class Controller implements NetworkController {
       this.#cluster.publishPeer(endpoint);
       this.#cluster.publishDoor(sandbox, endpoint);
     }
-    await this.#names.ensure(sandbox);
     if (sandbox.activity === "inactive") return;
     this.#cluster.publishActivity(endpoint, sandbox.activity);
     await this.#refresh(endpoint.networkId, new Set(["endpoints"]));

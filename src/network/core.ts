@@ -90,7 +90,8 @@ export class Core {
       note(key, steps);
       const plan = steps.some((step) => step.do === "await inner") ? this.planOf(key) : undefined;
       if (!plan) continue;
-      for (const outer of this.#reconciler.markBroken(plan, steps)) note(outer, await this.#run(outer, { deep: false }));
+      for (const outer of this.#reconciler.markBroken(plan, steps))
+        note(outer, await this.#run(outer, { deep: false }));
       steps = await this.#run(key, options);
       note(key, steps);
       const lost = steps.filter((step) => step.do === "await inner");

@@ -6,17 +6,21 @@ import type { SandboxExtras } from "./plan/sandbox.ts";
 import type { PlannedTable } from "./plan/table.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo } from "./plan/world.ts";
+import { resolverTable } from "./resolver/table.ts";
 import { type NetworkState, type SandboxState, sandboxKey } from "./state.ts";
 
 export class Datapath {
   readonly #core: Core;
+  readonly #names: Names;
 
-  constructor(core: Core, _cluster: Cluster, _names: Names) {
+  constructor(core: Core, _cluster: Cluster, names: Names) {
     this.#core = core;
+    this.#names = names;
   }
 
-  sandboxExtras(_sandbox: SandboxState): SandboxExtras {
-    return { tables: [] };
+  sandboxExtras(sandbox: SandboxState): SandboxExtras {
+    const resolver = this.#names.resolver(sandbox.id);
+    return { tables: resolver ? [resolverTable(resolver.ports)] : [] };
   }
 
   hostTables(): PlannedTable[] {

@@ -1,9 +1,11 @@
 /** The embedded DNS of each sandbox: which sandboxes have one, what it sees, where it forwards to. */
 import type { Core } from "./core.ts";
 import { namesOf } from "./discovery.ts";
+import { effectiveDns, isLoopback } from "./files.ts";
 import type { Participant } from "./overlay/records.ts";
-import type { NameNetwork, Resolver } from "./resolver/types.ts";
-import type { SandboxState } from "./state.ts";
+import { startResolver } from "./resolver/resolver.ts";
+import type { NameNetwork, Resolver, Upstream } from "./resolver/types.ts";
+import { type SandboxState, sandboxKey } from "./state.ts";
 
 export class Names {
   readonly #core: Core;
@@ -43,7 +45,57 @@ export class Names {
     return known;
   }
 
-  async ensure(_sandbox: SandboxState): Promise<void> {}
+  /** Starts the sandbox's resolver when it wants one and has none. */
+  async ensure(sandbox: SandboxState): Promise<void> {
+    const core = this.#core;
+    if (!this.wants(sandbox)) return;
+    const running = this.#resolvers.get(sandbox.id);
+    if (running) {
+      running.setUpstreams(this.#upstreams(sandbox));
+      return;
+    }
+    const { ns } = core.namespaces.get(sandboxKey(sandbox.id));
+    if (!ns) return;
+    const { options } = effectiveDns(sandbox.request.dns, core.hostResolvConf());
+    const ndots = Number(options.find((option) => option.startsWith("ndots:"))?.slice("ndots:".length) ?? 0);
+    const resolver = await startResolver({
+      ns,
+      view: { networks: () => this.#view(sandbox.id) },
+      upstreams: this.#upstreams(sandbox),
+      log: core.log.with({ sandbox: sandbox.id.slice(0, 12) }),
+      clock: core.clock,
+      ...(ndots > 0 ? { ndots } : {}),
+    });
+    this.#resolvers.set(sandbox.id, resolver);
+  }
+
+  /** The networks whose names a sandbox sees: overlays first, then the others. */
+  #view(sandboxId: string): NameNetwork[] {
+    const core = this.#core;
+    const seen = (core.sandboxes.get(sandboxId)?.endpoints ?? []).filter(({ networkId, role }) => {
+      const spec = core.networks.get(networkId)?.spec;
+      return role === "user" && spec !== undefined && spec.name !== "bridge" && !spec.ingress;
+    });
+    const rank = (networkId: string) => (core.networks.get(networkId)?.spec.driver === "overlay" ? 0 : 1);
+    return seen
+      .sort((a, b) => rank(a.networkId) - rank(b.networkId))
+      .flatMap(({ networkId }) => this.network(networkId) ?? []);
+  }
+
+  /**
+   * Where unknown names are asked for. The host's own servers are asked from the host, wherever the container's
+   * routes lead; servers given for the container are asked from inside. Nobody, where there is no way out.
+   */
+  #upstreams(sandbox: SandboxState): Upstream[] {
+    const core = this.#core;
+    const inside = sandbox.endpoints.every(({ networkId }) => core.networks.get(networkId)?.spec.internal);
+    const own = sandbox.request.dns.servers;
+    if (inside && own.length === 0) return [];
+    return effectiveDns(sandbox.request.dns, core.hostResolvConf()).servers.map((address) => ({
+      address,
+      from: own.length > 0 && !isLoopback(address) ? "sandbox" : "host",
+    }));
+  }
 
   resolver(sandboxId: string): Resolver | undefined {
     return this.#resolvers.get(sandboxId);

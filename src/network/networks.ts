@@ -51,7 +51,8 @@ export class Networks {
       ["host", "host"],
       ["none", "null"],
     ] as const) {
-      if (!have(name)) this.#keep({ spec: { ...blank, id: hexId(), name, driver, created: created(), ipam, options: {} } });
+      if (!have(name))
+        this.#keep({ spec: { ...blank, id: hexId(), name, driver, created: created(), ipam, options: {} } });
     }
     if (have("bridge")) return;
     const bip = core.options.bip ? parseCidr(core.options.bip) : undefined;
@@ -142,9 +143,7 @@ export class Networks {
   #local(asked: NetworkSpec): NetworkState {
     const core = this.#core;
     if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(asked.name)) {
-      throw invalid(
-        `invalid network name "${asked.name}": only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed`,
-      );
+      throw invalid(`invalid network name "${asked.name}": only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed`);
     }
     if ([...core.networks.values()].some((n) => n.spec.name === asked.name && n.spec.scope === "local")) {
       throw conflict(`network with name ${asked.name} already exists`);
@@ -162,7 +161,8 @@ export class Networks {
     const adopted = this.#checkDriver(spec);
     const asks = spec.ipam.config.some((pool) => pool.subnet) ? spec.ipam.config : (adopted ?? spec.ipam.config);
     // Networks of devices on the host's own segments have no gateway of ours, unless one was named.
-    const gateway = spec.driver === "bridge" || (spec.driver === "macvlan" && !spec.internal) || spec.driver === "ipvlan";
+    const gateway =
+      spec.driver === "bridge" || (spec.driver === "macvlan" && !spec.internal) || spec.driver === "ipvlan";
     const config = completePools(asks, { ipv4: spec.enableIPv4, ipv6: spec.enableIPv6, gateway }, this.#around());
     return {
       spec: { ...spec, ipam: { ...spec.ipam, driver: spec.ipam.driver || "default", config } },
@@ -179,7 +179,9 @@ export class Networks {
       throw forbidden(`${spec.configFrom} is not a configuration-only network`);
     }
     if (spec.ipam.config.length > 0 || Object.keys(spec.options).length > 0 || spec.enableIPv6 || spec.internal) {
-      throw forbidden("user specified configurations are not supported if the network depends on a configuration network");
+      throw forbidden(
+        "user specified configurations are not supported if the network depends on a configuration network",
+      );
     }
     const { ipam, options, enableIPv4, enableIPv6, internal } = source;
     return { ...spec, ipam, options, enableIPv4, enableIPv6, internal, labels: { ...source.labels, ...spec.labels } };
@@ -209,7 +211,7 @@ export class Networks {
       }
       case "overlay":
         throw invalid(
-          "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+          'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
         );
       case "host":
       case "null":

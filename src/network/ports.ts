@@ -32,7 +32,12 @@ export class HostPorts {
    * Takes the ports of a container, all or none. `families`: of the addresses that the container has.
    * `defaultIp` stands in for a binding without address.
    */
-  take(owner: string, bindings: readonly PortBinding[], families: { ipv6: boolean }, defaultIp: string): PublishedPort[] {
+  take(
+    owner: string,
+    bindings: readonly PortBinding[],
+    families: { ipv6: boolean },
+    defaultIp: string,
+  ): PublishedPort[] {
     const before = this.#held.length;
     try {
       return bindings.flatMap((binding) => this.#takeOne(owner, binding, families, defaultIp));

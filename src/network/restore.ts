@@ -19,7 +19,8 @@ export class Restore {
       core.networks.set(network.spec.id, network);
       if (network.spec.scope === "local" && !network.spec.configOnly) core.pools.add(network.spec);
       const pin = overlayPin(network.spec.id);
-      if (network.spec.driver === "overlay" && pinned.has(pin)) core.namespaces.ensure(overlayKey(network.spec.id), pin);
+      if (network.spec.driver === "overlay" && pinned.has(pin))
+        core.namespaces.ensure(overlayKey(network.spec.id), pin);
     }
     for (const sandbox of core.store.sandboxes()) this.#adopt(sandbox, pinned);
   }

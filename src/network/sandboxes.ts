@@ -22,6 +22,8 @@ import type { Endpoint, EndpointRequest, SandboxRequest } from "./types.ts";
 export interface EndpointHooks {
   /** The overlay's namespace must exist before a pair is made between it and the sandbox. */
   prepareOverlay(network: NetworkState): Promise<void>;
+  /** The endpoint is in the state, not yet in the kernel. */
+  joining(sandbox: SandboxState): Promise<void>;
   gatewayBridge(): Promise<NetworkState>;
   /** Attached and in the kernel. */
   joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void>;
@@ -151,6 +153,7 @@ export class Sandboxes {
       this.#yieldName(sandbox, endpoint, network);
       sandbox.endpoints.push(endpoint);
       if (role === "user") this.#publish(sandbox, endpoint);
+      await this.#hooks.joining(sandbox);
       await this.#settle(sandbox, [endpoint]);
       core.store.saveSandbox(sandbox);
       await this.#hooks.joined(sandbox, endpoint);
@@ -322,7 +325,8 @@ export class Sandboxes {
   /** The way out is the last device: before the container runs, it makes room for those that come later. */
   #yieldName(sandbox: SandboxState, endpoint: EndpointState, network: NetworkState): void {
     const gateway = sandbox.endpoints.find((e) => e.role === "gateway");
-    if (!gateway || endpoint.ifName === "" || sandbox.activity !== "inactive" || network.spec.driver === "bridge") return;
+    if (!gateway || endpoint.ifName === "" || sandbox.activity !== "inactive" || network.spec.driver === "bridge")
+      return;
     const { rtnl } = this.#core.namespaces.get(sandboxKey(sandbox.id));
     const link = rtnl.link(gateway.ifName);
     if (!link) return;

@@ -5,7 +5,8 @@
  * stays on the bridge. To elsewhere it is routed by the host: filter `forward` keeps networks apart, `postrouting`
  * gives it the host's address. What comes in is let through only as an answer or when it was published (DNAT).
  */
-import { parseCidr } from "../address.ts";
+import { createHash } from "node:crypto";
+import { parseCidr, randomMac } from "../address.ts";
 import { parseBridge } from "../drivers/bridge.ts";
 import { parseIpvlan, parseMacvlan } from "../drivers/macvlan.ts";
 import { type NetworkState, sandboxKey } from "../state.ts";
@@ -38,7 +39,8 @@ export function planHost(
       name,
       mtu: options.mtu,
       alias: `${aliasPrefix}network ${network.spec.name}`,
-      ...(network.bridgeByUser ? { byUser: true } : {}),
+      // Left to itself a bridge takes its MAC from its ports, and neighbours lose it whenever a port goes.
+      ...(network.bridgeByUser ? { byUser: true } : { mac: stableMac(network.spec.id) }),
     });
     for (const pool of network.spec.ipam.config) {
       const subnet = parseCidr(pool.subnet)?.subnet;
@@ -76,6 +78,9 @@ export function planHost(
     tables: [bridgeFirewall(bridges), ...tables],
   };
 }
+
+const stableMac = (id: string): string =>
+  randomMac((size) => createHash("sha256").update(id).digest().subarray(0, size));
 
 /** The host's halves of the veth pairs on one bridge. */
 function ports(world: World, network: NetworkState, bridge: string, mtu: number, isolated: boolean): PlannedLink[] {
