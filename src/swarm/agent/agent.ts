@@ -137,17 +137,11 @@ export class Agent implements AsyncDisposable {
     const { signal } = this.#closing;
     let backoff = 0;
     while (!signal.aborted) {
-      const delay = random() * backoff;
-      backoff = Math.min(backoffMs.step + backoffMs.factor * backoff, backoffMs.max);
-      await sleep(clock, delay, signal).catch(() => {});
-      if (signal.aborted) return;
       const peer = localManager ?? remotes.select(random);
-      if (!peer) {
-        log.warn("no manager is known");
-        continue;
-      }
-      const wasRegistered = await this.#runOnce(peer);
-      if (wasRegistered) backoff = 0;
+      if (!peer) log.warn("no manager is known");
+      const registered = peer !== undefined && (await this.#runOnce(peer));
+      backoff = Math.min(backoffMs.step + backoffMs.factor * (registered ? 0 : backoff), backoffMs.max);
+      await sleep(clock, random() * backoff, signal).catch(() => {});
     }
   }
 

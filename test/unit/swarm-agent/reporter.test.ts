@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { TaskState, TaskStatusSchema } from "#proto/docker/swarmkit/types_pb.js";
+import { deferred } from "../../../src/base/async.ts";
+import { nullLogger } from "../../../src/base/log.ts";
+import { Reporter, type StatusUpdate } from "../../../src/swarm/agent/reporter.ts";
+
+const status = (state: TaskState) => create(TaskStatusSchema, { state });
+const text = (updates: StatusUpdate[]) => updates.map((u) => `${u.taskId}:${TaskState[u.status.state]}`).join(" ");
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** A session whose calls the test answers itself. */
+function session() {
+  const calls: { updates: string; answer: ReturnType<typeof deferred<void>> }[] = [];
+  const send = (updates: StatusUpdate[]) => {
+    const answer = deferred<void>();
+    calls.push({ updates: text(updates), answer });
+    return answer.promise;
+  };
+  return { calls, send, updates: () => calls.map((call) => call.updates) };
+}
+
+describe("the status reporter", () => {
+  it("has one call under way at a time, and then sends the newest only", async () => {
+    const { calls, send, updates } = session();
+    const reporter = new Reporter(nullLogger);
+    reporter.connect(send);
+    reporter.report("t1", status(TaskState.ACCEPTED));
+    reporter.report("t1", status(TaskState.PREPARING));
+    reporter.report("t2", status(TaskState.ACCEPTED));
+    reporter.report("t1", status(TaskState.RUNNING));
+    await turn();
+    assert.deepEqual(updates(), ["t1:ACCEPTED"]);
+    calls[0]?.answer.resolve();
+    await turn();
+    assert.deepEqual(updates(), ["t1:ACCEPTED", "t2:ACCEPTED t1:RUNNING"]);
+  });
+
+  it("keeps what was not taken for the next session, unless something newer is there", async () => {
+    const first = session();
+    const reporter = new Reporter(nullLogger);
+    reporter.connect(first.send);
+    reporter.report("t1", status(TaskState.ACCEPTED));
+    await turn();
+    reporter.report("t2", status(TaskState.RUNNING));
+    reporter.report("t1", status(TaskState.FAILED));
+    first.calls[0]?.answer.reject(new Error("gone"));
+    await turn();
+    assert.equal(first.calls.length, 1);
+    assert.equal(reporter.pending, 2);
+    const second = session();
+    reporter.connect(second.send);
+    await turn();
+    assert.deepEqual(second.updates(), ["t2:RUNNING t1:FAILED"]);
+  });
+
+  it("says nothing of a task that is gone", async () => {
+    const first = session();
+    const reporter = new Reporter(nullLogger);
+    reporter.connect(first.send);
+    reporter.report("t1", status(TaskState.ACCEPTED));
+    await turn();
+    reporter.forget("t1");
+    first.calls[0]?.answer.reject(new Error("gone"));
+    await turn();
+    assert.equal(reporter.pending, 0);
+  });
+});
