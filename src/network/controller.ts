@@ -21,7 +21,7 @@ import { attachedTo, gatewayOf } from "./plan/world.ts";
 import { HostPorts } from "./ports.ts";
 import { Restore } from "./restore.ts";
 import { Sandboxes } from "./sandboxes.ts";
-import { type EndpointState, gatewayBridge, ingressSandboxId, type SandboxState, sandboxKey } from "./state.ts";
+import { type EndpointState, ingressSandboxId, type SandboxState, sandboxKey } from "./state.ts";
 import type {
   ClusterNetworking,
   DriverName,
@@ -249,7 +249,7 @@ class Controller implements NetworkController {
     }
     restore.sweepPins();
     for (const sandbox of this.#core.sandboxes.values()) await this.#names.ensure(sandbox);
-    await this.#pass();
+    await this.#pass("restored");
   }
 
   async startCluster(cluster: ClusterNetworking): Promise<void> {
@@ -278,10 +278,11 @@ class Controller implements NetworkController {
   }
 
   reconcile(): Promise<string[]> {
-    return this.#passes.run(() => this.#pass());
+    return this.#passes.run(() => this.#pass("drift"));
   }
 
-  async #pass(): Promise<string[]> {
+  /** What a pass after a start finds is no drift: it was never there, or the daemon was away. */
+  async #pass(reason: "restored" | "drift"): Promise<string[]> {
     const core = this.#core;
     for (const networkId of this.#cluster.resync()) this.#names.changed(networkId);
     const mended: string[] = [];
@@ -289,8 +290,10 @@ class Controller implements NetworkController {
     for (const key of core.namespaces.keys()) {
       try {
         for (const [namespace, differences] of await core.settle([key], { deep: true })) {
-          core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
-          core.events.emit({ kind: "drift", namespace, differences });
+          if (reason === "drift") {
+            core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
+            core.events.emit({ kind: "drift", namespace, differences });
+          }
           mended.push(...differences.map((difference) => `${namespace}: ${difference}`));
         }
       } catch (error) {
@@ -339,6 +342,3 @@ class Controller implements NetworkController {
     this.#core.namespaces[Symbol.dispose]();
   }
 }
-
-/** For tests and tools that want to see plans. */
-export { gatewayBridge };
