@@ -68,6 +68,8 @@ function interfaceAddress(interfaces: readonly HostInterface[], name: string): s
   if (!found) throw invalid(NO_SUCH_INTERFACE);
   const chosen: { 4?: string; 6?: string } = {};
   for (const address of found.addresses) {
+    // A link-local address beside a real one is no second choice.
+    if (ipaddr.parse(address).range() === "linkLocal") continue;
     const family = isIP(address) === 4 ? 4 : 6;
     const before = chosen[family];
     if (before !== undefined) {
