@@ -2,17 +2,18 @@
  * The main job, shown: brings a lab up, makes a swarm of it, puts one overlay network over its hosts and proves with
  * the stock `docker` command line that containers find and reach each other. Every step says what it found.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { type Clock, sleep, systemClock } from "../base/clock.ts";
 import { SkeinError } from "../base/errors.ts";
 import { docker, dockerOk } from "./docker.ts";
-import { buildRootfs, images } from "./image/rootfs.ts";
+import { archiveOf, type Collection, imageNames } from "./image/library.ts";
 import { type Lab, type UpOptions, up } from "./lab.ts";
 import type { HostSpec } from "./spec.ts";
 
 export const tourNames = { network: "skein-net", service: "hello", standalone: "box", port: 8080 };
 const replicas = 3;
+const imageCache = join(fileURLToPath(new URL("../..", import.meta.url)), ".cache", "images");
 
 export interface TourOptions extends UpOptions {
   readonly say: (line: string) => void;
@@ -212,25 +213,19 @@ async function makeSwarm(manager: HostSpec, workers: readonly HostSpec[]): Promi
   return `swarm initialised on ${manager.name}, ${workers.length} workers joined`;
 }
 
-/** Builds the lab's images where there are none and imports them on every host. */
-export async function makeImages(lab: Lab): Promise<string> {
-  const archive = join(lab.spec.stateDir, "rootfs.tar");
-  let building: Promise<void> | undefined;
-  await Promise.all(
-    lab.spec.hosts.map(async (host) => {
-      const present = await dockerOk(host, ["images", "--format", "{{.Repository}}:{{.Tag}}"]);
-      for (const image of images) {
-        if (present.split("\n").includes(image.name)) continue;
-        if (!existsSync(archive)) {
-          building ??= buildRootfs(archive);
-          await building;
-        }
-        const changes = image.changes.flatMap((change) => ["--change", change]);
-        await dockerOk(host, ["import", ...changes, "-", image.name], { input: archive });
-      }
-    }),
-  );
-  return `images ${images.map((image) => image.name).join(", ")} (built from Debian packages) on every host`;
+/** Loads a collection of images on every host that lacks it, built from Debian packages where that was not done yet. */
+export async function makeImages(lab: Lab, collection: Collection = "basic"): Promise<string> {
+  const wanted = imageNames(collection);
+  const lacking: HostSpec[] = [];
+  for (const host of lab.spec.hosts) {
+    const present = (await dockerOk(host, ["images", "--format", "{{.Repository}}:{{.Tag}}"])).split("\n");
+    if (wanted.some((name) => !present.includes(name))) lacking.push(host);
+  }
+  if (lacking.length > 0) {
+    const archive = await archiveOf(imageCache, collection);
+    await Promise.all(lacking.map((host) => dockerOk(host, ["load", "--quiet", "--input", archive])));
+  }
+  return `images ${wanted.join(", ")} (built from Debian packages) on every host`;
 }
 
 async function makeNetwork(manager: HostSpec): Promise<string> {

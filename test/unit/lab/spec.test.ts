@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseLdd } from "../../../src/lab/image/elf.ts";
 import { hostNames, labSpec, overlaps } from "../../../src/lab/spec.ts";
 
 test("three hosts are a manager and two workers", () => {
@@ -64,12 +63,4 @@ test("overlap of subnets", () => {
   assert.equal(overlaps("10.0.0.0/8", "10.77.0.0/24"), true);
   assert.equal(overlaps("10.77.0.128/25", "10.77.0.0/24"), true);
   assert.equal(overlaps("10.76.0.0/24", "10.77.0.0/24"), false);
-});
-
-test("ldd's output gives libraries and loader, not the vdso", () => {
-  const text = `\tlinux-vdso.so.1 (0x00007f)
-\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)
-\t/lib64/ld-linux-x86-64.so.2 (0x00007f)
-`;
-  assert.deepEqual(parseLdd(text), ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
 });
