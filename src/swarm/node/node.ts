@@ -7,19 +7,23 @@ import { type Clock, sleep, systemClock } from "../../base/clock.ts";
 import { messageOf, notImplemented, SkeinError, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { hostOf } from "../agent/host-updates.ts";
+import { parseToken } from "../ca/token.ts";
 import type { BootstrapCluster, Manager, StartManager } from "../manager/types.ts";
 import type { ControlApi, Executor, InitRequest, JoinRequest, LocalNode, SwarmNode } from "../types.ts";
-import { defaultPort, formatHostPort, type HostPort, parseHostPort, sourceAddressTo } from "./addresses.ts";
+import { type HostPort, sourceAddressTo } from "./addresses.ts";
 import { enrol } from "./enrol.ts";
 import { NodeIdentity } from "./identity.ts";
 import { Member } from "./member.ts";
 import * as messages from "./messages.ts";
+import { stateOfInit, stateOfJoin } from "./requests.ts";
 import { clearState, type NodeState, readState, writeState } from "./state-file.ts";
 
 /** How long `init` and `join` wait for the first registration. */
 const registrationMs = 20_000;
 /** Removing the tasks of a node that leaves takes no longer than this. */
 const leaveMs = 30_000;
+/** A member that could not start tries again after this, doubling. */
+const comeBackMs = { first: 200, max: 30_000 };
 
 /** Where managers come from; given from outside so that this room's tests need none. */
 export interface ManagerFactory {
@@ -104,7 +108,7 @@ class HostNode implements SwarmNode {
         if (!state) return;
         this.#state = state;
         const identity = NodeIdentity.read(stateDir);
-        if (identity) await this.#startMember(identity, state, { restored: true });
+        if (identity) await this.#comeBack(identity, state);
         else if (state.join) this.#startJoin(state, true);
         else this.#set({ kind: "inactive", error: "the node's certificate is missing" });
       } catch (error) {
@@ -122,13 +126,7 @@ class HostNode implements SwarmNode {
       const old = this.#phase.kind === "member" ? this.#phase.member : undefined;
       const forced = request.forceNewCluster && old?.manager !== undefined;
       if (this.#phase.kind !== "inactive" && !forced) throw messages.alreadyInSwarm();
-      const listen = parseHostPort(request.listenAddr || "0.0.0.0");
-      const state: NodeState = {
-        listenAddr: formatHostPort(listen),
-        advertiseAddr: formatHostPort(parseHostPort(request.advertiseAddr, listen.port)),
-        dataPathAddr: request.dataPathAddr,
-        remotes: [],
-      };
+      const state = stateOfInit(request);
       if (forced) await old?.close();
       else clearState(stateDir);
       try {
@@ -137,7 +135,11 @@ class HostNode implements SwarmNode {
         if (!identity) throw new SkeinError("internal", "the new swarm's certificates are missing");
         writeState(stateDir, state);
         const member = await this.#startMember(identity, state, { restored: false, init: request });
-        await this.#registered(member, this.#options.clock);
+        await limited(clock, registrationMs, member.agent.registered, () => {
+          throw new SkeinError("internal", "Timeout was reached before the new swarm's first node was ready", {
+            cause: member.agent.lastError,
+          });
+        });
         return member.identity.nodeId;
       } catch (error) {
         // A swarm that could not be begun leaves nothing; one that was forced anew is not thrown away.
@@ -150,24 +152,19 @@ class HostNode implements SwarmNode {
   async join(request: JoinRequest): Promise<void> {
     const pending = await this.#mutex.run(async () => {
       if (this.#phase.kind !== "inactive") throw messages.alreadyInSwarm();
-      const state = await this.#joinState(request);
+      parseToken(request.joinToken);
+      const state = await stateOfJoin(request, this.#options.sourceAddressTo);
       clearState(this.#options.stateDir);
       return this.#startJoin(state, false);
     });
-    const timeout = new AbortController();
-    const late = sleep(this.#options.clock, registrationMs, timeout.signal).then(() => {
+    await limited(this.#options.clock, registrationMs, pending, () => {
       throw messages.joinTimeout();
     });
-    late.catch(() => {});
-    try {
-      await Promise.race([pending, late]);
-    } finally {
-      timeout.abort();
-    }
   }
 
   leave(force: boolean): Promise<void> {
     return this.#mutex.run(async () => {
+      const { clock, log } = this.#options;
       const phase = this.#phase;
       if (phase.kind === "inactive" && phase.error === "" && !this.#state) throw messages.notInSwarm();
       if (phase.kind === "pending") {
@@ -176,7 +173,9 @@ class HostNode implements SwarmNode {
       }
       if (phase.kind === "member") {
         if (phase.member.manager && !force) throw messages.leavingManager(managerCounts(phase.member.manager.control));
-        await this.#removeTasks(phase.member);
+        await limited(clock, leaveMs, phase.member.agent.worker.removeAll(), () =>
+          log.warn("some tasks are not removed in time"),
+        );
       }
       await this.#abandon();
     });
@@ -230,27 +229,6 @@ class HostNode implements SwarmNode {
     this.#changes.emit(this.local());
   }
 
-  async #joinState(request: JoinRequest): Promise<NodeState> {
-    const remotes = request.remoteAddrs.map((addr) => parseHostPort(addr, defaultPort));
-    const [first] = remotes;
-    if (!first) throw new SkeinError("invalid", "at least 1 RemoteAddr is required to join");
-    const listen = parseHostPort(request.listenAddr || "0.0.0.0");
-    const advertise = request.advertiseAddr
-      ? parseHostPort(request.advertiseAddr, listen.port)
-      : { host: await this.#options.sourceAddressTo(first), port: listen.port };
-    return {
-      listenAddr: formatHostPort(listen),
-      advertiseAddr: formatHostPort(advertise),
-      dataPathAddr: request.dataPathAddr,
-      remotes: [],
-      join: {
-        remoteAddrs: remotes.map(formatHostPort),
-        token: request.joinToken,
-        availability: request.availability,
-      },
-    };
-  }
-
   /**
    * Joins in the background; the promise is for whoever waits. A failure before anybody was told to wait in the
    * background undoes the join, as dockerd does; later ones are tried again.
@@ -293,14 +271,60 @@ class HostNode implements SwarmNode {
     return done;
   }
 
+  /**
+   * Becomes a member again, after a restart or after its manager failed. What hinders that may pass (a port in use,
+   * a store without quorum): the first attempt is waited for, the others go on in the background.
+   */
+  async #comeBack(identity: NodeIdentity, state: NodeState): Promise<void> {
+    const { clock, log } = this.#options;
+    const abort = new AbortController();
+    const phase: Phase & { kind: "pending" } = { kind: "pending", abort, error: "", done: Promise.resolve() };
+    this.#state = state;
+    const once = async () => {
+      try {
+        await this.#startMember(identity, state, { restored: true, signal: abort.signal });
+        return true;
+      } catch (error) {
+        log.error("this node could not take up its part in the swarm", { error });
+        phase.error = messageOf(error);
+        if (!abort.signal.aborted) this.#set(phase);
+        return false;
+      }
+    };
+    if (await once()) return;
+    const again = async () => {
+      let wait = comeBackMs.first;
+      do {
+        await sleep(clock, wait, abort.signal);
+        wait = Math.min(2 * wait, comeBackMs.max);
+      } while (!(await once()));
+    };
+    phase.done = again();
+    phase.done.catch(() => {});
+  }
+
+  /** The manager of this node cannot serve any more: begins again from what is on disk. */
+  #onManagerFailed(member: Member, error: unknown): Promise<void> {
+    this.#options.log.error("the manager on this node failed", { error });
+    return this.#mutex.run(async () => {
+      if (this.#phase.kind !== "member" || this.#phase.member !== member || !this.#state) return;
+      await member.close();
+      await this.#comeBack(member.identity, this.#state);
+    });
+  }
+
   async #startMember(
     identity: NodeIdentity,
     state: NodeState,
-    how: { restored: boolean; init?: InitRequest },
+    how: { restored: boolean; init?: InitRequest; signal?: AbortSignal },
   ): Promise<Member> {
     const { clock, executor, log, random, stateDir } = this.#options;
     this.#state = state;
     const manager = identity.isManager ? await this.#startManager(state, how.init) : undefined;
+    if (how.signal?.aborted) {
+      await manager?.close();
+      throw how.signal.reason;
+    }
     const member = new Member({
       stateDir,
       identity,
@@ -314,12 +338,17 @@ class HostNode implements SwarmNode {
     });
     const phase: Phase & { kind: "member" } = { kind: "member", member, settled: how.restored };
     this.#set(phase);
-    await member.start();
+    try {
+      await member.start();
+    } catch (error) {
+      await member.close();
+      throw error;
+    }
     void member.agent.registered.then(() => {
       phase.settled = true;
       if (this.#phase === phase) this.#changes.emit(this.local());
     });
-    manager?.failed.catch((error) => log.error("the manager on this node failed", { error }));
+    manager?.failed.catch((error) => this.#onManagerFailed(member, error));
     return member;
   }
 
@@ -343,25 +372,6 @@ class HostNode implements SwarmNode {
     this.#changes.emit(this.local());
   }
 
-  async #registered(member: Member, clock: Clock): Promise<void> {
-    const done = new AbortController();
-    const late = sleep(clock, registrationMs, done.signal).then(() => {
-      throw new SkeinError("internal", "Timeout was reached before the new swarm's first node was ready", {
-        cause: member.agent.lastError,
-      });
-    });
-    late.catch(() => {});
-    await Promise.race([member.agent.registered, late]).finally(() => done.abort());
-  }
-
-  async #removeTasks(member: Member): Promise<void> {
-    const { clock, log } = this.#options;
-    const done = new AbortController();
-    const late = sleep(clock, leaveMs, done.signal).then(() => log.warn("some tasks are still not removed"));
-    late.catch(() => {});
-    await Promise.race([member.agent.worker.removeAll(), late]).finally(() => done.abort());
-  }
-
   /** Ends the membership and forgets it. */
   async #abandon(): Promise<void> {
     const phase = this.#phase;
@@ -382,4 +392,12 @@ function managerCounts(control: ControlApi): { reachable: number; unreachable: n
   } catch {
     return undefined;
   }
+}
+
+/** Waits for `promise` no longer than `ms`, then does what `late` says. */
+async function limited(clock: Clock, ms: number, promise: Promise<unknown>, late: () => void): Promise<void> {
+  const done = new AbortController();
+  const timer = sleep(clock, ms, done.signal).then(late);
+  timer.catch(() => {});
+  await Promise.race([promise, timer]).finally(() => done.abort());
 }

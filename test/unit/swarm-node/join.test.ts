@@ -10,6 +10,7 @@ import { IssuanceStatus_State as State } from "#proto/docker/swarmkit/types_pb.j
 import { AsyncQueue } from "../../../src/base/async.ts";
 import { addService, GrpcError, Server, ServerCredentials, status } from "../../../src/base/grpc.ts";
 import { nullLogger } from "../../../src/base/log.ts";
+import { rpcErrorText } from "../../../src/swarm/agent/rpc-error.ts";
 import { createCsr, createRootCa, MANAGER_OU, signCsr, WORKER_OU } from "../../../src/swarm/ca/certificates.ts";
 import { makeToken } from "../../../src/swarm/ca/token.ts";
 import { createSwarmNode } from "../../../src/swarm/node/node.ts";
@@ -194,5 +195,19 @@ describe("joining", () => {
     await node.leave(false);
     assert.equal(node.local().state, "inactive");
     assert.throws(() => readdirSync(stateDir));
+  });
+});
+
+describe("the words for a manager that cannot be reached", () => {
+  it("are Docker's", () => {
+    const failure = (details: string) => Object.assign(new Error(`14 UNAVAILABLE: ${details}`), { code: 14, details });
+    assert.equal(
+      rpcErrorText(
+        failure("No connection established. Last error: Error: connect ECONNREFUSED 10.0.0.1:2377. Resolution note: "),
+      ),
+      'rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:2377: connect: connection refused"',
+    );
+    assert.equal(rpcErrorText(failure("try later")), "rpc error: code = Unavailable desc = try later");
+    assert.equal(rpcErrorText(new Error("plain")), "plain");
   });
 });

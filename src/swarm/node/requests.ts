@@ -1,0 +1,42 @@
+/** From what a user asked to what the node keeps of it. */
+import { invalid } from "../../base/errors.ts";
+import type { InitRequest, JoinRequest } from "../types.ts";
+import { defaultPort, formatHostPort, type HostPort, parseHostPort } from "./addresses.ts";
+import type { NodeState } from "./state-file.ts";
+
+const anyHost = "0.0.0.0";
+
+export function stateOfInit(request: InitRequest): NodeState {
+  const listen = parseHostPort(request.listenAddr || anyHost);
+  return {
+    listenAddr: formatHostPort(listen),
+    advertiseAddr: formatHostPort(parseHostPort(request.advertiseAddr, listen.port)),
+    dataPathAddr: request.dataPathAddr,
+    remotes: [],
+  };
+}
+
+/** Without an address to advertise, it is the one that the kernel uses towards the manager. */
+export async function stateOfJoin(
+  request: JoinRequest,
+  sourceAddressTo: (remote: HostPort) => Promise<string>,
+): Promise<NodeState> {
+  const remotes = request.remoteAddrs.map((addr) => parseHostPort(addr, defaultPort));
+  const [first] = remotes;
+  if (!first) throw invalid("at least 1 RemoteAddr is required to join");
+  const listen = parseHostPort(request.listenAddr || anyHost);
+  const advertise = request.advertiseAddr
+    ? parseHostPort(request.advertiseAddr, listen.port)
+    : { host: await sourceAddressTo(first), port: listen.port };
+  return {
+    listenAddr: formatHostPort(listen),
+    advertiseAddr: formatHostPort(advertise),
+    dataPathAddr: request.dataPathAddr,
+    remotes: [],
+    join: {
+      remoteAddrs: remotes.map(formatHostPort),
+      token: request.joinToken,
+      availability: request.availability,
+    },
+  };
+}
