@@ -1,0 +1,200 @@
+/** The runtime put together: one containerd, its images and its containers. */
+import { execFile } from "node:child_process";
+import { mkdirSync, rmdirSync } from "node:fs";
+import { promisify } from "node:util";
+import { KeyedMutex } from "../base/async.ts";
+import { messageOf } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { removeCgroups } from "./cgroup.ts";
+import { type Containerd, connectContainerd, snapshotter } from "./containerd/client.ts";
+import { ownPaths } from "./containerd/config.ts";
+import { ifFound, translate } from "./containerd/errors.ts";
+import { Supervisor } from "./containerd/supervisor.ts";
+import { ContainerdImages } from "./images/store.ts";
+import { mount, unmount } from "./libc.ts";
+import { ociResources } from "./spec/resources.ts";
+import { readStats } from "./stats.ts";
+import { Containers } from "./tasks/containers.ts";
+import { resourcesAny } from "./tasks/encode.ts";
+import { Exits } from "./tasks/exits.ts";
+import type {
+  ContainerSpec,
+  ExecSpec,
+  ImageStore,
+  ProcessStats,
+  Resources,
+  Runtime,
+  RuntimeOptions,
+  RuntimeVersion,
+  StartedProcess,
+} from "./types.ts";
+
+const run = promisify(execFile);
+
+/**
+ * Starts, or finds, containerd and gives the runtime on it. Throws `unavailable` when containerd cannot be had.
+ * Disposing of it stops an own containerd and lets the containers run.
+ */
+export async function startRuntime(options: RuntimeOptions, log: Logger): Promise<Runtime> {
+  mkdirSync(options.run, { recursive: true, mode: 0o711 });
+  const paths = ownPaths(options);
+  const containerd = connectContainerd(options.address ?? paths.socket, options.namespace ?? "skein");
+  const supervisor = options.address ? undefined : new Supervisor(paths, containerd, log);
+  try {
+    if (supervisor) await supervisor.start(options.signal);
+    else await containerd.version.version({}, containerd.call({ timeoutMs: 10_000 }));
+  } catch (error) {
+    containerd.close();
+    throw translate(error, options.address ? `containerd at ${options.address}` : undefined);
+  }
+  return new ContainerdRuntime(options, containerd, supervisor, log);
+}
+
+class ContainerdRuntime implements Runtime {
+  readonly images: ImageStore;
+  readonly #options: RuntimeOptions;
+  readonly #containerd: Containerd;
+  readonly #supervisor: Supervisor | undefined;
+  readonly #exits: Exits;
+  readonly #containers: Containers;
+  readonly #rootfs = new KeyedMutex();
+  readonly #cgroupParent: string;
+  #version: Promise<RuntimeVersion> | undefined;
+
+  constructor(options: RuntimeOptions, containerd: Containerd, supervisor: Supervisor | undefined, log: Logger) {
+    this.#options = options;
+    this.#containerd = containerd;
+    this.#supervisor = supervisor;
+    this.#cgroupParent = options.cgroupParent ?? "/skein";
+    const images = new ContainerdImages(containerd, log);
+    this.images = images;
+    this.#exits = new Exits(containerd, log);
+    this.#containers = new Containers(
+      containerd,
+      this.#exits,
+      { run: options.run, cgroupParent: this.#cgroupParent, topOf: (id) => images.topOf(id) },
+      log,
+    );
+  }
+
+  version(): Promise<RuntimeVersion> {
+    this.#version ??= this.#readVersion().catch((error: unknown) => {
+      this.#version = undefined;
+      throw translate(error);
+    });
+    return this.#version;
+  }
+
+  async #readVersion(): Promise<RuntimeVersion> {
+    const [{ version, revision }, runc] = await Promise.all([
+      this.#containerd.version.version({}, this.#containerd.call()),
+      run("runc", ["--version"]).then(
+        ({ stdout }) => stdout,
+        (error: unknown) => `runc: ${messageOf(error)}`,
+      ),
+    ]);
+    return {
+      containerd: version,
+      containerdCommit: revision,
+      runtime: "runc",
+      runtimeVersion: /version (\S+)/.exec(runc)?.[1] ?? "",
+      runtimeCommit: /commit: (\S+)/.exec(runc)?.[1] ?? "",
+    };
+  }
+
+  create(spec: ContainerSpec): Promise<void> {
+    return this.#containers.create(spec);
+  }
+
+  start(spec: ContainerSpec): Promise<StartedProcess> {
+    return this.#containers.start(spec);
+  }
+
+  adopt(id: string): Promise<StartedProcess | undefined> {
+    return this.#containers.adopt(id);
+  }
+
+  exec(id: string, spec: ExecSpec): Promise<StartedProcess> {
+    return this.#containers.exec(id, spec);
+  }
+
+  remove(id: string): Promise<void> {
+    return this.#containers.remove(id);
+  }
+
+  list(): Promise<{ id: string; running: boolean; pid: number }[]> {
+    return this.#containers.list();
+  }
+
+  async kill(id: string, signal: number, options: { all?: boolean; execId?: string } = {}): Promise<void> {
+    const { all = false, execId = "" } = options;
+    await this.#call((call) => this.#containerd.tasks.kill({ containerId: id, execId, signal, all }, call));
+  }
+
+  async resize(id: string, width: number, height: number, execId = ""): Promise<void> {
+    await this.#call((call) => this.#containerd.tasks.resizePty({ containerId: id, execId, width, height }, call));
+  }
+
+  async pause(id: string): Promise<void> {
+    await this.#call((call) => this.#containerd.tasks.pause({ containerId: id }, call));
+  }
+
+  async unpause(id: string): Promise<void> {
+    await this.#call((call) => this.#containerd.tasks.resume({ containerId: id }, call));
+  }
+
+  async update(id: string, resources: Resources): Promise<void> {
+    const wanted = resourcesAny(ociResources(resources));
+    await this.#call((call) => this.#containerd.tasks.update({ containerId: id, resources: wanted }, call));
+  }
+
+  async stats(id: string): Promise<ProcessStats> {
+    return readStats(await this.#containers.cgroupOf(id));
+  }
+
+  async pids(id: string): Promise<number[]> {
+    const { processes } = await this.#call((call) => this.#containerd.tasks.listPids({ containerId: id }, call));
+    return processes.map(({ pid }) => pid);
+  }
+
+  async #call<T>(job: (call: ReturnType<Containerd["call"]>) => Promise<T>): Promise<T> {
+    try {
+      return await job(this.#containerd.call());
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  /** A running container is seen through its own process, mounts and all; another one's layers are mounted. */
+  async withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T> {
+    const pid = this.#containers.pidOf(id);
+    if (pid !== undefined) return await fn(`/proc/${pid}/root`);
+    return await this.#rootfs.run(id, async () => {
+      const [layer] = await this.#containers.mountsOf(id);
+      if (!layer) throw new Error(`container ${id} has no root file system`);
+      const path = `${this.#options.run}/rootfs/${id}`;
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+      mount(layer.type, layer.source, path, layer.options);
+      try {
+        return await fn(path);
+      } finally {
+        unmount(path);
+        rmdirSync(path);
+      }
+    });
+  }
+
+  async writableSize(id: string): Promise<number> {
+    const usage = await ifFound(this.#call((call) => this.#containerd.snapshots.usage({ snapshotter, key: id }, call)));
+    return Number(usage?.size ?? 0);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#exits.dispose();
+    this.#containers.dispose();
+    await this.#supervisor?.[Symbol.asyncDispose]();
+    this.#containerd.close();
+    // Only what is empty goes: containers that run on keep theirs.
+    removeCgroups(this.#cgroupParent);
+  }
+}

@@ -1,0 +1,366 @@
+/**
+ * Containers and their processes on containerd.
+ *
+ * create: container record, then its snapshot. In this order, because the record is a root for containerd's
+ *         garbage collector: the snapshot is referred to before it exists and needs no lease.
+ * start:  FIFOs and spec are made while nothing waits; then record update, task create, task start.
+ * end:    the exit event settles `exit` at once; task and FIFOs are cleared away behind it (`reaped`).
+ */
+import { existsSync, rmSync } from "node:fs";
+import { Status } from "#proto/containerd/v1/types/task_pb.js";
+import { KeyedMutex } from "../../base/async.ts";
+import { conflict, messageOf, notFound } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import { cgroupTrees, oomKills } from "../cgroup.ts";
+import { type Containerd, snapshotter } from "../containerd/client.ts";
+import { ifFound, ignoreNotFound, isAlreadyExists, translate, translateStart } from "../containerd/errors.ts";
+import { layersOf, readInLayers, type SnapshotMount } from "../rootfs.ts";
+import { execProcess, ociSpec } from "../spec/generate.ts";
+import type { OciSpec } from "../spec/oci.ts";
+import { resolveUser } from "../spec/user.ts";
+import type { ContainerSpec, ExecSpec, ExitStatus, StartedProcess } from "../types.ts";
+import { processAny, readRecord, runcOptions, specAny } from "./encode.ts";
+import { type Exits, exitStatus, isoOf } from "./exits.ts";
+import { type FifoPaths, makeFifos, Stdio } from "./stdio.ts";
+
+export interface ContainersOptions {
+  readonly run: string;
+  readonly cgroupParent: string;
+  /** Name of the snapshot that an image's topmost layer is. */
+  readonly topOf: (imageId: string) => Promise<string>;
+}
+
+/** A container with a task. */
+interface Live extends StartedProcess {
+  readonly io: Stdio;
+  /** Settled when task and FIFOs are gone and the container may be started again. */
+  readonly reaped: Promise<void>;
+}
+
+/** How long output that children of an ended process still hold open is waited for. */
+const drainGrace = 2_000;
+const killGrace = 10_000;
+const shim = "io.containerd.runc.v2";
+const initBinaries = [
+  "/usr/bin/docker-init",
+  "/usr/bin/tini-static",
+  "/usr/libexec/docker/docker-init",
+  "/sbin/tini-static",
+];
+
+export class Containers {
+  readonly #containerd: Containerd;
+  readonly #exits: Exits;
+  readonly #log: Logger;
+  readonly #options: ContainersOptions;
+  readonly #locks = new KeyedMutex();
+  readonly #live = new Map<string, Live>();
+  /** Mounts of containers' snapshots, as long as the container is there. */
+  readonly #mounts = new Map<string, SnapshotMount[]>();
+  readonly #records = new Map<string, OciSpec>();
+
+  constructor(containerd: Containerd, exits: Exits, options: ContainersOptions, log: Logger) {
+    this.#containerd = containerd;
+    this.#exits = exits;
+    this.#options = options;
+    this.#log = log;
+  }
+
+  create(spec: ContainerSpec): Promise<void> {
+    return this.#locks.run(spec.id, async () => {
+      await this.#create(spec);
+    });
+  }
+
+  async #create(spec: ContainerSpec): Promise<SnapshotMount[]> {
+    const known = this.#mounts.get(spec.id);
+    if (known) return known;
+    const { containers, snapshots } = this.#containerd;
+    const call = this.#containerd.call();
+    try {
+      const parent = await this.#options.topOf(spec.imageId);
+      const container = {
+        id: spec.id,
+        labels: { "skein.image": spec.imageId },
+        runtime: { name: shim },
+        spec: specAny({}),
+        snapshotter,
+        snapshotKey: spec.id,
+      };
+      await allowExisting(containers.create({ container }, call));
+      const made =
+        (await allowExisting(snapshots.prepare({ snapshotter, key: spec.id, parent }, call))) ??
+        (await snapshots.mounts({ snapshotter, key: spec.id }, call));
+      this.#mounts.set(spec.id, made.mounts);
+      return made.mounts;
+    } catch (error) {
+      await ignoreNotFound(containers.delete({ id: spec.id }, call)).catch(() => {});
+      throw translate(error);
+    }
+  }
+
+  start(spec: ContainerSpec): Promise<StartedProcess> {
+    return this.#locks.run(spec.id, async () => {
+      const { id } = spec;
+      const before = this.#live.get(id);
+      if (before && !(await settled(before.exit))) throw conflict(`container ${id} is already running`);
+      await before?.reaped;
+      const mounts = await this.#create(spec);
+      return await this.#start(spec, mounts);
+    });
+  }
+
+  async #start(spec: ContainerSpec, mounts: SnapshotMount[]): Promise<StartedProcess> {
+    const { id } = spec;
+    const { containers, tasks } = this.#containerd;
+    const call = this.#containerd.call();
+    const record = this.#recordFor(spec, mounts);
+    const fifos = makeFifos(this.#fifoDir(id), { stdin: spec.openStdin, tty: spec.tty });
+    const exit = this.#exits.expect(id);
+    const io = this.#openIo(id, "", fifos);
+    let created = false;
+    try {
+      await containers.update({ container: { id, spec: specAny(record) }, updateMask: { paths: ["spec"] } }, call);
+      const task = {
+        containerId: id,
+        rootfs: mounts.map(({ type, source, options }) => ({ type, source, options: [...options] })),
+        ...fifos,
+        terminal: spec.tty,
+        options: runcOptions(`${this.#options.run}/runc`),
+      };
+      const create = () => tasks.create(task, call);
+      // A task that an earlier daemon did not clear away.
+      if (!(await allowExisting(create()))) {
+        await tasks.delete({ containerId: id }, call);
+        await create();
+      }
+      created = true;
+      const { pid } = await tasks.start({ containerId: id }, call);
+      this.#records.set(id, record);
+      return this.#track(id, pid, io, exit, record.linux.cgroupsPath);
+    } catch (error) {
+      this.#exits.forget(id);
+      if (created) await ignoreNotFound(tasks.delete({ containerId: id }, call)).catch(() => {});
+      io.destroy();
+      rmSync(this.#fifoDir(id), { recursive: true, force: true });
+      throw translateStart(error);
+    }
+  }
+
+  #recordFor(spec: ContainerSpec, mounts: readonly SnapshotMount[]): OciSpec {
+    const parent = spec.cgroupParent?.startsWith("/")
+      ? spec.cgroupParent
+      : [this.#options.cgroupParent, spec.cgroupParent].filter(Boolean).join("/");
+    return ociSpec(spec, {
+      user: this.#user(spec.user, spec.groups ?? [], mounts),
+      cgroupsPath: `${parent}/${spec.id}`,
+      cgroup2: cgroupTrees().unified,
+      initBinary: spec.init ? initBinaries.find((path) => existsSync(path)) : undefined,
+    });
+  }
+
+  #user(user: string, groups: readonly string[], mounts: readonly SnapshotMount[]) {
+    const layers = layersOf(mounts);
+    const { uid, gid, additionalGids } = resolveUser(user, groups, {
+      passwd: readInLayers(layers, "/etc/passwd") ?? "",
+      group: readInLayers(layers, "/etc/group") ?? "",
+    });
+    return { uid, gid, ...(additionalGids ? { additionalGids } : {}) };
+  }
+
+  #openIo(id: string, execId: string, fifos: FifoPaths): Stdio {
+    return new Stdio(fifos, async () => {
+      const request = { containerId: id, execId, stdin: true };
+      await ignoreNotFound(this.#containerd.tasks.closeIO(request, this.#containerd.call()));
+    });
+  }
+
+  #track(
+    id: string,
+    pid: number,
+    io: Stdio,
+    raw: Promise<{ exitCode: number; exitedAt: string }>,
+    cgroup: string,
+  ): StartedProcess {
+    const exit = raw.then((end) => exitStatus(end, this.#exits.wasOomKilled(id) || oomKills(cgroup) > 0));
+    const reaped = exit.then(async () => {
+      await this.#deleteTask(id);
+      await io.finish(drainGrace);
+      rmSync(this.#fifoDir(id), { recursive: true, force: true });
+      if (this.#live.get(id) === live) this.#live.delete(id);
+    });
+    const live: Live = { pid, io, exit, reaped };
+    this.#live.set(id, live);
+    return live;
+  }
+
+  async #deleteTask(id: string): Promise<void> {
+    try {
+      await ignoreNotFound(this.#containerd.tasks.delete({ containerId: id }, this.#containerd.call()));
+    } catch (error) {
+      this.#log.warn("task could not be deleted", { container: id, error: messageOf(error) });
+    }
+  }
+
+  /** The task of an earlier daemon. One that ended meanwhile is given with `exit` settled, its output still to read. */
+  adopt(id: string): Promise<StartedProcess | undefined> {
+    return this.#locks.run(id, async () => {
+      const live = this.#live.get(id);
+      if (live) return live;
+      const { tasks } = this.#containerd;
+      const call = this.#containerd.call();
+      const exit = this.#exits.expect(id);
+      const process = (await ifFound(tasks.get({ containerId: id }, call)))?.process;
+      const runs = process?.status === Status.RUNNING || process?.status === Status.PAUSED;
+      if (!process || !(runs || process.status === Status.STOPPED) || !existsSync(process.stdout)) {
+        this.#exits.forget(id);
+        // Created and never started, or its FIFOs are gone with a reboot: nothing to go on with.
+        if (process) await this.#end(id, process.status !== Status.STOPPED);
+        return undefined;
+      }
+      const record = await this.#record(id);
+      const io = this.#openIo(id, "", process);
+      if (!runs) {
+        this.#exits.settle(id, "", { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });
+      }
+      return this.#track(id, process.pid, io, exit, record.linux.cgroupsPath);
+    });
+  }
+
+  async exec(id: string, spec: ExecSpec): Promise<StartedProcess> {
+    const { tasks } = this.#containerd;
+    const call = this.#containerd.call();
+    const { execId } = spec;
+    const [record, mounts] = await Promise.all([this.#record(id), this.#mountsOf(id)]);
+    const user = spec.user ? this.#user(spec.user, [], mounts) : record.process.user;
+    const process = execProcess(record.process, spec, user);
+    const dir = `${this.#fifoDir(id)}-exec/${execId}`;
+    const fifos = makeFifos(dir, { stdin: spec.stdin, tty: spec.tty });
+    const raw = this.#exits.expect(id, execId);
+    const io = this.#openIo(id, execId, fifos);
+    const discard = () => ignoreNotFound(tasks.deleteProcess({ containerId: id, execId }, call)).catch(() => {});
+    try {
+      await tasks.exec({ containerId: id, execId, ...fifos, terminal: spec.tty, spec: processAny(process) }, call);
+      const { pid } = await tasks.start({ containerId: id, execId }, call);
+      void raw.then(async () => {
+        await discard();
+        await io.finish(drainGrace);
+        rmSync(dir, { recursive: true, force: true });
+      });
+      return { pid, io, exit: raw.then((end) => exitStatus(end, false)) };
+    } catch (error) {
+      this.#exits.forget(id, execId);
+      await discard();
+      io.destroy();
+      rmSync(dir, { recursive: true, force: true });
+      throw translateStart(error);
+    }
+  }
+
+  /** Removes task, container record and writable layer, whatever of them is there. */
+  remove(id: string): Promise<void> {
+    return this.#locks.run(id, async () => {
+      const { containers, snapshots } = this.#containerd;
+      const call = this.#containerd.call();
+      const live = this.#live.get(id);
+      if (live && !(await settled(live.exit))) await this.#end(id, true);
+      if (live) await live.reaped;
+      else if (!this.#records.has(id)) await this.#end(id, false);
+      await Promise.all([
+        ignoreNotFound(snapshots.remove({ snapshotter, key: id }, call)),
+        ignoreNotFound(containers.delete({ id }, call)),
+      ]);
+      this.#mounts.delete(id);
+      this.#records.delete(id);
+      for (const dir of [this.#fifoDir(id), `${this.#fifoDir(id)}-exec`]) rmSync(dir, { recursive: true, force: true });
+    });
+  }
+
+  /** Kills and deletes whatever task there is. */
+  async #end(id: string, running: boolean): Promise<void> {
+    const { tasks } = this.#containerd;
+    const call = this.#containerd.call();
+    if (!running) {
+      const process = (await ifFound(tasks.get({ containerId: id }, call)))?.process;
+      if (!process) return;
+      if (process.status === Status.STOPPED) return await this.#deleteTask(id);
+    }
+    const exit = this.#exits.expect(id);
+    // A paused process cannot be killed on cgroup v1; one that is not paused cannot be resumed.
+    await tasks.resume({ containerId: id }, call).catch(() => {});
+    await ignoreNotFound(tasks.kill({ containerId: id, signal: 9, all: true }, call)).catch(() => {});
+    const timer = AbortSignal.timeout(killGrace);
+    await Promise.race([exit, new Promise((resolve) => timer.addEventListener("abort", resolve, { once: true }))]);
+    if (!this.#live.has(id)) await this.#deleteTask(id);
+  }
+
+  async list(): Promise<{ id: string; running: boolean; pid: number }[]> {
+    const call = this.#containerd.call();
+    const [{ containers }, { tasks }] = await Promise.all([
+      this.#containerd.containers.list({}, call),
+      this.#containerd.tasks.list({}, call),
+    ]);
+    const byId = new Map(tasks.map((task) => [task.id || task.containerId, task]));
+    return containers.map(({ id }) => {
+      const task = byId.get(id);
+      const running = task?.status === Status.RUNNING || task?.status === Status.PAUSED;
+      return { id, running, pid: running ? (task?.pid ?? 0) : 0 };
+    });
+  }
+
+  /** The pid of the first process while it runs. */
+  pidOf(id: string): number | undefined {
+    return this.#live.get(id)?.pid;
+  }
+
+  async #mountsOf(id: string): Promise<SnapshotMount[]> {
+    const known = this.#mounts.get(id);
+    if (known) return known;
+    const found = await ifFound(this.#containerd.snapshots.mounts({ snapshotter, key: id }, this.#containerd.call()));
+    if (!found) throw notFound(`No such container: ${id}`);
+    this.#mounts.set(id, found.mounts);
+    return found.mounts;
+  }
+
+  mountsOf(id: string): Promise<readonly SnapshotMount[]> {
+    return this.#mountsOf(id);
+  }
+
+  async #record(id: string): Promise<OciSpec> {
+    const known = this.#records.get(id);
+    if (known) return known;
+    const found = await ifFound(this.#containerd.containers.get({ id }, this.#containerd.call()));
+    const record = readRecord(found?.container?.spec);
+    if (!record) throw notFound(`No such container: ${id}`);
+    this.#records.set(id, record);
+    return record;
+  }
+
+  async cgroupOf(id: string): Promise<string> {
+    return (await this.#record(id)).linux.cgroupsPath;
+  }
+
+  #fifoDir(id: string): string {
+    return `${this.#options.run}/io/${id}`;
+  }
+
+  /** Lets go of our ends; the processes go on. */
+  dispose(): void {
+    for (const { io } of this.#live.values()) io.destroy();
+  }
+}
+
+async function allowExisting<T>(promise: Promise<T>): Promise<T | undefined> {
+  try {
+    return await promise;
+  } catch (error) {
+    if (isAlreadyExists(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Whether a promise is fulfilled already. */
+async function settled(promise: Promise<ExitStatus>): Promise<boolean> {
+  const open = Symbol("open");
+  return (await Promise.race([promise, Promise.resolve(open)])) !== open;
+}

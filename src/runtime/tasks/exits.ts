@@ -1,0 +1,132 @@
+/**
+ * Who waits for which process, fed by containerd's events. The events stream breaks when containerd restarts;
+ * what was missed meanwhile is asked for once the stream is back.
+ */
+import { fromBinary } from "@bufbuild/protobuf";
+import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import { TaskExitSchema, TaskOOMSchema } from "#proto/containerd/events/task_pb.js";
+import { Status } from "#proto/containerd/v1/types/task_pb.js";
+import { type Deferred, deferred } from "../../base/async.ts";
+import { type Clock, sleep, systemClock } from "../../base/clock.ts";
+import { messageOf } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import type { Containerd } from "../containerd/client.ts";
+import { ifFound } from "../containerd/errors.ts";
+import type { ExitStatus } from "../types.ts";
+
+export interface RawExit {
+  readonly exitCode: number;
+  readonly exitedAt: string;
+}
+
+interface Waiter {
+  readonly id: string;
+  readonly execId: string;
+  readonly exit: Deferred<RawExit>;
+}
+
+const keyOf = (id: string, execId: string): string => `${id}/${execId || id}`;
+
+export const isoOf = (time: Timestamp | undefined): string => (time ? timestampDate(time) : new Date()).toISOString();
+
+/** An end that nobody can tell the status of any more. */
+const lost = (): RawExit => ({ exitCode: 255, exitedAt: new Date().toISOString() });
+
+export class Exits {
+  #containerd: Containerd;
+  #log: Logger;
+  #clock: Clock;
+  #waiters = new Map<string, Waiter>();
+  #oom = new Set<string>();
+  #abort = new AbortController();
+
+  constructor(containerd: Containerd, log: Logger, clock: Clock = systemClock) {
+    this.#containerd = containerd;
+    this.#log = log;
+    this.#clock = clock;
+    void this.#follow();
+  }
+
+  /** To be called before the process is started: its end may be told before its start. */
+  expect(id: string, execId = ""): Promise<RawExit> {
+    const key = keyOf(id, execId);
+    const known = this.#waiters.get(key);
+    if (known) return known.exit.promise;
+    if (!execId) this.#oom.delete(id);
+    const exit = deferred<RawExit>();
+    this.#waiters.set(key, { id, execId, exit });
+    return exit.promise;
+  }
+
+  /** The process never started. */
+  forget(id: string, execId = ""): void {
+    this.#waiters.delete(keyOf(id, execId));
+  }
+
+  settle(id: string, execId: string, exit: RawExit): void {
+    const key = keyOf(id, execId);
+    this.#waiters.get(key)?.exit.resolve(exit);
+    this.#waiters.delete(key);
+  }
+
+  wasOomKilled(id: string): boolean {
+    return this.#oom.has(id);
+  }
+
+  dispose(): void {
+    this.#abort.abort();
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#abort;
+    const filters = ["/tasks/exit", "/tasks/oom"].map(
+      (topic) => `namespace==${JSON.stringify(this.#containerd.namespace)},topic==${JSON.stringify(topic)}`,
+    );
+    for (;;) {
+      try {
+        const stream = this.#containerd.events.subscribe({ filters }, this.#containerd.call({ signal }));
+        const check = this.#clock.after(200, () => void this.#catchUp());
+        try {
+          for await (const envelope of stream) if (envelope.event) this.#onEvent(envelope.topic, envelope.event.value);
+        } finally {
+          check();
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#log.warn("events of containerd interrupted", { error: messageOf(error) });
+      }
+      if (signal.aborted) return;
+      await sleep(this.#clock, 100, signal).catch(() => {});
+    }
+  }
+
+  #onEvent(topic: string, bytes: Uint8Array): void {
+    if (topic === "/tasks/oom") {
+      this.#oom.add(fromBinary(TaskOOMSchema, bytes).containerId);
+      return;
+    }
+    const event = fromBinary(TaskExitSchema, bytes);
+    const execId = event.id === event.containerId ? "" : event.id;
+    this.settle(event.containerId, execId, { exitCode: event.exitStatus, exitedAt: isoOf(event.exitedAt) });
+  }
+
+  /** Asks after every process waited for: its end may have been told while nobody listened. */
+  async #catchUp(): Promise<void> {
+    for (const { id, execId } of [...this.#waiters.values()]) {
+      try {
+        const found = await ifFound(this.#containerd.tasks.get({ containerId: id, execId }, this.#containerd.call()));
+        const process = found?.process;
+        if (process?.status === Status.STOPPED) {
+          this.settle(id, execId, { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });
+        }
+      } catch (error) {
+        this.#log.debug("could not ask after a process", { container: id, error: messageOf(error) });
+      }
+    }
+  }
+}
+
+/** The end of a container's first process, with what else is known about it. */
+export function exitStatus(raw: RawExit | undefined, oomKilled: boolean): ExitStatus {
+  return { ...(raw ?? lost()), oomKilled };
+}
