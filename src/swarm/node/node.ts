@@ -150,14 +150,15 @@ class HostNode implements SwarmNode {
   }
 
   async join(request: JoinRequest): Promise<void> {
-    const pending = await this.#mutex.run(async () => {
+    const { joined } = await this.#mutex.run(async () => {
       if (this.#phase.kind !== "inactive") throw messages.alreadyInSwarm();
       parseToken(request.joinToken);
       const state = await stateOfJoin(request, this.#options.sourceAddressTo);
       clearState(this.#options.stateDir);
-      return this.#startJoin(state, false);
+      // In an object: the join itself must not hold the mutex.
+      return { joined: this.#startJoin(state, false) };
     });
-    await limited(this.#options.clock, registrationMs, pending, () => {
+    await limited(this.#options.clock, registrationMs, joined, () => {
       throw messages.joinTimeout();
     });
   }

@@ -8,6 +8,7 @@ import { CA, NodeCA } from "#proto/docker/swarmkit/ca_pb.js";
 import { Dispatcher } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import { IssuanceStatus_State as State } from "#proto/docker/swarmkit/types_pb.js";
 import { AsyncQueue } from "../../../src/base/async.ts";
+import { type Clock, systemClock, VirtualClock } from "../../../src/base/clock.ts";
 import { addService, GrpcError, Server, ServerCredentials, status } from "../../../src/base/grpc.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { rpcErrorText } from "../../../src/swarm/agent/rpc-error.ts";
@@ -23,6 +24,8 @@ const nodeId = "nodenodenodenodenodenodeno";
 interface Faults {
   /** Answer with the certificate of another request first. */
   staleFirst?: boolean;
+  /** Do not issue yet. */
+  pending?: boolean;
   role?: typeof WORKER_OU | typeof MANAGER_OU;
 }
 
@@ -49,6 +52,7 @@ async function startManager(faults: Faults = {}) {
     },
     nodeCertificateStatus: async () => {
       polls++;
+      if (faults.pending) return { status: { state: State.PENDING } };
       const csrPem = Buffer.from(csr).toString();
       const ou = faults.role ?? WORKER_OU;
       const certificate = Buffer.from(await signCsr({ root, csrPem, cn: nodeId, ou, o: cluster }));
@@ -89,9 +93,9 @@ afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
 });
 
-function startNode(stateDir = mkdtempSync(join(tmpdir(), "skein-node-"))) {
+function startNode(stateDir = mkdtempSync(join(tmpdir(), "skein-node-")), clock: Clock = systemClock) {
   const executor = new FakeExecutor();
-  const node = createSwarmNode({ stateDir, executor, log: nullLogger });
+  const node = createSwarmNode({ stateDir, executor, clock, log: nullLogger });
   closers.push(async () => {
     await node[Symbol.asyncDispose]();
     rmSync(stateDir, { recursive: true, force: true });
@@ -167,6 +171,37 @@ describe("joining", () => {
       message: "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster",
     });
     await joinAt(manager.addr, manager.token);
+  });
+
+  it("goes on in the background when it takes longer than a user waits", async () => {
+    const faults: Faults = { pending: true };
+    const manager = await startManager(faults);
+    closers.push(manager.close);
+    const clock = new VirtualClock(Date.now());
+    const { joinAt, node, stateDir } = startNode(undefined, clock);
+    const passing = setInterval(() => clock.advance(1_000), 5);
+    closers.push(() => clearInterval(passing));
+    await assert.rejects(joinAt(manager.addr, manager.token), {
+      message:
+        /^Timeout was reached before node joined\. The attempt to join the swarm will continue in the background/,
+    });
+    assert.equal(node.local().state, "pending");
+    await assert.rejects(joinAt(manager.addr, manager.token), /already part of a swarm/);
+    // The token is needed until there is a certificate, also after a restart.
+    assert.ok(readFileSync(join(stateDir, "state.json"), "utf8").includes(manager.token));
+    faults.pending = false;
+    while (node.local().state !== "active") await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+
+  it("can be left while it is under way", async () => {
+    const manager = await startManager({ pending: true });
+    closers.push(manager.close);
+    const { joinAt, node } = startNode();
+    const joining = assert.rejects(joinAt(manager.addr, manager.token), /the node leaves the swarm/);
+    while (manager.polls() === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await node.leave(false);
+    assert.equal(node.local().state, "inactive");
+    await joining;
   });
 
   it("does not become a manager where it cannot", async () => {
