@@ -167,7 +167,7 @@ class ContainerdRuntime implements Runtime {
 
   /** A running container is seen through its own process, mounts and all; another one's layers are mounted. */
   async withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T> {
-    const pid = this.#containers.pidOf(id);
+    const pid = await this.#containers.runningPid(id);
     if (pid !== undefined) return await fn(`/proc/${pid}/root`);
     return await this.#rootfs.run(id, async () => {
       const [layer] = await this.#containers.mountsOf(id);

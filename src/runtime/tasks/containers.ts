@@ -308,9 +308,13 @@ export class Containers {
     });
   }
 
-  /** The pid of the first process while it runs. */
-  pidOf(id: string): number | undefined {
-    return this.#live.get(id)?.pid;
+  /** The pid of the first process while it runs; else waits until the root file system is free to be mounted. */
+  async runningPid(id: string): Promise<number | undefined> {
+    const live = this.#live.get(id);
+    if (!live) return undefined;
+    if (!(await settled(live.exit))) return live.pid;
+    await live.reaped;
+    return undefined;
   }
 
   async #mountsOf(id: string): Promise<SnapshotMount[]> {

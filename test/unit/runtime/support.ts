@@ -39,50 +39,53 @@ export function busyboxTar(extra: Record<string, string> = {}): Readable {
 
 export interface Bench extends AsyncDisposable {
   readonly dir: string;
-  runtime: Runtime;
+  readonly runtime: Runtime;
+  readonly cgroupParent: string;
   readonly image: string;
   spec(id: string, args: string[], more?: Partial<ContainerSpec>): ContainerSpec;
-  /** Disposes of nothing: the daemon "crashed", and a new one looks at what is there. */
-  again(): Promise<Runtime>;
+  killContainerd(): void;
 }
 
 export async function bench(): Promise<Bench> {
   const dir = mkdtempSync(`${tmpdir()}/rt-`);
   const cgroupParent = `/skein-test${dir.slice(dir.lastIndexOf("/"))}`;
   const options = { root: `${dir}/root`, run: `${dir}/run`, cgroupParent };
-  const start = () => startRuntime(options, nullLogger);
-  const runtime = await start();
+  const runtime = await startRuntime(options, nullLogger);
   const image = await runtime.images.importTar(busyboxTar(), { reference: "box" });
+  const spec: Bench["spec"] = (id, args, more = {}) => specOf(image, id, args, more);
   return {
     dir,
     runtime,
     image,
-    spec: (id, args, more = {}) => ({
-      id,
-      imageId: image,
-      hostname: id.slice(0, 12),
-      args,
-      env: [],
-      cwd: "/",
-      user: "",
-      tty: false,
-      openStdin: false,
-      labels: {},
-      mounts: [],
-      netnsPath: "",
-      ...more,
-    }),
-    async again() {
-      this.runtime = await start();
-      return this.runtime;
+    cgroupParent,
+    spec,
+    killContainerd() {
+      process.kill(Number(readFileSync(`${dir}/run/containerd/containerd.pid`, "utf8")), "SIGKILL");
     },
     async [Symbol.asyncDispose]() {
-      for (const { id } of await this.runtime.list()) await this.runtime.remove(id);
-      await this.runtime[Symbol.asyncDispose]();
+      for (const { id } of await runtime.list()) await runtime.remove(id);
+      await runtime[Symbol.asyncDispose]();
       removeCgroups(cgroupParent, { deep: true });
       removeCgroups("/skein-test");
       rmSync(dir, { recursive: true, force: true });
     },
+  };
+}
+
+export function specOf(imageId: string, id: string, args: string[], more: Partial<ContainerSpec> = {}): ContainerSpec {
+  return {
+    id,
+    imageId,
+    hostname: id.slice(0, 12),
+    args,
+    env: [],
+    cwd: "/",
+    user: "",
+    tty: false,
+    openStdin: false,
+    labels: {},
+    mounts: [],
+    ...more,
   };
 }
 
