@@ -195,6 +195,8 @@ function changeOf(want: PlannedLink, have: Link, byIndex: ReadonlyMap<number, Li
     ...(want.mtu !== 0 && want.mtu !== have.mtu && !(want.kind === "bridge" && want.byUser) ? { mtu: want.mtu } : {}),
     ...mac,
     ...(master !== undefined && master !== hasMaster ? { master } : {}),
+    // A port forgets its isolation with its bridge.
+    ...(want.kind === "veth" && want.isolated && master !== hasMaster ? { isolated: true } : {}),
     ...(have.up ? {} : { up: true }),
   };
 }
