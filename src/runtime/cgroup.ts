@@ -8,6 +8,8 @@ export interface CgroupTrees {
   readonly unified: boolean;
   /** Mount point per v1 controller, or the one of the unified tree under "". */
   readonly mounts: ReadonlyMap<string, string>;
+  /** Every tree there is: runc makes a cgroup in each, also in a unified one beside v1. */
+  readonly roots: readonly string[];
 }
 
 /** Reads /proc/self/mountinfo. With v1 controllers mounted, a unified tree beside them (hybrid) holds nothing. */
@@ -25,8 +27,9 @@ export function parseTrees(mountinfo: string): CgroupTrees {
       if (option !== "rw" && option !== "ro" && !v1.has(option)) v1.set(option, mountPoint);
     }
   }
-  if (v1.has("memory") || v1.has("pids") || unified === undefined) return { unified: false, mounts: v1 };
-  return { unified: true, mounts: new Map([["", unified]]) };
+  const roots = [...new Set([...v1.values(), ...(unified === undefined ? [] : [unified])])];
+  if (v1.has("memory") || v1.has("pids") || unified === undefined) return { unified: false, mounts: v1, roots };
+  return { unified: true, mounts: new Map([["", unified]]), roots };
 }
 
 let trees: CgroupTrees | undefined;
@@ -54,7 +57,7 @@ export function oomKills(path: string): number {
 
 /** Removes an empty cgroup, in all trees; with `deep` those below it first. What still has processes stays. */
 export function removeCgroups(path: string, options: { deep?: boolean } = {}): void {
-  for (const mountPoint of new Set(cgroupTrees().mounts.values())) {
+  for (const mountPoint of cgroupTrees().roots) {
     removeTree(`${mountPoint}${path}`, options.deep ?? false);
   }
 }

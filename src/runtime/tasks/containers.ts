@@ -39,6 +39,8 @@ interface Live extends StartedProcess {
 
 /** How long output that children of an ended process still hold open is waited for. */
 const drainGrace = 2_000;
+/** The same where the shim has let go already: what a pipe held went with its last holder. */
+const endedGrace = 100;
 const killGrace = 10_000;
 const shim = "io.containerd.runc.v2";
 const initBinaries = [
@@ -181,11 +183,12 @@ export class Containers {
     io: Stdio,
     raw: Promise<{ exitCode: number; exitedAt: string }>,
     cgroup: string,
+    grace = drainGrace,
   ): StartedProcess {
     const exit = raw.then((end) => exitStatus(end, this.#exits.wasOomKilled(id) || oomKills(cgroup) > 0));
     const reaped = exit.then(async () => {
       await this.#deleteTask(id);
-      await io.finish(drainGrace);
+      await io.finish(grace);
       rmSync(this.#fifoDir(id), { recursive: true, force: true });
       if (this.#live.get(id) === live) this.#live.delete(id);
     });
@@ -202,7 +205,10 @@ export class Containers {
     }
   }
 
-  /** The task of an earlier daemon. One that ended meanwhile is given with `exit` settled, its output still to read. */
+  /**
+   * The task of an earlier daemon. One that ended meanwhile is given with `exit` settled; what it said last, while
+   * nobody read, is lost with the pipe, as in Docker.
+   */
   adopt(id: string): Promise<StartedProcess | undefined> {
     return this.#locks.run(id, async () => {
       const live = this.#live.get(id);
@@ -223,7 +229,7 @@ export class Containers {
       if (!runs) {
         this.#exits.settle(id, "", { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });
       }
-      return this.#track(id, process.pid, io, exit, record.linux.cgroupsPath);
+      return this.#track(id, process.pid, io, exit, record.linux.cgroupsPath, runs ? drainGrace : endedGrace);
     });
   }
 

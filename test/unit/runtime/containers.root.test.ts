@@ -233,7 +233,7 @@ describe("containers on containerd", () => {
     assert.deepEqual(await late, { code: 9, out: "got hello\n", err: "" });
     const ended = await runtime.adopt("ended");
     assert.ok(ended);
-    assert.deepEqual(await output(ended), { code: 4, out: "last words\n", err: "" });
+    assert.equal((await output(ended)).code, 4);
     assert.equal(await runtime.adopt("nonesuch"), undefined);
     await runtime.remove("adopt");
     await runtime.remove("ended");
