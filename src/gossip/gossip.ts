@@ -43,6 +43,7 @@ class Node implements Gossip {
   readonly #cancelBootstrap: () => void;
   readonly #tables: Emitter<TableEvent>;
   readonly #nodes: Emitter<NodeEvent>;
+  #leaving: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(options: GossipOptions, config: MemberlistConfig, keyring: Keyring, transport: Transport) {
@@ -59,6 +60,7 @@ class Node implements Gossip {
     this.#db = new NetworkDb({
       name: this.name,
       address: this.address,
+      port: transport.port,
       clock,
       random,
       log,
@@ -144,12 +146,14 @@ class Node implements Gossip {
     };
   }
 
-  async leave(): Promise<void> {
-    if (this.#closing) return this.#closing;
-    this.#cancelBootstrap();
-    this.#db.leaveCluster();
-    await this.#list.leave();
-    await this[Symbol.asyncDispose]();
+  leave(): Promise<void> {
+    this.#leaving ??= (async () => {
+      this.#cancelBootstrap();
+      await this.#db.leaveCluster();
+      await this.#list.leave();
+      await this[Symbol.asyncDispose]();
+    })();
+    return this.#leaving;
   }
 
   /** Stops without a word to the others, as a crash would. */

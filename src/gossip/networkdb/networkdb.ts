@@ -2,7 +2,7 @@
  * The shell around the tables: it takes what memberlist delivers, keeps peers and tables, tells watchers, and
  * runs the loops (table gossip, bulk sync, reconnection, reaping). Start reading at `#handle`.
  */
-import type { Clock } from "../../base/clock.ts";
+import { type Clock, sleep } from "../../base/clock.ts";
 import { conflict, invalid, messageOf, notFound } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Counters } from "../memberlist/counters.ts";
@@ -31,6 +31,7 @@ import { type Change, reapEntryMs, Tables } from "./tables.ts";
 export interface NetworkDbOptions {
   readonly name: string;
   readonly address: string;
+  readonly port: number;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Logger;
@@ -142,9 +143,14 @@ export class NetworkDb implements Delegate {
     this.#announceSelf("join");
   }
 
-  /** Tells the cluster that we go; memberlist's own farewell follows. */
-  leaveCluster(): void {
+  /**
+   * Tells the cluster that we go; memberlist's own farewell follows. Docker handles what it receives last first:
+   * were both sent together, it would take the departure for a failure and try to reconnect for a day.
+   */
+  async leaveCluster(): Promise<void> {
+    const { clock, gossipIntervalMs } = this.#options;
     this.#announceSelf("leave");
+    if (this.#peers.withStatus("active").length > 0) await sleep(clock, 2 * gossipIntervalMs);
   }
 
   isActive(address: string, port: number): boolean {
@@ -417,6 +423,12 @@ export class NetworkDb implements Delegate {
     const { name, address, port } = member;
     const { clock, random, onNode } = this.#options;
     const before = this.#peers.get(name);
+    if (address === this.#options.address && port === this.#options.port) {
+      // Ourselves before a restart: the others still have to find out that it is gone.
+      this.#peers.joined(name, address, port, clock.now());
+      this.#peers.move(name, "left", clock.now());
+      return;
+    }
     for (const former of this.#peers.joined(name, address, port, clock.now())) this.#gone(former.name, "left");
     onNode({ kind: "join", name, address });
     for (const event of this.#pendingNetworks.take(name)) this.#onNetwork(event, true);
