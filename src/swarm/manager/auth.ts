@@ -1,0 +1,56 @@
+/** Who may call what. Refusals are PERMISSION_DENIED, as a Docker node expects. */
+import type { DescService } from "@bufbuild/protobuf";
+import { type CallContext, GrpcError, type Handlers, status } from "../../base/grpc.ts";
+import { type Identity, MANAGER_OU, WORKER_OU } from "../ca/certificates.ts";
+
+export const MANAGERS = [MANAGER_OU];
+export const NODES = [MANAGER_OU, WORKER_OU];
+
+export interface Authority {
+  /** The caller, when it showed a certificate of this swarm's CA. */
+  caller(context: CallContext): Identity | undefined;
+  /** The caller with one of these roles; throws PERMISSION_DENIED otherwise. */
+  require(context: CallContext, roles: readonly string[]): Identity;
+}
+
+/** `blacklisted` tells whether the certificate of this node id was withdrawn. */
+export function createAuthority(
+  identityOf: (context: CallContext) => Identity | undefined,
+  clusterId: string,
+  blacklisted: (nodeId: string) => boolean,
+): Authority {
+  const denied = (why: string) => new GrpcError(status.PERMISSION_DENIED, `Permission denied: ${why}`);
+  return {
+    caller: identityOf,
+    require(context, roles) {
+      const caller = identityOf(context);
+      if (!caller) throw denied("unauthorized peer role: no client certificates in request");
+      if (caller.o !== clusterId) {
+        throw denied(`unauthorized peer role: remote certificate organization: ${caller.o}, expected: ${clusterId}`);
+      }
+      if (blacklisted(caller.cn)) throw denied(`node ${caller.cn} was removed from swarm`);
+      if (!roles.includes(caller.ou)) {
+        throw denied(
+          `unauthorized peer role: remote certificate role: ${caller.ou}, expected one of: ${roles.join(", ")}`,
+        );
+      }
+      return caller;
+    },
+  };
+}
+
+/** The handlers of a service, each behind a check of the caller's role. */
+export function guarded<S extends DescService>(
+  authority: Authority,
+  roles: readonly string[],
+  handlers: Handlers<S>,
+): Handlers<S> {
+  const result: Record<string, unknown> = {};
+  for (const [name, handler] of Object.entries(handlers)) {
+    result[name] = (input: unknown, context: CallContext) => {
+      authority.require(context, roles);
+      return (handler as (input: unknown, context: CallContext) => unknown)(input, context);
+    };
+  }
+  return result as Handlers<S>;
+}

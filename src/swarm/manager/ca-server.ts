@@ -1,0 +1,213 @@
+/**
+ * Certificates over the wire: hands out the root, takes signing requests (a join token or a certificate of this swarm
+ * says who asks), signs what is accepted, and lets the requester wait for the result.
+ */
+import { create } from "@bufbuild/protobuf";
+import type { CA, NodeCA } from "#proto/docker/swarmkit/ca_pb.js";
+import { type Node, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { type NodeSpec_Availability, NodeSpec_Membership } from "#proto/docker/swarmkit/specs_pb.js";
+import {
+  CertificateSchema,
+  type IssuanceStatus,
+  IssuanceStatus_State,
+  IssuanceStatusSchema,
+  NodeRole,
+  NodeStatus_State,
+} from "#proto/docker/swarmkit/types_pb.js";
+import type { Clock } from "../../base/clock.ts";
+import { messageOf } from "../../base/errors.ts";
+import { type CallContext, GrpcError, type Handlers, status } from "../../base/grpc.ts";
+import { swarmId } from "../../base/id.ts";
+import type { Logger } from "../../base/log.ts";
+import { checkCsr, MANAGER_OU, type RootCa, signCsr, WORKER_OU } from "../ca/certificates.ts";
+import { sameToken } from "../ca/token.ts";
+import type { Store } from "../store/store.ts";
+import { type Authority, MANAGERS } from "./auth.ts";
+import { durationMs } from "./defaults.ts";
+import { Loop } from "./loop.ts";
+
+const { ISSUED, FAILED, ROTATE, PENDING, RENEW } = IssuanceStatus_State;
+const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+
+function isFinal(state: IssuanceStatus | undefined): boolean {
+  return state !== undefined && [ISSUED, FAILED, ROTATE].includes(state.state);
+}
+
+/** True when the node's certificate waits for a signature. */
+export function needsSigning(node: Node): boolean {
+  const state = node.certificate?.status?.state;
+  return state === RENEW || (state === PENDING && node.spec?.membership === NodeSpec_Membership.ACCEPTED);
+}
+
+export class CaServer {
+  readonly #store: Store;
+  readonly #clusterId: string;
+  readonly #authority: Authority;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #unsigned = new Set<string>();
+  readonly #waiters = new Map<string, Set<() => void>>();
+  readonly #signing: Loop;
+  readonly #stopWatching: () => void;
+
+  constructor(store: Store, clusterId: string, authority: Authority, clock: Clock, log: Logger) {
+    this.#store = store;
+    this.#clusterId = clusterId;
+    this.#authority = authority;
+    this.#clock = clock;
+    this.#log = log;
+    this.#signing = new Loop({ name: "certificate signing", clock, log, debounceMs: 0, work: () => this.#sign() });
+    this.#stopWatching = store.onCommit((changes) => {
+      for (const change of changes)
+        if (change.kind === "node" && change.action !== "remove") this.#onNode(change.object);
+    });
+    for (const node of store.view.all("node")) this.#onNode(node);
+  }
+
+  close(): void {
+    this.#stopWatching();
+    this.#signing.close();
+    for (const set of this.#waiters.values()) for (const wake of set) wake();
+  }
+
+  /** Handlers of the `CA` service. */
+  root(): Handlers<typeof CA> {
+    return {
+      getRootCACertificate: () => ({ certificate: this.#cluster()?.rootCa?.caCert ?? new Uint8Array() }),
+      getUnlockKey: (_request, context) => {
+        this.#authority.require(context, MANAGERS);
+        const key = this.#cluster()?.unlockKeys.find(({ subsystem }) => subsystem === "manager");
+        return { unlockKey: key?.key ?? new Uint8Array(), version: this.#cluster()?.meta?.version };
+      },
+    };
+  }
+
+  /** Handlers of the `NodeCA` service. */
+  node(): Handlers<typeof NodeCA> {
+    return {
+      issueNodeCertificate: async ({ csr, token, availability }, context) => {
+        if (csr.length === 0) throw new GrpcError(status.INVALID_ARGUMENT, "InvalidArgument");
+        try {
+          await checkCsr(text(csr));
+        } catch (error) {
+          throw new GrpcError(status.INVALID_ARGUMENT, messageOf(error));
+        }
+        const renewed = await this.#renew(csr, context);
+        if (renewed) return renewed;
+        const role = this.#roleOf(token);
+        if (role === undefined) {
+          throw new GrpcError(status.INVALID_ARGUMENT, "A valid join token is necessary to join this cluster");
+        }
+        return this.#enroll(csr, role, availability);
+      },
+      nodeCertificateStatus: async ({ nodeId }, context) => {
+        if (!nodeId) throw new GrpcError(status.INVALID_ARGUMENT, "InvalidArgument");
+        for (;;) {
+          const node = this.#store.view.get("node", nodeId);
+          if (!node) throw new GrpcError(status.NOT_FOUND, "NotFound");
+          const { certificate } = node;
+          if (certificate?.status && isFinal(certificate.status)) return { status: certificate.status, certificate };
+          await this.#change(nodeId, context.signal);
+          context.signal.throwIfAborted();
+        }
+      },
+    };
+  }
+
+  #cluster() {
+    return this.#store.view.get("cluster", this.#clusterId);
+  }
+
+  #roleOf(token: string): NodeRole | undefined {
+    const tokens = this.#cluster()?.rootCa?.joinTokens;
+    if (!tokens) return undefined;
+    if (sameToken(token, tokens.manager)) return NodeRole.MANAGER;
+    return sameToken(token, tokens.worker) ? NodeRole.WORKER : undefined;
+  }
+
+  async #renew(csr: Uint8Array, context: CallContext) {
+    const caller = this.#authority.caller(context);
+    if (!caller || caller.o !== this.#clusterId) return undefined;
+    const { cn } = this.#authority.require(context, [MANAGER_OU, WORKER_OU]);
+    return this.#store.update((tx) => {
+      const node = tx.get("node", cn);
+      if (!node) throw new GrpcError(status.NOT_FOUND, `node ${cn} not found when attempting to renew certificate`);
+      const certificate = create(CertificateSchema, { csr, cn, role: node.role, status: { state: RENEW } });
+      tx.update("node", { ...node, certificate });
+      return { nodeId: cn, nodeMembership: node.spec?.membership ?? NodeSpec_Membership.ACCEPTED };
+    });
+  }
+
+  async #enroll(csr: Uint8Array, role: NodeRole, availability: NodeSpec_Availability) {
+    const id = swarmId();
+    const membership = NodeSpec_Membership.ACCEPTED;
+    const node = create(NodeSchema, {
+      id,
+      role,
+      spec: { annotations: {}, desiredRole: role, membership, availability },
+      status: { state: NodeStatus_State.UNKNOWN },
+      certificate: { csr, cn: id, role, status: { state: PENDING } },
+      VXLANUDPPort: this.#cluster()?.VXLANUDPPort ?? 0,
+    });
+    await this.#store.update((tx) => tx.create("node", node));
+    this.#log.info("a node joins", { node: id, role: role === NodeRole.MANAGER ? "manager" : "worker" });
+    return { nodeId: id, nodeMembership: membership };
+  }
+
+  #onNode(node: Node): void {
+    if (needsSigning(node)) {
+      this.#unsigned.add(node.id);
+      this.#signing.mark();
+    }
+    for (const wake of this.#waiters.get(node.id) ?? []) wake();
+  }
+
+  #change(nodeId: string, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const set = this.#waiters.get(nodeId) ?? new Set();
+      this.#waiters.set(nodeId, set);
+      const wake = () => {
+        set.delete(wake);
+        if (set.size === 0) this.#waiters.delete(nodeId);
+        signal.removeEventListener("abort", wake);
+        resolve();
+      };
+      set.add(wake);
+      signal.addEventListener("abort", wake, { once: true });
+    });
+  }
+
+  async #sign(): Promise<void> {
+    const ids = [...this.#unsigned];
+    this.#unsigned.clear();
+    await Promise.all(ids.map((id) => this.#signOne(id)));
+  }
+
+  async #signOne(id: string): Promise<void> {
+    const node = this.#store.view.get("node", id);
+    const cluster = this.#cluster();
+    const csr = node?.certificate?.csr;
+    if (!node || !cluster || !csr || !needsSigning(node)) return;
+    const root: RootCa = { certPem: text(cluster.rootCa?.caCert ?? csr), keyPem: text(cluster.rootCa?.caKey ?? csr) };
+    const ou = node.certificate?.role === NodeRole.MANAGER ? MANAGER_OU : WORKER_OU;
+    const expiryMs = durationMs(cluster.spec?.caConfig?.nodeCertExpiry, 0);
+    let chain: string | undefined;
+    let err = "";
+    try {
+      chain = await signCsr({ root, csrPem: text(csr), cn: id, ou, o: cluster.id, now: this.#clock.now(), expiryMs });
+    } catch (error) {
+      err = messageOf(error);
+      this.#log.error("a certificate could not be signed", { node: id, error });
+    }
+    await this.#store.update((tx) => {
+      const current = tx.get("node", id);
+      if (!current || Buffer.compare(current.certificate?.csr ?? new Uint8Array(), csr) !== 0) return;
+      const certificate = {
+        ...(current.certificate ?? create(CertificateSchema)),
+        certificate: chain === undefined ? new Uint8Array() : new TextEncoder().encode(chain),
+        status: create(IssuanceStatusSchema, { state: chain === undefined ? FAILED : ISSUED, err }),
+      };
+      tx.update("node", { ...current, certificate });
+    });
+  }
+}

@@ -1,0 +1,303 @@
+/** The manager's control API: what `docker service|network|node|secret|config|swarm` ask, answered from the store. */
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type Cluster, NetworkSchema, type Service, ServiceSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import {
+  type ClusterSpec,
+  type NetworkSpec,
+  type NodeSpec,
+  NodeSpec_Membership,
+  type ServiceSpec,
+} from "#proto/docker/swarmkit/specs_pb.js";
+import {
+  BlacklistedCertificateSchema,
+  JobStatusSchema,
+  JoinTokensSchema,
+  NodeRole,
+  NodeStatus_State,
+  TaskState,
+  VersionSchema,
+} from "#proto/docker/swarmkit/types_pb.js";
+import type { Clock } from "../../../base/clock.ts";
+import { notFound, notImplemented, SkeinError } from "../../../base/errors.ts";
+import { swarmId } from "../../../base/id.ts";
+import { validityOf } from "../../ca/certificates.ts";
+import { makeToken } from "../../ca/token.ts";
+import { type Kind, type ObjectOf, versionOf } from "../../store/objects.ts";
+import type { Store } from "../../store/store.ts";
+import type { Transaction } from "../../store/transaction.ts";
+import type { ControlApi } from "../../types.ts";
+import { isIngress } from "../allocator/drivers.ts";
+import type { AllocatorState } from "../allocator/state.ts";
+import { PREDEFINED_LABEL } from "../bootstrap.ts";
+import type { LogBroker } from "../log-broker.ts";
+import { rolledBack } from "../orchestrator/updater.ts";
+import { isOver } from "../tasks.ts";
+import { dependencyApi } from "./dependencies.ts";
+import { outOfSequence, rpcError } from "./errors.ts";
+import { checkNetwork, checkService, resolveNetworks, usersOfNetwork } from "./validate.ts";
+
+export interface ControlOptions {
+  readonly store: Store;
+  readonly clusterId: string;
+  readonly clock: Clock;
+  readonly allocated: () => AllocatorState;
+  readonly logs: LogBroker;
+  /** Ends the connections of a node that was removed. */
+  readonly disconnect: (nodeId: string) => void;
+}
+
+/** The object at this version; throws "not found" or "update out of sequence". */
+export function atVersion<K extends Kind>(tx: Transaction, kind: K, id: string, version: bigint): ObjectOf<K> {
+  const object = tx.get(kind, id);
+  if (!object) throw rpcError("NotFound", `${kind} ${id} not found`);
+  if (versionOf(object) !== version) throw outOfSequence();
+  return object;
+}
+
+/** Runs a transaction; a name that is taken is told in Docker's words for this kind. */
+export async function creating<T>(kind: string, name: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof SkeinError && error.message.startsWith("name conflicts")) {
+      const prefix = kind === "service" ? "name conflicts with an existing object: " : "";
+      throw rpcError("AlreadyExists", `${prefix}${kind} ${name} already exists`);
+    }
+    throw error;
+  }
+}
+
+export function createControl(options: ControlOptions): ControlApi {
+  const { store, clusterId } = options;
+  const current = <K extends Kind>(kind: K, id: string): ObjectOf<K> => {
+    const object = store.view.get(kind, id);
+    if (!object) throw notFound(`${kind} ${id} not found`);
+    return object;
+  };
+  return {
+    cluster: () => current("cluster", clusterId),
+    isLeader: () => true,
+    unlockKey: () => Promise.resolve(""),
+    updateCluster: async (version, spec, rotation) => {
+      await store.update((tx) => {
+        const cluster = atVersion(tx, "cluster", clusterId, version);
+        tx.update("cluster", updatedCluster(cluster, spec, rotation));
+      });
+      return current("cluster", clusterId);
+    },
+
+    nodes: () => store.view.all("node"),
+    node: (id) => store.view.get("node", id),
+    updateNode: async (id, version, spec) => {
+      await store.update((tx) => updateNode(tx, id, version, spec));
+      return current("node", id);
+    },
+    removeNode: async (id, force) => {
+      await store.update((tx) => removeNode(tx, clusterId, id, force, options.clock.now()));
+      options.disconnect(id);
+    },
+
+    services: () => store.view.all("service"),
+    service: (id) => store.view.get("service", id),
+    createService: async (spec) => {
+      const id = swarmId();
+      const work = store.update((tx) => {
+        const resolved = resolveNetworks(spec, tx);
+        checkService(resolved, tx);
+        const version = create(VersionSchema, { index: store.revision });
+        const service = create(ServiceSchema, { id, spec: resolved, specVersion: version });
+        if (isJob(spec)) {
+          service.jobStatus = create(JobStatusSchema, {
+            jobIteration: { index: 0n },
+            lastExecution: timestampFromMs(options.clock.now()),
+          });
+        }
+        tx.create("service", service);
+      });
+      await creating("service", spec.annotations?.name ?? "", work);
+      return current("service", id);
+    },
+    updateService: async (id, version, spec, rollback) => {
+      const work = store.update((tx) => {
+        const service = atVersion(tx, "service", id, version);
+        tx.update("service", rollback ? rolled(service, tx, options) : updatedService(service, spec, tx, options));
+      });
+      await creating("service", spec.annotations?.name ?? "", work);
+      return current("service", id);
+    },
+    removeService: (id) =>
+      store.update((tx) => {
+        if (!tx.get("service", id)) throw rpcError("NotFound", `service ${id} not found`);
+        tx.remove("service", id);
+      }),
+
+    tasks: () => store.view.all("task"),
+    task: (id) => store.view.get("task", id),
+    removeTask: (id) =>
+      store.update((tx) => {
+        if (!tx.get("task", id)) throw rpcError("NotFound", `task ${id} not found`);
+        tx.remove("task", id);
+      }),
+
+    networks: () => store.view.all("network"),
+    network: (id) => store.view.get("network", id),
+    createNetwork: (spec) => createNetwork(options, spec),
+    removeNetwork: (id) => store.update((tx) => removeNetwork(tx, id)),
+
+    ...dependencyApi(store),
+
+    logs: (selector, logOptions, signal) => options.logs.subscribe(selector, logOptions, signal),
+    onChange: (listener) =>
+      store.onCommit((changes) => {
+        for (const { action, kind, object, old } of changes)
+          listener({ action, kind, object, ...(old ? { old } : {}) });
+      }),
+  };
+}
+
+function updatedCluster(
+  cluster: Cluster,
+  spec: ClusterSpec,
+  rotation: { worker: boolean; manager: boolean; unlockKey: boolean },
+): Cluster {
+  if (spec.encryptionConfig?.autoLockManagers || rotation.unlockKey) throw notImplemented("autolock of managers");
+  const before = cluster.spec?.caConfig;
+  if ((spec.caConfig?.forceRotate ?? 0n) !== (before?.forceRotate ?? 0n))
+    throw notImplemented("rotation of the root CA");
+  if (spec.caConfig?.externalCas.length) throw notImplemented("external certificate authorities");
+  const expiry = spec.caConfig?.nodeCertExpiry;
+  if (expiry && Number(expiry.seconds) < 3600) {
+    throw rpcError("InvalidArgument", "invalid certificate expiry: it must be at least 1h0m0s");
+  }
+  const root = cluster.rootCa;
+  const tokens = root?.joinTokens;
+  if (!root || !tokens) return { ...cluster, spec };
+  const joinTokens = create(JoinTokensSchema, {
+    worker: rotation.worker ? makeToken(root.caCert) : tokens.worker,
+    manager: rotation.manager ? makeToken(root.caCert) : tokens.manager,
+  });
+  return { ...cluster, spec, rootCa: { ...root, joinTokens } };
+}
+
+function updateNode(tx: Transaction, id: string, version: bigint, spec: NodeSpec): void {
+  const node = atVersion(tx, "node", id, version);
+  if (spec.desiredRole !== node.spec?.desiredRole) {
+    if (spec.desiredRole === NodeRole.MANAGER) throw notImplemented("more than one manager (promoting a node)");
+    const managers = tx.all("node").filter((other) => other.spec?.desiredRole === NodeRole.MANAGER);
+    if (managers.length === 1)
+      throw rpcError("FailedPrecondition", "attempting to demote the last manager of the swarm");
+    throw notImplemented("demoting a manager");
+  }
+  if (node.spec.membership === NodeSpec_Membership.ACCEPTED && spec.membership !== NodeSpec_Membership.ACCEPTED) {
+    throw rpcError("InvalidArgument", "the membership of an accepted node cannot be taken back");
+  }
+  tx.update("node", { ...node, spec });
+}
+
+function removeNode(tx: Transaction, clusterId: string, id: string, force: boolean, now: number): void {
+  const node = tx.get("node", id);
+  if (!node) throw rpcError("NotFound", `node ${id} not found`);
+  if (node.spec?.desiredRole === NodeRole.MANAGER || node.managerStatus) {
+    throw rpcError(
+      "FailedPrecondition",
+      `node ${id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal`,
+    );
+  }
+  if (!force && node.status?.state === NodeStatus_State.READY) {
+    throw rpcError("FailedPrecondition", `node ${id} is not down and can't be removed`);
+  }
+  const cluster = tx.get("cluster", clusterId);
+  if (cluster) {
+    const pem = new TextDecoder().decode(node.certificate?.certificate);
+    const until = pem ? validityOf(pem).notAfter : now + 90 * 86_400_000;
+    const entry = create(BlacklistedCertificateSchema, { expiry: timestampFromMs(until) });
+    const kept = Object.entries(cluster.blacklistedCertificates).filter(
+      ([, { expiry }]) => Number(expiry?.seconds ?? 0n) * 1000 > now,
+    );
+    tx.update("cluster", { ...cluster, blacklistedCertificates: { ...Object.fromEntries(kept), [id]: entry } });
+  }
+  for (const task of tx.tasksOfNode(id)) {
+    if (isOver(task) || !task.status) continue;
+    const status = {
+      ...task.status,
+      state: TaskState.ORPHANED,
+      message: "node removed",
+      timestamp: timestampFromMs(now),
+    };
+    tx.update("task", { ...task, status });
+  }
+  tx.remove("node", id);
+}
+
+const isJob = (spec: ServiceSpec) => spec.mode.case === "replicatedJob" || spec.mode.case === "globalJob";
+
+function updatedService(service: Service, spec: ServiceSpec, tx: Transaction, options: ControlOptions): Service {
+  const resolved = resolveNetworks(spec, tx);
+  checkService(resolved, tx, service.id);
+  if (service.spec?.mode.case !== spec.mode.case) throw rpcError("Unimplemented", "service mode change is not allowed");
+  const next: Service = {
+    ...service,
+    spec: resolved,
+    specVersion: create(VersionSchema, { index: versionOf(service) }),
+    previousSpec: service.spec,
+    previousSpecVersion: service.specVersion,
+    updateStatus: undefined,
+  };
+  if (isJob(spec)) {
+    next.jobStatus = create(JobStatusSchema, {
+      jobIteration: { index: (service.jobStatus?.jobIteration?.index ?? 0n) + 1n },
+      lastExecution: timestampFromMs(options.clock.now()),
+    });
+  }
+  return next;
+}
+
+function rolled(service: Service, tx: Transaction, options: ControlOptions): Service {
+  if (service.spec && isJob(service.spec)) {
+    throw rpcError("FailedPrecondition", "service jobs cannot be rolled back");
+  }
+  if (!service.previousSpec)
+    throw rpcError("FailedPrecondition", `service ${service.id} does not have a previous spec`);
+  checkService(service.previousSpec, tx, service.id);
+  return rolledBack(service, "manually requested rollback", options.clock.now());
+}
+
+async function createNetwork({ store, allocated }: ControlOptions, spec: NetworkSpec) {
+  const id = swarmId();
+  const work = store.update((tx) => {
+    checkNetwork(spec, tx, allocated());
+    tx.create("network", create(NetworkSchema, { id, spec }));
+  });
+  await creating("network", spec.annotations?.name ?? "", work);
+  const network = store.view.get("network", id);
+  if (!network) throw notFound(`network ${id} not found`);
+  return network;
+}
+
+function removeNetwork(tx: Transaction, id: string): void {
+  const network = tx.get("network", id);
+  if (!network) throw rpcError("NotFound", `network ${id} not found`);
+  const name = network.spec?.annotations?.name;
+  if (network.spec?.annotations?.labels[PREDEFINED_LABEL]) {
+    throw rpcError("FailedPrecondition", `${name} is a pre-defined network and cannot be removed`);
+  }
+  if (isIngress(network)) {
+    const user = tx.all("service").find((service) => service.endpoint?.virtualIps.some((vip) => vip.networkId === id));
+    if (user) {
+      throw rpcError(
+        "FailedPrecondition",
+        `ingress network (${name}) cannot be removed because service ${user.id} depends on it`,
+      );
+    }
+  }
+  const [service] = usersOfNetwork(network, tx);
+  if (service) throw rpcError("FailedPrecondition", `network ${id} is in use by service ${service.id}`);
+  const task = tx
+    .all("task")
+    .find((candidate) => !isOver(candidate) && candidate.networks.some((attachment) => attachment.network?.id === id));
+  if (task && task.desiredState <= TaskState.COMPLETE) {
+    throw rpcError("FailedPrecondition", `network ${id} is in use by task ${task.id}`);
+  }
+  tx.remove("network", id);
+}

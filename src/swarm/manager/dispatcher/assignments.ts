@@ -1,0 +1,148 @@
+/**
+ * What one node has been told to do: the tasks assigned to it and the secrets and configs they need. Pure: compares the
+ * store with what was told and gives the next message.
+ */
+import { create, equals } from "@bufbuild/protobuf";
+import {
+  type AssignmentChange,
+  AssignmentChange_AssignmentAction,
+  AssignmentChangeSchema,
+  AssignmentSchema,
+  type AssignmentsMessage,
+  AssignmentsMessage_Type,
+  AssignmentsMessageSchema,
+} from "#proto/docker/swarmkit/dispatcher_pb.js";
+import { ConfigSchema, SecretSchema, type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import type { TaskSpec } from "#proto/docker/swarmkit/specs_pb.js";
+import { ResourceType, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import type { Reader } from "../../store/memory.ts";
+import { versionOf } from "../../store/objects.ts";
+
+const { UPDATE, REMOVE } = AssignmentChange_AssignmentAction;
+
+/** Ids of what a task needs besides itself. */
+export function dependenciesOf(spec: TaskSpec | undefined): { secrets: string[]; configs: string[] } {
+  const secrets = new Set<string>();
+  const configs = new Set<string>();
+  for (const { resourceId, resourceType } of spec?.resourceReferences ?? []) {
+    if (resourceType === ResourceType.SECRET) secrets.add(resourceId);
+    if (resourceType === ResourceType.CONFIG) configs.add(resourceId);
+  }
+  if (spec?.runtime.case === "container") {
+    for (const { secretId } of spec.runtime.value.secrets) secrets.add(secretId);
+    for (const { configId } of spec.runtime.value.configs) configs.add(configId);
+  }
+  return { secrets: [...secrets], configs: [...configs] };
+}
+
+const stateOf = (task: Task) => task.status?.state ?? TaskState.NEW;
+const isOver = (task: Task) => stateOf(task) > TaskState.RUNNING;
+
+/** True when the agent need not hear of the difference: it owns the status once it has accepted the task. */
+export function sameForAgent(a: Task, b: Task): boolean {
+  if (a === b) return true;
+  const assigning = stateOf(a) <= TaskState.ASSIGNED || stateOf(b) <= TaskState.ASSIGNED;
+  if (assigning && stateOf(a) !== stateOf(b)) return false;
+  if (a.desiredState !== b.desiredState || a.nodeId !== b.nodeId) return false;
+  if (a.spec === b.spec && a.networks === b.networks && a.endpoint === b.endpoint && a.annotations === b.annotations) {
+    return true;
+  }
+  const stable = (task: Task): Task => ({ ...task, meta: undefined, status: undefined });
+  return equals(TaskSchema, stable(a), stable(b));
+}
+
+type Dependency = "secret" | "config";
+
+export class AssignmentSet {
+  readonly #nodeId: string;
+  #tasks = new Map<string, Task>();
+  /** Version of each secret and config the node has. */
+  #told = { secret: new Map<string, bigint>(), config: new Map<string, bigint>() };
+  /** Tasks that use a secret or config. */
+  #users = { secret: new Map<string, Set<string>>(), config: new Map<string, Set<string>>() };
+  #results = 0;
+
+  constructor(nodeId: string) {
+    this.#nodeId = nodeId;
+  }
+
+  /** The first message: everything. */
+  complete(store: Reader): AssignmentsMessage {
+    const changes = store.tasksOfNode(this.#nodeId).flatMap((task) => this.#task(store, task.id));
+    return this.#message(AssignmentsMessage_Type.COMPLETE, changes);
+  }
+
+  /** The next message, given what may have changed; undefined when the node need not know. */
+  next(store: Reader, taskIds: Iterable<string>, dependencyIds: Iterable<[Dependency, string]>) {
+    const changes = [...taskIds].flatMap((id) => this.#task(store, id));
+    for (const [kind, id] of dependencyIds) {
+      if (this.#users[kind].has(id)) changes.push(...this.#tell(store, kind, id));
+    }
+    return changes.length === 0 ? undefined : this.#message(AssignmentsMessage_Type.INCREMENTAL, changes);
+  }
+
+  #message(type: AssignmentsMessage_Type, changes: AssignmentChange[]): AssignmentsMessage {
+    const appliesTo = this.#results === 0 ? "" : String(this.#results);
+    return create(AssignmentsMessageSchema, { type, changes, appliesTo, resultsIn: String(++this.#results) });
+  }
+
+  #task(store: Reader, id: string): AssignmentChange[] {
+    const told = this.#tasks.get(id);
+    const task = store.get("task", id);
+    if (!task || task.nodeId !== this.#nodeId) {
+      if (!told) return [];
+      this.#tasks.delete(id);
+      const item = { case: "task", value: create(TaskSchema, { id }) } as const;
+      return [change(REMOVE, item), ...this.#release(store, told)];
+    }
+    if (stateOf(task) < TaskState.ASSIGNED) return [];
+    this.#tasks.set(id, task);
+    const changes: AssignmentChange[] = [];
+    if (!isOver(task)) {
+      const { secrets, configs } = dependenciesOf(task.spec);
+      for (const secret of secrets) changes.push(...this.#use(store, "secret", secret, id));
+      for (const config of configs) changes.push(...this.#use(store, "config", config, id));
+    } else if (told && !isOver(told)) {
+      changes.push(...this.#release(store, told));
+    }
+    if (!told || !sameForAgent(told, task)) changes.push(change(UPDATE, { case: "task", value: task }));
+    return changes;
+  }
+
+  #use(store: Reader, kind: Dependency, id: string, taskId: string): AssignmentChange[] {
+    const users = this.#users[kind].get(id);
+    if (users) {
+      users.add(taskId);
+      return [];
+    }
+    this.#users[kind].set(id, new Set([taskId]));
+    return this.#tell(store, kind, id);
+  }
+
+  #tell(store: Reader, kind: Dependency, id: string): AssignmentChange[] {
+    const object = store.get(kind, id);
+    if (!object || this.#told[kind].get(id) === versionOf(object)) return [];
+    this.#told[kind].set(id, versionOf(object));
+    return [change(UPDATE, { case: kind, value: object } as Item)];
+  }
+
+  #release(_store: Reader, task: Task): AssignmentChange[] {
+    const { secrets, configs } = dependenciesOf(task.spec);
+    const drop = (kind: Dependency, id: string): AssignmentChange[] => {
+      const users = this.#users[kind].get(id);
+      users?.delete(task.id);
+      if (!users || users.size > 0) return [];
+      this.#users[kind].delete(id);
+      if (!this.#told[kind].delete(id)) return [];
+      const value = kind === "secret" ? create(SecretSchema, { id }) : create(ConfigSchema, { id });
+      return [change(REMOVE, { case: kind, value } as Item)];
+    };
+    return [...secrets.flatMap((id) => drop("secret", id)), ...configs.flatMap((id) => drop("config", id))];
+  }
+}
+
+type Item = NonNullable<AssignmentChange["assignment"]>["item"];
+
+function change(action: AssignmentChange_AssignmentAction, item: Item): AssignmentChange {
+  return create(AssignmentChangeSchema, { action, assignment: create(AssignmentSchema, { item }) });
+}

@@ -1,0 +1,320 @@
+/**
+ * The dispatcher: gives each node its session (who it is, which managers there are, keys, root), listens to its
+ * heartbeat, streams its assignments and takes its reports.
+ */
+import { create, equals } from "@bufbuild/protobuf";
+import {
+  type AssignmentsMessage,
+  type Dispatcher as DispatcherService,
+  type SessionMessage,
+  SessionMessageSchema,
+} from "#proto/docker/swarmkit/dispatcher_pb.js";
+import { type Node, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { type NodeDescription, NodeRole, NodeStatus_State, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import type { Clock } from "../../../base/clock.ts";
+import { sleep } from "../../../base/clock.ts";
+import { type CallContext, GrpcError, type Handlers, status } from "../../../base/grpc.ts";
+import type { Logger } from "../../../base/log.ts";
+import type { Change, Store } from "../../store/store.ts";
+import { type Authority, NODES } from "../auth.ts";
+import { durationMs, HEARTBEAT_PERIOD_MS } from "../defaults.ts";
+import { AssignmentSet } from "./assignments.ts";
+import { Liveness, type Session } from "./liveness.ts";
+import { StatusWriter } from "./status.ts";
+
+const MANAGER_WEIGHT = 10n;
+/** Assignments are held back this long after a change, and sent at once past this many. */
+const BATCH_MS = 20;
+const ORPHAN_MS = 24 * 3_600_000;
+
+/** Wakes whoever waits for a change that concerns a node; collects what changed meanwhile. */
+class Feed {
+  readonly tasks = new Set<string>();
+  readonly dependencies = new Map<string, ["secret" | "config", string]>();
+  #wake: (() => void) | undefined;
+  #marked = false;
+
+  mark(): void {
+    this.#marked = true;
+    this.#wake?.();
+  }
+
+  /** Resolves true after a mark, false when the signal ends the wait. */
+  next(signal: AbortSignal): Promise<boolean> {
+    return new Promise((resolve) => {
+      const finish = () => {
+        if (!this.#marked && !signal.aborted) return;
+        signal.removeEventListener("abort", finish);
+        this.#wake = undefined;
+        this.#marked = false;
+        resolve(!signal.aborted);
+      };
+      this.#wake = finish;
+      signal.addEventListener("abort", finish, { once: true });
+      finish();
+    });
+  }
+}
+
+export class Dispatcher {
+  readonly #store: Store;
+  readonly #clusterId: string;
+  readonly #authority: Authority;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #liveness: Liveness;
+  readonly #statuses: StatusWriter;
+  readonly #stopWatching: () => void;
+  /** Session streams by node. */
+  readonly #sessionFeeds = new Map<string, Set<Feed>>();
+  /** Assignment streams by node. */
+  readonly #assignmentFeeds = new Map<string, Set<Feed>>();
+  readonly #orphans = new Map<string, () => void>();
+  readonly #closing = new AbortController();
+
+  constructor(store: Store, clusterId: string, managerId: string, authority: Authority, clock: Clock, log: Logger) {
+    this.#store = store;
+    this.#clusterId = clusterId;
+    this.#authority = authority;
+    this.#clock = clock;
+    this.#log = log;
+    this.#statuses = new StatusWriter(store, managerId, clock, log);
+    const period = () => durationMs(this.#cluster()?.spec?.dispatcher?.heartbeatPeriod, HEARTBEAT_PERIOD_MS);
+    this.#liveness = new Liveness(clock, period, (nodeId, message) => this.#lost(nodeId, message));
+    this.#stopWatching = store.onCommit((changes) => this.#onCommit(changes));
+    this.#expectNodes();
+  }
+
+  handlers(): Handlers<typeof DispatcherService> {
+    const nodeOf = (context: CallContext) => this.#authority.require(context, NODES).cn;
+    return {
+      session: (request, context) => this.#session(nodeOf(context), request.sessionId, request.description, context),
+      heartbeat: ({ sessionId }, context) => {
+        const ms = this.#liveness.beat(nodeOf(context), sessionId);
+        return { period: { seconds: BigInt(Math.floor(ms / 1000)), nanos: Math.floor((ms % 1000) * 1e6) } };
+      },
+      updateTaskStatus: async ({ sessionId, updates }, context) => {
+        const nodeId = nodeOf(context);
+        this.#liveness.check(nodeId, sessionId);
+        const known = updates.flatMap(({ taskId, status: report }) => {
+          const task = this.#store.view.get("task", taskId);
+          if (!task || !report) return [];
+          if (task.nodeId !== nodeId) {
+            throw new GrpcError(status.PERMISSION_DENIED, "cannot update a task not assigned this node");
+          }
+          return [{ taskId, report }];
+        });
+        await Promise.all(known.map(({ taskId, report }) => this.#statuses.task(taskId, report)));
+        return {};
+      },
+      updateVolumeStatus: () => {
+        throw new GrpcError(status.UNIMPLEMENTED, "cluster volumes are not supported");
+      },
+      tasks: () => {
+        throw new GrpcError(status.UNIMPLEMENTED, "use Assignments");
+      },
+      assignments: ({ sessionId }, context) => this.#assignments(nodeOf(context), sessionId, context),
+    };
+  }
+
+  /** Tells every node that this manager goes, so that it looks for another or comes back soon. */
+  close(): void {
+    this.#stopWatching();
+    this.#closing.abort(new GrpcError(status.ABORTED, "node must disconnect"));
+    this.#liveness.close(new GrpcError(status.ABORTED, "node must disconnect"));
+    this.#statuses.close();
+    for (const cancel of this.#orphans.values()) cancel();
+  }
+
+  #cluster() {
+    return this.#store.view.get("cluster", this.#clusterId);
+  }
+
+  /** After a start: nodes that were up get time to come back; those that were down are down since now. */
+  #expectNodes(): void {
+    for (const node of this.#store.view.all("node")) {
+      if (node.status?.state === NodeStatus_State.DOWN) {
+        this.#orphanLater(node.id);
+        continue;
+      }
+      this.#liveness.expect(node.id);
+      if (node.status?.state === NodeStatus_State.READY) {
+        const message = 'Node moved to "unknown" state due to leadership change in cluster';
+        void this.#statuses.node(node.id, { state: NodeStatus_State.UNKNOWN, message });
+      }
+    }
+  }
+
+  #lost(nodeId: string, message: string): void {
+    if (!this.#store.view.get("node", nodeId)) return;
+    this.#log.warn("a node is lost", { node: nodeId, reason: message });
+    void this.#statuses.node(nodeId, { state: NodeStatus_State.DOWN, message });
+    this.#orphanLater(nodeId);
+  }
+
+  #orphanLater(nodeId: string): void {
+    this.#orphans.get(nodeId)?.();
+    this.#orphans.set(
+      nodeId,
+      this.#clock.after(ORPHAN_MS, () => {
+        this.#orphans.delete(nodeId);
+        void this.#orphan(nodeId).catch((error) => this.#log.warn("tasks not orphaned", { node: nodeId, error }));
+      }),
+    );
+  }
+
+  async #orphan(nodeId: string): Promise<void> {
+    await this.#store.batch(this.#store.view.tasksOfNode(nodeId), (tx, { id }) => {
+      const task = tx.get("task", id);
+      const state = task?.status?.state ?? TaskState.NEW;
+      if (!task?.status || state < TaskState.ASSIGNED || state > TaskState.RUNNING) return;
+      tx.update("task", { ...task, status: { ...task.status, state: TaskState.ORPHANED } });
+    });
+  }
+
+  async *#session(
+    nodeId: string,
+    sessionId: string,
+    description: NodeDescription | undefined,
+    context: CallContext,
+  ): AsyncIterable<SessionMessage> {
+    if (!this.#store.view.get("node", nodeId)) throw new GrpcError(status.UNKNOWN, "node not found");
+    const session = this.#liveness.find(nodeId, sessionId) ?? this.#liveness.register(nodeId);
+    this.#orphans.get(nodeId)?.();
+    this.#orphans.delete(nodeId);
+    const feed = new Feed();
+    const forget = addTo(this.#sessionFeeds, nodeId, feed);
+    const signal = AbortSignal.any([context.signal, session.ended.signal, this.#closing.signal]);
+    try {
+      const addr = hostOf(context.peer);
+      await this.#statuses.node(nodeId, { state: NodeStatus_State.READY, message: "", addr, description });
+      this.#log.info("a node has a session", { node: nodeId, addr });
+      let last: SessionMessage | undefined;
+      do {
+        const message = this.#message(session);
+        if (!message) throw new GrpcError(status.NOT_FOUND, "node not found");
+        if (!last || !sameMessage(last, message)) yield message;
+        last = message;
+      } while (await feed.next(signal));
+      if (context.signal.aborted) return;
+      if (last) yield last;
+      throw signal.reason;
+    } finally {
+      forget();
+    }
+  }
+
+  #message(session: Session): SessionMessage | undefined {
+    const node = this.#store.view.get("node", session.nodeId);
+    const cluster = this.#cluster();
+    if (!node || !cluster) return undefined;
+    return create(SessionMessageSchema, {
+      sessionId: session.id,
+      node,
+      managers: this.#store.view
+        .all("node")
+        .flatMap(({ id, managerStatus }) =>
+          managerStatus?.addr ? [{ peer: { nodeId: id, addr: managerStatus.addr }, weight: MANAGER_WEIGHT }] : [],
+        ),
+      networkBootstrapKeys: cluster.networkBootstrapKeys,
+      RootCA: cluster.rootCa?.caCert ?? new Uint8Array(),
+    });
+  }
+
+  async *#assignments(nodeId: string, sessionId: string, context: CallContext): AsyncIterable<AssignmentsMessage> {
+    const session = this.#liveness.check(nodeId, sessionId);
+    const feed = new Feed();
+    const forget = addTo(this.#assignmentFeeds, nodeId, feed);
+    const signal = AbortSignal.any([context.signal, session.ended.signal, this.#closing.signal]);
+    const set = new AssignmentSet(nodeId);
+    try {
+      yield set.complete(this.#store.view);
+      while (await feed.next(signal)) {
+        await sleep(this.#clock, BATCH_MS, signal).catch(() => {});
+        if (signal.aborted) break;
+        const tasks = [...feed.tasks];
+        const dependencies = [...feed.dependencies.values()];
+        feed.tasks.clear();
+        feed.dependencies.clear();
+        const message = set.next(this.#store.view, tasks, dependencies);
+        if (message) yield message;
+      }
+      if (!context.signal.aborted) throw signal.reason;
+    } finally {
+      forget();
+    }
+  }
+
+  #onCommit(changes: Change[]): void {
+    for (const change of changes) {
+      switch (change.kind) {
+        case "task": {
+          this.#markTask(change.object.nodeId, change.object.id);
+          if (change.old && change.old.nodeId !== change.object.nodeId) {
+            this.#markTask(change.old.nodeId, change.object.id);
+          }
+          break;
+        }
+        case "node": {
+          if (change.action === "remove") {
+            this.#liveness.forget(change.object.id, new GrpcError(status.NOT_FOUND, "node not found"));
+            this.#orphans.get(change.object.id)?.();
+            this.#orphans.delete(change.object.id);
+          }
+          if (change.object.role === NodeRole.MANAGER || change.old?.role === NodeRole.MANAGER) this.#markAll();
+          else for (const feed of this.#sessionFeeds.get(change.object.id) ?? []) feed.mark();
+          break;
+        }
+        case "cluster":
+          this.#markAll();
+          break;
+        case "secret":
+        case "config":
+          if (change.action !== "update") break;
+          for (const feeds of this.#assignmentFeeds.values()) {
+            for (const feed of feeds) {
+              feed.dependencies.set(change.object.id, [change.kind, change.object.id]);
+              feed.mark();
+            }
+          }
+          break;
+        default:
+      }
+    }
+  }
+
+  #markTask(nodeId: string, taskId: string): void {
+    for (const feed of this.#assignmentFeeds.get(nodeId) ?? []) {
+      feed.tasks.add(taskId);
+      feed.mark();
+    }
+  }
+
+  #markAll(): void {
+    for (const feeds of this.#sessionFeeds.values()) for (const feed of feeds) feed.mark();
+  }
+}
+
+/** A node hears of a change of itself, the managers, the keys or the root; not of its own status. */
+function sameMessage(a: SessionMessage, b: SessionMessage): boolean {
+  const stable = (node: Node | undefined) =>
+    node ? { ...node, meta: undefined, status: undefined, description: undefined } : create(NodeSchema);
+  if (!equals(NodeSchema, stable(a.node), stable(b.node))) return false;
+  const rest = (message: SessionMessage): SessionMessage => ({ ...message, node: undefined });
+  return equals(SessionMessageSchema, rest(a), rest(b));
+}
+
+function addTo(feeds: Map<string, Set<Feed>>, key: string, feed: Feed): () => void {
+  const set = feeds.get(key) ?? new Set();
+  set.add(feed);
+  feeds.set(key, set);
+  return () => {
+    set.delete(feed);
+    if (set.size === 0 && feeds.get(key) === set) feeds.delete(key);
+  };
+}
+
+/** The host of a peer's "address:port", without the prefix of a mapped IPv4 address. */
+function hostOf(peer: string): string {
+  return peer.slice(0, peer.lastIndexOf(":")).replace(/^::ffff:/, "");
+}

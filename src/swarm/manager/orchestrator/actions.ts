@@ -1,0 +1,43 @@
+/** What a planner wants done with the tasks of one service, and the doing of it. */
+import type { Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
+import type { TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import type { Transaction } from "../../store/transaction.ts";
+
+export class Actions {
+  readonly created: Task[] = [];
+  readonly desired = new Map<string, TaskState>();
+  /** Changes of the service itself. */
+  service: ((service: Service) => Service) | undefined;
+  /** When to look again although nothing happened, wall milliseconds. */
+  wakeAt = Number.POSITIVE_INFINITY;
+
+  create(task: Task): Task {
+    this.created.push(task);
+    return task;
+  }
+
+  want(task: Task, state: TaskState): void {
+    if (task.desiredState >= state) return;
+    this.desired.set(task.id, state);
+  }
+
+  wake(at: number): void {
+    this.wakeAt = Math.min(this.wakeAt, at);
+  }
+
+  get isEmpty(): boolean {
+    return this.created.length === 0 && this.desired.size === 0 && this.service === undefined;
+  }
+
+  /** Writes the actions; a desired state never goes back. */
+  apply(tx: Transaction, serviceId: string): void {
+    const service = tx.get("service", serviceId);
+    for (const [id, state] of this.desired) {
+      const task = tx.get("task", id);
+      if (task && task.desiredState < state) tx.update("task", { ...task, desiredState: state });
+    }
+    if (!service) return;
+    for (const task of this.created) tx.create("task", task);
+    if (this.service) tx.update("service", this.service(service));
+  }
+}

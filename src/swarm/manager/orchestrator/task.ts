@@ -1,0 +1,98 @@
+/** Making tasks, and telling whether one still is what its service asks for. */
+import { create, equals } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import {
+  type Cluster,
+  EndpointSchema,
+  type Service,
+  type Task,
+  TaskSchema,
+} from "#proto/docker/swarmkit/objects_pb.js";
+import { EndpointSpecSchema, TaskSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
+import { RestartPolicy_RestartCondition, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { swarmId } from "../../../base/id.ts";
+import { durationMs, RESTART_DELAY_MS, timestampMs } from "../defaults.ts";
+import { stateOf } from "../tasks.ts";
+
+export interface NewTask {
+  readonly service: Service;
+  readonly cluster: Cluster | undefined;
+  /** 0 in global mode. */
+  readonly slot: bigint;
+  readonly nodeId: string;
+  readonly desiredState: TaskState;
+  readonly now: number;
+}
+
+export function newTask({ service, cluster, slot, nodeId, desiredState, now }: NewTask): Task {
+  const spec = service.spec;
+  const logDriver = spec?.task?.logDriver ?? cluster?.spec?.taskDefaults?.logDriver;
+  const endpointSpec = spec?.endpoint;
+  return create(TaskSchema, {
+    id: swarmId(),
+    serviceId: service.id,
+    slot,
+    nodeId,
+    desiredState,
+    spec: spec?.task ?? {},
+    specVersion: service.specVersion ?? {},
+    annotations: {},
+    serviceAnnotations: spec?.annotations ?? {},
+    status: { state: TaskState.NEW, timestamp: timestampFromMs(now), message: "created" },
+    endpoint: create(EndpointSchema, endpointSpec ? { spec: endpointSpec } : {}),
+    ...(logDriver ? { logDriver } : {}),
+    ...(service.jobStatus?.jobIteration ? { jobIteration: service.jobStatus.jobIteration } : {}),
+  });
+}
+
+/** True when the task is not what its service asks for now. */
+export function isDirty(service: Service, task: Task): boolean {
+  if (service.specVersion && task.specVersion && service.specVersion.index === task.specVersion.index) return false;
+  const wanted = service.spec?.task ?? create(TaskSpecSchema);
+  if (!equals(TaskSpecSchema, wanted, task.spec ?? create(TaskSpecSchema))) return true;
+  const none = create(EndpointSpecSchema);
+  return (
+    task.endpoint !== undefined &&
+    !equals(EndpointSpecSchema, service.spec?.endpoint ?? none, task.endpoint.spec ?? none)
+  );
+}
+
+export const createdAt = (task: Task) => timestampMs(task.meta?.createdAt);
+
+/** Oldest first. */
+export const byAge = (a: Task, b: Task) => createdAt(a) - createdAt(b) || (a.id < b.id ? -1 : 1);
+
+export const restartDelayMs = (service: Service) => durationMs(service.spec?.task?.restart?.delay, RESTART_DELAY_MS);
+
+/** Restarts of each place of each version of a service, for `max_attempts` and `window`. Not kept over a restart of the manager. */
+export class RestartHistory {
+  readonly #attempts = new Map<string, Map<string, number[]>>();
+
+  record(task: Task, now: number): void {
+    const ofService = this.#attempts.get(task.serviceId) ?? new Map<string, number[]>();
+    this.#attempts.set(task.serviceId, ofService);
+    const key = keyOf(task);
+    ofService.set(key, [...(ofService.get(key) ?? []), now]);
+  }
+
+  attempts(task: Task, windowMs: number, now: number): number {
+    const attempts = this.#attempts.get(task.serviceId)?.get(keyOf(task)) ?? [];
+    return windowMs > 0 ? attempts.filter((at) => now - at < windowMs).length : attempts.length;
+  }
+
+  forget(serviceId: string): void {
+    this.#attempts.delete(serviceId);
+  }
+}
+
+const keyOf = (task: Task) => `${task.slot || task.nodeId}@${task.specVersion?.index ?? 0n}`;
+
+/** Whether an ended task is to be replaced, by its service's restart policy. */
+export function shouldRestart(service: Service, task: Task, history: RestartHistory, now: number): boolean {
+  const policy = service.spec?.task?.restart;
+  const condition = policy ? policy.condition : RestartPolicy_RestartCondition.ANY;
+  if (condition === RestartPolicy_RestartCondition.NONE) return false;
+  if (condition === RestartPolicy_RestartCondition.ON_FAILURE && stateOf(task) === TaskState.COMPLETE) return false;
+  const max = Number(policy?.maxAttempts ?? 0n);
+  return max === 0 || history.attempts(task, durationMs(policy?.window, 0), now) < max;
+}

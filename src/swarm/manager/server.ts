@@ -1,0 +1,140 @@
+/**
+ * The manager's port: TLS 1.2+, ALPN h2, client certificate optional. A peer that shows a certificate is checked against
+ * the swarm's root here, before a byte of HTTP/2 is read: one of a foreign CA is hung up on, one of ours is remembered
+ * for the calls of its connection. Sockets are then injected into the gRPC server.
+ */
+
+import { isIP } from "node:net";
+import { createServer, type TLSSocket, type Server as TlsServer } from "node:tls";
+import { type CallContext, Server, ServerCredentials } from "../../base/grpc.ts";
+import type { Logger } from "../../base/log.ts";
+import { type Identity, identityOf, splitPem, verifyChain } from "../ca/certificates.ts";
+import type { NodeCredentials } from "../ca/files.ts";
+
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+
+export interface ManagerServer {
+  readonly grpc: Server;
+  /** "ip:port" really bound. */
+  readonly address: string;
+  /** Who makes the call; undefined when it came without a certificate. */
+  identityOf(context: CallContext): Identity | undefined;
+  /** New connections use these credentials from now on. */
+  setCredentials(credentials: NodeCredentials): void;
+  /** Ends the connections of a node that was removed. */
+  disconnect(nodeId: string): void;
+  close(): Promise<void>;
+}
+
+/** Splits "ip:port" or "[ip6]:port". */
+export function splitAddress(address: string): { host: string; port: number } {
+  const at = address.lastIndexOf(":");
+  const host = address.slice(0, at).replace(/^\[|\]$/g, "");
+  const port = Number(address.slice(at + 1));
+  if (at < 0 || isIP(host) === 0 || !Number.isInteger(port) || port < 0 || port > 65535) {
+    throw new Error(`invalid address ${address}: it must be ip:port`);
+  }
+  return { host, port };
+}
+
+/** Joins host and port, with brackets around an IPv6 address. */
+export function joinAddress(host: string, port: number): string {
+  return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+const peerOf = (socket: { remoteAddress?: string; remotePort?: number }) =>
+  `${socket.remoteAddress}:${socket.remotePort}`;
+
+/** The chain a peer showed, DER, leaf first. */
+function chainOf(socket: TLSSocket): Uint8Array[] {
+  const chain: Uint8Array[] = [];
+  let next = socket.getPeerX509Certificate();
+  while (next && chain.length < 5) {
+    chain.push(new Uint8Array(next.raw));
+    next = next.issuerCertificate;
+  }
+  return chain;
+}
+
+export async function listenManager(
+  address: string,
+  initial: NodeCredentials,
+  register: (grpc: Server, identityOf: (context: CallContext) => Identity | undefined) => void,
+  now: () => number,
+  log: Logger,
+): Promise<ManagerServer> {
+  const { host, port } = splitAddress(address);
+  let credentials = initial;
+  const identities = new Map<string, Identity>();
+  const sockets = new Set<TLSSocket>();
+  const grpc = new Server({ "grpc.max_receive_message_length": 4 << 20, "grpc.max_send_message_length": -1 });
+  const identify = (context: CallContext) => identities.get(context.peer);
+  register(grpc, identify);
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+
+  const tls: TlsServer = createServer(
+    {
+      ...tlsOptions(credentials),
+      requestCert: true,
+      rejectUnauthorized: false,
+      ALPNProtocols: ["h2"],
+      minVersion: "TLSv1.2",
+      handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+    },
+    (socket) => {
+      const peer = peerOf(socket);
+      socket.on("error", (error) => log.debug("a connection broke", { peer, error }));
+      const chain = chainOf(socket);
+      const leaf = chain[0];
+      if (leaf) {
+        const refusal = verifyChain(chain, credentials.rootPem, now(), "client");
+        if (refusal) {
+          log.warn("refused a connection", { peer, reason: refusal });
+          socket.destroy();
+          return;
+        }
+        identities.set(peer, identityOf(leaf));
+      }
+      sockets.add(socket);
+      socket.once("close", () => {
+        sockets.delete(socket);
+        identities.delete(peer);
+      });
+      injector.injectConnection(socket);
+    },
+  );
+  tls.on("tlsClientError", (error, socket) => log.debug("TLS handshake failed", { peer: peerOf(socket), error }));
+  await new Promise<void>((resolve, reject) => {
+    tls.once("error", reject);
+    tls.listen(port, host, () => {
+      tls.off("error", reject);
+      resolve();
+    });
+  });
+  const bound = tls.address();
+  const boundPort = bound && typeof bound === "object" ? bound.port : port;
+
+  return {
+    grpc,
+    address: joinAddress(host, boundPort),
+    identityOf: identify,
+    setCredentials(next) {
+      credentials = next;
+      tls.setSecureContext(tlsOptions(next));
+    },
+    disconnect(nodeId) {
+      for (const socket of sockets) if (identities.get(peerOf(socket))?.cn === nodeId) socket.destroy();
+    },
+    async close() {
+      const closed = new Promise<void>((resolve) => tls.close(() => resolve()));
+      injector.destroy();
+      for (const socket of sockets) socket.destroy();
+      grpc.forceShutdown();
+      await closed;
+    },
+  };
+}
+
+function tlsOptions({ certPem, keyPem, rootPem }: NodeCredentials) {
+  return { cert: certPem, key: keyPem, ca: splitPem(rootPem) };
+}
