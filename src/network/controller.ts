@@ -285,8 +285,7 @@ class Controller implements NetworkController {
   async #pass(reason: "restored" | "drift"): Promise<string[]> {
     const core = this.#core;
     for (const networkId of this.#cluster.resync()) this.#names.changed(networkId);
-    const mended: string[] = [];
-    this.#overlays.repin();
+    const mended = this.#overlays.repin();
     for (const key of core.namespaces.keys()) {
       try {
         for (const [namespace, differences] of await core.settle([key], { deep: true })) {

@@ -8,7 +8,7 @@ import type { Core } from "./core.ts";
 import type { Networks } from "./networks.ts";
 import { attachedTo } from "./plan/world.ts";
 import type { Sandboxes } from "./sandboxes.ts";
-import { ingressSandboxId, lbSandboxId, type NetworkState, overlayKey } from "./state.ts";
+import { ingressSandboxId, lbSandboxId, type NetworkState, overlayKey, sandboxKey } from "./state.ts";
 
 export const overlayPin = (networkId: string): string => `1-${networkId.slice(0, 10)}`;
 const balancerPin = (network: NetworkState): string =>
@@ -130,10 +130,19 @@ export class Overlays {
     }
   }
 
-  /** Namespaces whose pin somebody removed are made again; what was in them follows from the plans. */
-  repin(): void {
-    for (const network of this.#core.cluster ? this.#overlays() : []) {
-      this.#core.namespaces.ensure(overlayKey(network.spec.id), overlayPin(network.spec.id));
+  /** Namespaces whose pin somebody removed are pinned again; those that vanished are made anew. */
+  repin(): string[] {
+    const core = this.#core;
+    const done: string[] = [];
+    for (const { spec } of core.cluster ? this.#overlays() : []) {
+      const key = overlayKey(spec.id);
+      if (core.namespaces.repin(key, overlayPin(spec.id)) || core.namespaces.ensure(key, overlayPin(spec.id)))
+        done.push(key);
     }
+    for (const sandbox of core.sandboxes.values()) {
+      const file = sandbox.path?.split("/").at(-1);
+      if (file && core.namespaces.repin(sandboxKey(sandbox.id), file)) done.push(sandboxKey(sandbox.id));
+    }
+    return done.map((key) => `${key}: pin the namespace`);
   }
 }

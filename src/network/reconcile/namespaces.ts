@@ -2,6 +2,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { errnoOf } from "../../base/errors.ts";
+import { bindMount, touch } from "../../kernel/mount.ts";
 import { createNetNs, destroyNetNs, isNetNs, openNetNs } from "../../kernel/netns.ts";
 import { openNft } from "../../kernel/nft.ts";
 import { openRtnl } from "../../kernel/rtnl.ts";
@@ -89,6 +90,16 @@ export class Namespaces implements Disposable {
     known?.[Symbol.dispose]();
     this.#open.set(key, new OpenNamespace(key, there ? openNetNs(path) : createNetNs(path)));
     return !there;
+  }
+
+  /** A namespace that we hold but whose pin somebody removed is pinned again. Tells whether it was. */
+  repin(key: NamespaceKey, file: string): boolean {
+    const ns = this.#open.get(key)?.ns;
+    const path = this.pathOf(file);
+    if (!ns || isNetNs(path)) return false;
+    touch(path);
+    bindMount(`/proc/self/fd/${ns.fd}`, path);
+    return true;
   }
 
   /** Closes and unpins; the kernel frees it and its links with the last process inside. */

@@ -1,0 +1,134 @@
+/** Two hosts, one overlay network: reachable, found by name, mended, adopted after a crash, gone at the end. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ipam, spec } from "./fixtures.ts";
+import { eventually, type TestHost, testLab } from "./lab.ts";
+
+const keys = [1, 2, 3].map((n) => ({ key: `${n}`.repeat(32), lamportTime: String(100 + n) }));
+const vni = (id: string) => ({ "com.docker.network.driver.overlay.vxlanid_list": id });
+const net1 = spec({
+  id: "net1aaaaaaaaaaaaaaaaaaaaa",
+  name: "net1",
+  driver: "overlay",
+  attachable: true,
+  options: vni("4097"),
+  ipam: ipam({ subnet: "10.0.1.0/24", gateway: "10.0.1.1" }),
+});
+const ids = { a: "a".repeat(64), b: "b".repeat(64) };
+const pin = (id: string) => id.slice(0, 12);
+
+async function join(host: TestHost, index: number) {
+  await host.call("restore", []);
+  await host.call("startCluster", {
+    bindAddress: host.address,
+    advertiseAddress: host.address,
+    dataPathAddress: host.address,
+    dataPathPort: 4789,
+  });
+  await host.call("setKeys", keys);
+  await host.call("setManagers", ["10.98.0.1"]);
+  await host.call("create", net1, { lbAddress: `10.0.1.${index + 2}/24` });
+}
+
+async function container(host: TestHost, id: string, name: string, ipv4: string) {
+  await host.call("createSandbox", {
+    id,
+    mode: "private",
+    hostname: pin(id),
+    domainname: "",
+    dns: { servers: [], search: [], options: [] },
+    extraHosts: [],
+    ports: [],
+  });
+  let ms = host.lastMs;
+  await host.call("connect", id, { networkId: net1.id, name, aliases: [pin(id)], ipv4 });
+  ms += host.lastMs;
+  await host.call("setActivity", id, "active");
+  return ms;
+}
+
+test("an overlay network across two hosts", { timeout: 60_000 }, async (t) => {
+  await using lab = await testLab(["h1", "h2"], "overlay");
+  const [h1, h2] = lab.hosts;
+  assert.ok(h1 && h2);
+  const ping = async (host: TestHost, from: string, to: string) =>
+    (await host.run(`ping -c1 -W1 ${to} >/dev/null`, pin(from))).code === 0;
+  const dig = async (host: TestHost, from: string, name: string) =>
+    (await host.run(`dig +short +time=1 +tries=1 @127.0.0.11 ${name}`, pin(from))).out.trim();
+
+  await t.test("containers find and reach each other", async () => {
+    await join(h1, 0);
+    await join(h2, 1);
+    const times = [await container(h1, ids.a, "c1", "10.0.1.10/24"), await container(h2, ids.b, "c2", "10.0.1.11/24")];
+    t.diagnostic(`sandbox and connection: ${times.map((ms) => ms.toFixed(1)).join(", ")} ms`);
+    const started = Date.now();
+    await eventually(async () => (await dig(h1, ids.a, "c2")) === "10.0.1.11");
+    await eventually(async () => (await dig(h2, ids.b, "c1")) === "10.0.1.10");
+    t.diagnostic(`names known everywhere after ${Date.now() - started} ms`);
+    assert.ok(await ping(h1, ids.a, "10.0.1.11"));
+    assert.ok(await ping(h2, ids.b, "10.0.1.10"));
+    assert.ok(await ping(h1, ids.a, "10.98.0.254"), "the way out");
+    assert.equal(await dig(h1, ids.a, "nobody"), "");
+  });
+
+  await t.test("devices: eth0 the network, eth1 the way out, MTU 1450", async () => {
+    const { out } = await h1.run("ip -br addr; ip link show eth0; ip route", pin(ids.a));
+    assert.match(out, /eth0@\S+ +UP +10\.0\.1\.10\/24/);
+    assert.match(out, /eth1@\S+ +UP +172\.18\.0\.\d+\/16/);
+    assert.match(out, /eth0.* mtu 1450/);
+    assert.match(out, /default via 172\.18\.0\.1 dev eth1/);
+  });
+
+  await t.test("damage is mended", async () => {
+    await h1.run("ip link del vxlan0; ip link del veth1", "1-net1aaaaaa");
+    assert.ok(!(await ping(h1, ids.a, "10.0.1.11")));
+    const mended = await h1.call<string[]>("reconcile");
+    assert.ok(
+      mended.some((line) => line.includes("add link vxlan0")),
+      mended.join("\n"),
+    );
+    assert.ok(await ping(h1, ids.a, "10.0.1.11"));
+    assert.deepEqual(await h1.call("reconcile"), [], "and then there is nothing left to do");
+    await h1.run(`umount ${h1.netnsDir}/1-net1aaaaaa`);
+    await h1.call("reconcile");
+    assert.ok(await ping(h1, ids.a, "10.0.1.11"), "a lost pin");
+    await h1.run("bridge fdb replace 02:42:de:ad:be:ef dev vxlan0 dst 203.0.113.1 self permanent", "1-net1aaaaaa");
+    assert.deepEqual(await h1.call("reconcile"), [
+      `overlay/${net1.id}: delete fdb 02:42:de:ad:be:ef to 203.0.113.1 on vxlan0`,
+    ]);
+  });
+
+  await t.test("a killed daemon's successor adopts what is there, untouched", async () => {
+    const index = async () => (await h1.run("cat /sys/class/net/eth0/ifindex; ip link show eth0", pin(ids.a))).out;
+    const before = await index();
+    await h1.kill();
+    assert.ok(await ping(h1, ids.a, "10.0.1.11"), "meanwhile");
+    await h1.start();
+    await h1.call("restore", [ids.a]);
+    await h1.call("startCluster", {
+      bindAddress: h1.address,
+      advertiseAddress: h1.address,
+      dataPathAddress: h1.address,
+      dataPathPort: 4789,
+    });
+    await h1.call("setKeys", keys);
+    await h1.call("setManagers", ["10.98.0.2"]);
+    assert.equal(await index(), before);
+    await eventually(async () => (await dig(h1, ids.a, "c2")) === "10.0.1.11");
+    await eventually(async () => (await dig(h2, ids.b, "c1")) === "10.0.1.10");
+    assert.ok(await ping(h2, ids.b, "10.0.1.10"));
+  });
+
+  await t.test("what ends is forgotten everywhere", async () => {
+    await h2.call("removeSandbox", ids.b);
+    await eventually(async () => (await dig(h1, ids.a, "c2")) === "");
+    const { out } = await h1.run("bridge fdb show dev vxlan0; ip neigh", "1-net1aaaaaa");
+    assert.ok(!out.includes("10.0.1.11"), out);
+    await assert.rejects(h1.call("remove", net1.id), /has active endpoints/);
+    await h1.call("removeSandbox", ids.a);
+    await h1.call("remove", net1.id);
+    for (const host of [h1, h2]) await host.call("stopCluster");
+    const left = await h1.run(`ls ${h1.netnsDir}; ip -br link | grep -c veth`);
+    assert.equal(left.out.trim(), "0");
+  });
+});
