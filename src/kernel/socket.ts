@@ -48,10 +48,13 @@ export async function udpSocketIn(ns: NetNs, address: string, port: number): Pro
   return socket;
 }
 
-/** A listening TCP server of `ns`; port 0 lets the kernel choose. The caller closes it. */
+/**
+ * A listening TCP server of `ns`; port 0 lets the kernel choose. Connections may be half-open: end them
+ * yourself. The caller closes it.
+ */
 export async function tcpListenerIn(ns: NetNs, address: string, port: number): Promise<net.Server> {
   const fd = ns.run(() => bound(libc.SOCK_STREAM, 0, address, port, true));
-  const server = net.createServer();
+  const server = net.createServer({ allowHalfOpen: true });
   const ready = Promise.withResolvers<void>();
   server.once("error", ready.reject);
   server.listen({ fd }, ready.resolve);
@@ -63,6 +66,12 @@ export async function tcpListenerIn(ns: NetNs, address: string, port: number): P
   }
   server.off("error", ready.reject);
   return server;
+}
+
+/** A TCP connection from inside `ns`, being made: as `net.connect`, it tells by events. */
+export function tcpConnectIn(ns: NetNs, address: string, port: number): net.Socket {
+  const fd = ns.run(() => bound(libc.SOCK_STREAM, 0, familyOf(address) === 4 ? "0.0.0.0" : "::", 0, false));
+  return new net.Socket({ fd }).connect(port, address);
 }
 
 /** A port kept from everybody else until disposed. */

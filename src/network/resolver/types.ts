@@ -22,11 +22,11 @@ export interface SrvTarget {
 
 /** What one network knows by name. All names come and go in lower case; all calls are on the hot path. */
 export interface NameNetwork {
-  /** The network's name: the last label of `<container>.<network>` and of reverse answers. */
+  /** The network's name, which may end a question: `<container>.<network>`. */
   readonly name: string;
   /** Names, aliases, services, `tasks.<service>`; undefined when the name is not known here. */
   lookup(name: string): NameRecord | undefined;
-  /** The container's name behind an address of this network, without the network's name. */
+  /** The name behind an address of this network, "<container>.<network>". */
   reverse(address: string): string | undefined;
   /** This sandbox's own names for others (`--link`): the name to look up instead. */
   alias?(name: string): string | undefined;
