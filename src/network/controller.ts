@@ -313,9 +313,13 @@ class Controller implements NetworkController {
   }
 
   #left(sandbox: SandboxState, endpoint: EndpointState): void {
-    if (sandbox.activity === "inactive") return;
-    void this.#refresh(endpoint.networkId, new Set(["endpoints"])).catch((error) =>
-      this.#core.log.error("cannot follow the end of an endpoint", { error: messageOf(error) }),
+    const { networkId } = endpoint;
+    const follow = async () => {
+      if (sandbox.activity !== "inactive") await this.#refresh(networkId, new Set(["endpoints"]));
+      await this.#overlays.removeIfVanished(networkId);
+    };
+    follow().catch((error) =>
+      this.#core.log.error("cannot follow the end of an endpoint", { network: networkId, error: messageOf(error) }),
     );
   }
 

@@ -23,6 +23,7 @@ export class Overlays {
   readonly #cluster: Cluster;
   /** Addresses told before their network was created here. */
   #addresses: ReadonlyMap<string, string> = new Map();
+  readonly #vanished = new Set<string>();
 
   constructor(core: Core, networks: Networks, sandboxes: Sandboxes, cluster: Cluster) {
     this.#core = core;
@@ -92,14 +93,28 @@ export class Overlays {
   async setLoadBalancers(addresses: ReadonlyMap<string, string>): Promise<void> {
     const core = this.#core;
     this.#addresses = new Map(addresses);
+    this.#vanished.clear();
     if (!core.cluster) return;
     for (const network of this.#overlays()) {
-      const address = addresses.get(network.spec.id);
+      const { id } = network.spec;
+      const address = addresses.get(id);
       if (address) await this.#balancer(network, address);
-      else if (!attachedTo(core.world, network.spec.id).some(({ endpoint }) => endpoint.role === "user")) {
-        await this.remove(network);
+      // One that never had an address here is new: its address is on the way.
+      else if (network.lbAddress !== undefined) {
+        this.#vanished.add(id);
+        await this.removeIfVanished(id);
       }
     }
+  }
+
+  /** A network that the managers took away from this node goes with the last container on it. */
+  async removeIfVanished(networkId: string): Promise<void> {
+    const core = this.#core;
+    const network = core.networks.get(networkId);
+    if (!network || !this.#vanished.has(networkId)) return;
+    if (attachedTo(core.world, networkId).some(({ endpoint }) => endpoint.role === "user")) return;
+    this.#vanished.delete(networkId);
+    await this.remove(network);
   }
 
   async tearDown(network: NetworkState): Promise<void> {

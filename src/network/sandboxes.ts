@@ -120,9 +120,7 @@ export class Sandboxes {
       if (attachedTo(core.world, spec.id).some(({ endpoint }) => endpoint.name === request.name)) {
         throw forbidden(`endpoint with name ${request.name} already exists in network ${spec.name}`);
       }
-      const role = sandbox.kind === "container" ? "user" : "lb";
-      const endpoint = await this.#attach(sandbox, network, request, role);
-      return endpoint;
+      return this.#attach(sandbox, network, request);
     });
   }
 
@@ -135,32 +133,44 @@ export class Sandboxes {
         const name = core.networks.get(networkId)?.spec.name ?? networkId;
         throw notFound(`container ${id} is not connected to network ${name}`);
       }
-      await this.#detach(sandbox, [endpoint]);
-      await this.#balanceWayOut(sandbox);
+      const rest = sandbox.endpoints.filter((e) => e !== endpoint);
+      const gateway = rest.find((e) => e.role === "gateway");
+      const needs = this.#needsGateway({ ...sandbox, endpoints: rest });
+      if (needs && !gateway) {
+        const added = await this.#addGateway(sandbox);
+        try {
+          await this.#settle(sandbox, [added]);
+        } catch (error) {
+          core.log.error("a sandbox lost its way out", { sandbox: id, error: messageOf(error) });
+        }
+      }
+      await this.#detach(sandbox, gateway && !needs ? [endpoint, gateway] : [endpoint]);
     });
   }
 
-  async #attach(
-    sandbox: SandboxState,
-    network: NetworkState,
-    request: EndpointRequest,
-    role: EndpointState["role"],
-  ): Promise<EndpointState> {
+  /** Connects to one network, and to the gateway bridge where that becomes necessary: one change of the kernel. */
+  async #attach(sandbox: SandboxState, network: NetworkState, request: EndpointRequest): Promise<EndpointState> {
     const core = this.#core;
+    const role = sandbox.kind === "container" ? "user" : "lb";
     const endpoint = this.#allocate(sandbox, network, request, role);
+    const added = [endpoint];
+    const published = sandbox.ports.length > 0;
     try {
       if (network.spec.driver === "overlay") await this.#hooks.prepareOverlay(network);
       this.#yieldName(sandbox, endpoint, network);
       sandbox.endpoints.push(endpoint);
-      if (role === "user") this.#publish(sandbox, endpoint);
+      const gateway = sandbox.endpoints.find((e) => e.role === "gateway");
+      const needs = this.#needsGateway(sandbox);
+      if (needs && !gateway) added.push(await this.#addGateway(sandbox));
+      if (role === "user" && !published) this.#publish(sandbox, endpoint);
       await this.#hooks.joining(sandbox);
-      await this.#settle(sandbox, [endpoint]);
+      await this.#settle(sandbox, added);
       core.store.saveSandbox(sandbox);
-      await this.#hooks.joined(sandbox, endpoint);
-      if (role !== "gateway") await this.#balanceWayOut(sandbox);
+      for (const one of added) await this.#hooks.joined(sandbox, one);
+      if (gateway && !needs) await this.#detach(sandbox, [gateway]);
     } catch (error) {
-      await this.#detach(sandbox, [endpoint]).catch((again) =>
-        core.log.error("cannot undo a failed connection", { sandbox: sandbox.id, error: again }),
+      await this.#detach(sandbox, added).catch((again) =>
+        core.log.error("cannot undo a failed connection", { sandbox: sandbox.id, error: messageOf(again) }),
       );
       throw error;
     }
@@ -169,8 +179,8 @@ export class Sandboxes {
   }
 
   async #detach(sandbox: SandboxState, endpoints: readonly EndpointState[]): Promise<void> {
-    for (const endpoint of endpoints) this.#hooks.leaving(sandbox, endpoint);
     const core = this.#core;
+    for (const endpoint of endpoints) this.#hooks.leaving(sandbox, endpoint);
     const { rtnl } = sandbox.path ? core.namespaces.get(sandboxKey(sandbox.id)) : { rtnl: undefined };
     sandbox.endpoints = sandbox.endpoints.filter((endpoint) => !endpoints.includes(endpoint));
     for (const endpoint of endpoints) {
@@ -191,33 +201,31 @@ export class Sandboxes {
     }
   }
 
-  /** Gives a sandbox on overlays its way out through the gateway bridge, or takes it away where it has another. */
-  async #balanceWayOut(sandbox: SandboxState): Promise<void> {
+  /** Whether a sandbox on overlays has no other way out than the gateway bridge. */
+  #needsGateway(sandbox: SandboxState): boolean {
     const core = this.#core;
-    const gateway = sandbox.endpoints.find((endpoint) => endpoint.role === "gateway");
     const others = sandbox.endpoints.filter((endpoint) => endpoint.role !== "gateway");
-    const other = wayOut(core.world, { ...sandbox, endpoints: others });
-    const needs =
+    return (
       sandbox.kind !== "lb" &&
-      !other &&
+      !wayOut(core.world, { ...sandbox, endpoints: others }) &&
       others.some(({ networkId }) => {
         const spec = core.networks.get(networkId)?.spec;
         return spec?.driver === "overlay" && !spec.internal;
-      });
-    if (needs && !gateway) {
-      const network = await this.#hooks.gatewayBridge();
-      const name = `gateway_${sandbox.kind === "ingress" ? sandbox.id : sandbox.id.slice(0, 12)}`;
-      await this.#attach(sandbox, network, { networkId: network.spec.id, name, aliases: [] }, "gateway");
-      this.#publish(sandbox, undefined);
-      await this.#settle(sandbox, []);
-      core.store.saveSandbox(sandbox);
-    } else if (!needs && gateway) {
-      await this.#detach(sandbox, [gateway]);
-    }
+      })
+    );
+  }
+
+  /** Adds the endpoint on the gateway bridge to the state. */
+  async #addGateway(sandbox: SandboxState): Promise<EndpointState> {
+    const network = await this.#hooks.gatewayBridge();
+    const name = `gateway_${sandbox.kind === "ingress" ? sandbox.id : sandbox.id.slice(0, 12)}`;
+    const endpoint = this.#allocate(sandbox, network, { networkId: network.spec.id, name, aliases: [] }, "gateway");
+    sandbox.endpoints.push(endpoint);
+    return endpoint;
   }
 
   /** Publishes the sandbox's ports as soon as it can be reached from the host. */
-  #publish(sandbox: SandboxState, endpoint: EndpointState | undefined): void {
+  #publish(sandbox: SandboxState, endpoint: EndpointState): void {
     if (sandbox.ports.length > 0 || sandbox.request.ports.length === 0) return;
     const out = wayOut(this.#core.world, sandbox);
     const network = out && this.#core.networks.get(out.endpoint.networkId);
@@ -230,10 +238,9 @@ export class Sandboxes {
         parseBridge(network.spec).hostBinding,
       );
     } catch (error) {
-      const on = endpoint ?? out.endpoint;
       throw new SkeinError(
         "internal",
-        `driver failed programming external connectivity on endpoint ${on.name} (${on.id}): ${messageOf(error)}`,
+        `driver failed programming external connectivity on endpoint ${endpoint.name} (${endpoint.id}): ${messageOf(error)}`,
       );
     }
   }
