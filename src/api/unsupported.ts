@@ -1,0 +1,22 @@
+/** What Docker's API has and Skein has not: 501 by name instead of "page not found". */
+import { notImplemented } from "../base/errors.ts";
+import { json } from "./http/reply.ts";
+import { type Method, type Route, route } from "./http/router.ts";
+
+const refuse = (method: Method, pattern: string, what: string): Route =>
+  route(method, pattern, () => {
+    throw notImplemented(what);
+  });
+
+export const unsupportedRoutes: Route[] = [
+  route("GET", "/plugins", () => json([])),
+  refuse("POST", "/plugins/:rest*", "plugins"),
+  refuse("GET", "/plugins/:rest*", "plugins"),
+  refuse("DELETE", "/plugins/:rest*", "plugins"),
+  refuse("POST", "/build/prune", "image build"),
+  refuse("POST", "/build/cancel", "image build"),
+  refuse("POST", "/session", "BuildKit sessions"),
+  refuse("POST", "/grpc", "BuildKit"),
+  refuse("GET", "/distribution/:rest*", "registry inspection"),
+  refuse("GET", "/containers/:name*/attach/ws", "attach over WebSocket"),
+];

@@ -1,0 +1,111 @@
+/** After a restart of the daemon or the host: what still runs is adopted, what does not is brought to its true state. */
+import { messageOf } from "../../base/errors.ts";
+import type { EngineContext } from "../context.ts";
+import { rfc3339Nano } from "../time.ts";
+import { emitContainer } from "./attributes.ts";
+import type { Container } from "./container.ts";
+import { removeNow } from "./remove.ts";
+import { restartDelay, startsAtBoot } from "./restart.ts";
+import { startNow, watch } from "./start.ts";
+
+const PARALLEL = 16;
+/** Docker's exit code of a process whose end nobody saw. */
+const UNSEEN_EXIT = 255;
+
+async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const rest = [...items];
+  const worker = async () => {
+    for (let item = rest.shift(); item !== undefined; item = rest.shift()) await work(item);
+  };
+  await Promise.all(Array.from({ length: Math.min(PARALLEL, rest.length) }, worker));
+}
+
+/** Call before the API is served. Resolves when adopted containers are true again; restarts go on behind it. */
+export async function restoreContainers(ctx: EngineContext): Promise<void> {
+  ctx.registry.load();
+  const known = await ctx.runtime.list();
+  const alive = new Set<string>();
+  for (const { id, running } of known) {
+    const container = ctx.registry.byId(id);
+    if (container && running && container.record.state.status !== "removing") alive.add(id);
+  }
+  await ctx.network.restore(alive);
+  await inParallel(
+    known.filter(({ id }) => !ctx.registry.byId(id)),
+    async ({ id }) => {
+      ctx.log.info("removing a container that no record knows", { container: id });
+      await ctx.runtime
+        .remove(id)
+        .catch((error) => ctx.log.warn("leftover stays", { container: id, error: messageOf(error) }));
+    },
+  );
+  await inParallel(ctx.registry.all(), (container) => restoreOne(ctx, container));
+  void inParallel(
+    ctx.registry.all().filter((container) => wantsStart(container)),
+    (container) =>
+      ctx.locks.run(container.id, async () => {
+        if (container.up) return;
+        await startNow(ctx, container).catch((error) =>
+          ctx.log.warn("container not started at boot", { container: container.id, error: messageOf(error) }),
+        );
+      }),
+  );
+}
+
+async function restoreOne(ctx: EngineContext, container: Container): Promise<void> {
+  const { record } = container;
+  const { state } = record;
+  try {
+    if (state.status === "removing" || state.status === "dead") {
+      state.status = "exited";
+      await removeNow(ctx, container, { volumes: record.hostConfig.AutoRemove });
+      return;
+    }
+    if (state.status === "created" || state.status === "exited") return;
+    const process = container.up ? await ctx.runtime.adopt(container.id) : undefined;
+    if (process) {
+      state.pid = process.pid;
+      watch(ctx, container, process);
+      return;
+    }
+    lost(ctx, container);
+    if (record.hostConfig.AutoRemove) await removeNow(ctx, container, { volumes: true });
+  } catch (error) {
+    ctx.log.error("container not restored", { container: container.id, error: messageOf(error) });
+  }
+}
+
+/** It ran when the daemon was last here; nobody saw its end. */
+function lost(ctx: EngineContext, container: Container): void {
+  const { state } = container.record;
+  const ran = container.up;
+  state.status = "exited";
+  state.pid = 0;
+  if (ran) {
+    state.exitCode = UNSEEN_EXIT;
+    state.finishedAt = rfc3339Nano(ctx.clock.now());
+    emitContainer(ctx, container, "die", { exitCode: String(UNSEEN_EXIT) });
+  }
+  for (const use of Object.values(container.record.networks)) {
+    use.endpoint = undefined;
+    use.attachmentId = "";
+  }
+  ctx.registry.save(container);
+}
+
+function wantsStart(container: Container): boolean {
+  const { record } = container;
+  if (container.up || record.task || !record.started) return false;
+  const policy = record.hostConfig.RestartPolicy;
+  if (startsAtBoot(policy, record.started, record.manuallyStopped)) return true;
+  return (
+    policy.Name === "on-failure" &&
+    restartDelay(policy, {
+      exitCode: record.state.exitCode,
+      ran: 0,
+      manually: record.manuallyStopped,
+      restarts: record.restartCount,
+      lastDelay: 0,
+    }) !== undefined
+  );
+}

@@ -1,0 +1,80 @@
+/** `docker update` and `docker rename`. */
+import { conflict, invalid, SkeinError } from "../../base/errors.ts";
+import type { EngineContext } from "../context.ts";
+import type { HostConfig } from "../shapes.ts";
+import { emitContainer } from "./attributes.ts";
+import type { Container } from "./container.ts";
+import { checkName } from "./names.ts";
+import { writeEtc } from "./networking.ts";
+import { checkRestartPolicy } from "./restart.ts";
+import { resourcesOf } from "./spec.ts";
+import { verifyConfig } from "./verify.ts";
+
+const LIMITS = [
+  "BlkioWeight",
+  "CpuShares",
+  "NanoCpus",
+  "CpuPeriod",
+  "CpuQuota",
+  "Memory",
+  "MemorySwap",
+  "MemoryReservation",
+] as const;
+
+/** Zero and "" mean "as it was", as the CLI sends them. */
+export async function update(
+  ctx: EngineContext,
+  container: Container,
+  change: Partial<HostConfig>,
+): Promise<{ Warnings: string[] }> {
+  await ctx.locks.run(container.id, async () => {
+    const { record } = container;
+    const host: HostConfig = { ...record.hostConfig };
+    for (const name of LIMITS) if (change[name]) host[name] = change[name];
+    if (change.CpusetCpus) host.CpusetCpus = change.CpusetCpus;
+    if (change.CpusetMems) host.CpusetMems = change.CpusetMems;
+    if (change.PidsLimit !== undefined && change.PidsLimit !== 0) host.PidsLimit = change.PidsLimit;
+    if (change.RestartPolicy?.Name) {
+      checkRestartPolicy(change.RestartPolicy);
+      if (host.AutoRemove && change.RestartPolicy.Name !== "no") {
+        throw invalid("Restart policy cannot be updated because AutoRemove is enabled for the container");
+      }
+      host.RestartPolicy = change.RestartPolicy;
+    }
+    verifyConfig(record.config, host);
+    if (container.up) await ctx.runtime.update(record.id, resourcesOf(host));
+    record.hostConfig = host;
+    ctx.registry.save(container);
+    emitContainer(ctx, container, "update");
+  });
+  return { Warnings: [] };
+}
+
+export async function rename(ctx: EngineContext, container: Container, wanted: string): Promise<void> {
+  if (wanted === "") throw invalid("Neither old nor new names may be empty");
+  const name = checkName(wanted);
+  await ctx.locks.run(container.id, async () => {
+    const { record } = container;
+    const old = record.name;
+    if (old === name) throw invalid("Renaming a container with the same name as its current name");
+    try {
+      ctx.registry.reserve(name, record.id);
+    } catch (error) {
+      throw error instanceof SkeinError ? conflict(error.message) : error;
+    }
+    record.name = name;
+    try {
+      if (container.up && ctx.network.sandbox(record.id)) {
+        await ctx.network.renameEndpoints(record.id, name);
+        writeEtc(ctx, container);
+      }
+      ctx.registry.save(container);
+    } catch (error) {
+      record.name = old;
+      ctx.registry.release(name, record.id);
+      throw error;
+    }
+    ctx.registry.release(old, record.id);
+    emitContainer(ctx, container, "rename", { oldName: `/${old}` });
+  });
+}

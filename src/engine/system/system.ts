@@ -1,0 +1,181 @@
+/** `docker info`, `version` and `system df`. */
+import { existsSync, readFileSync } from "node:fs";
+import { arch, availableParallelism, release, totalmem } from "node:os";
+import { listContainers } from "../containers/list.ts";
+import { volumeUsers } from "../containers/remove.ts";
+import type { EngineContext } from "../context.ts";
+import { rfc3339Nano } from "../time.ts";
+import type { Filters, Images, System } from "../types.ts";
+import { gitCommit, VERSION } from "../version.ts";
+import { treeSize, volumeDocument } from "../volumes/volumes.ts";
+
+/** The API as Docker counts it; the API room speaks the same figures. */
+export interface ApiRange {
+  readonly max: string;
+  readonly min: string;
+}
+
+export interface SystemOptions {
+  readonly api: ApiRange;
+  readonly labels: readonly string[];
+  readonly id: string;
+  readonly insecureRegistries: readonly string[];
+  readonly debug: boolean;
+  /** The `Swarm` section, made by whoever knows the swarm. */
+  readonly swarmInfo: () => object;
+}
+
+const goArch = (): string => ({ x64: "amd64", arm64: "arm64" })[arch() as string] ?? arch();
+const unameArch = (): string => ({ x64: "x86_64", arm64: "aarch64" })[arch() as string] ?? arch();
+
+function osName(): string {
+  for (const path of ["/etc/os-release", "/usr/lib/os-release"]) {
+    if (!existsSync(path)) continue;
+    const name = /^PRETTY_NAME="?([^"\n]*)"?/m.exec(readFileSync(path, "utf8"))?.[1];
+    if (name) return name;
+  }
+  return "Linux";
+}
+
+function osVersion(): string {
+  if (!existsSync("/etc/os-release")) return "";
+  return /^VERSION_ID="?([^"\n]*)"?/m.exec(readFileSync("/etc/os-release", "utf8"))?.[1] ?? "";
+}
+
+/** "2" only where the unified hierarchy carries the controllers. */
+const cgroupVersion = (): string => (existsSync("/sys/fs/cgroup/cgroup.controllers") ? "2" : "1");
+const none: Filters = new Map();
+
+export function createSystem(ctx: EngineContext, options: SystemOptions, images: Images): System {
+  const count = (status: string) => ctx.registry.all().filter((c) => c.record.state.status === status).length;
+  return {
+    async version() {
+      const runtime = await ctx.runtime.version();
+      const common = {
+        ApiVersion: options.api.max,
+        MinAPIVersion: options.api.min,
+        GitCommit: gitCommit(),
+        Os: "linux",
+        Arch: goArch(),
+        KernelVersion: release(),
+      };
+      return {
+        Platform: { Name: "Skein" },
+        Version: VERSION,
+        ...common,
+        GoVersion: `node ${process.versions.node}`,
+        BuildTime: "",
+        Components: [
+          {
+            Name: "Engine",
+            Version: VERSION,
+            Details: { ...common, GoVersion: `node ${process.versions.node}`, Experimental: "false", BuildTime: "" },
+          },
+          { Name: "containerd", Version: runtime.containerd, Details: { GitCommit: runtime.containerdCommit } },
+          { Name: runtime.runtime, Version: runtime.runtimeVersion, Details: { GitCommit: runtime.runtimeCommit } },
+        ],
+      };
+    },
+
+    async info() {
+      const [runtime, stored] = await Promise.all([ctx.runtime.version(), ctx.runtime.images.list()]);
+      const running = count("running");
+      const paused = count("paused");
+      const total = ctx.registry.all().length;
+      return {
+        ID: options.id,
+        Containers: total,
+        ContainersRunning: running,
+        ContainersPaused: paused,
+        ContainersStopped: total - running - paused,
+        Images: stored.length,
+        Driver: "overlay2",
+        DriverStatus: [["Backing", "containerd overlayfs"]],
+        Plugins: {
+          Volume: ["local"],
+          Network: ctx.network.drivers(),
+          Authorization: null,
+          Log: ["json-file", "local", "none"],
+        },
+        MemoryLimit: true,
+        SwapLimit: true,
+        CpuCfsPeriod: true,
+        CpuCfsQuota: true,
+        CPUShares: true,
+        CPUSet: true,
+        PidsLimit: true,
+        IPv4Forwarding: true,
+        Debug: options.debug,
+        NFd: 0,
+        OomKillDisable: cgroupVersion() === "1",
+        NGoroutines: 0,
+        SystemTime: rfc3339Nano(ctx.clock.now()),
+        LoggingDriver: "json-file",
+        CgroupDriver: "cgroupfs",
+        CgroupVersion: cgroupVersion(),
+        NEventsListener: 0,
+        KernelVersion: release(),
+        OperatingSystem: osName(),
+        OSVersion: osVersion(),
+        OSType: "linux",
+        Architecture: unameArch(),
+        IndexServerAddress: "https://index.docker.io/v1/",
+        RegistryConfig: {
+          AllowNondistributableArtifactsCIDRs: null,
+          AllowNondistributableArtifactsHostnames: null,
+          InsecureRegistryCIDRs: ["127.0.0.0/8", "::1/128"],
+          IndexConfigs: {
+            "docker.io": { Name: "docker.io", Mirrors: [], Secure: true, Official: true },
+          },
+          Mirrors: [],
+        },
+        NCPU: availableParallelism(),
+        MemTotal: totalmem(),
+        GenericResources: null,
+        DockerRootDir: ctx.paths.root,
+        HttpProxy: "",
+        HttpsProxy: "",
+        NoProxy: "",
+        Name: ctx.hostname,
+        Labels: options.labels,
+        ExperimentalBuild: false,
+        ServerVersion: VERSION,
+        Runtimes: {
+          runc: { path: runtime.runtime },
+          "io.containerd.runc.v2": { path: runtime.runtime },
+        },
+        DefaultRuntime: "runc",
+        Swarm: options.swarmInfo(),
+        LiveRestoreEnabled: true,
+        Isolation: "",
+        InitBinary: "docker-init",
+        ContainerdCommit: { ID: runtime.containerdCommit, Expected: runtime.containerdCommit },
+        RuncCommit: { ID: runtime.runtimeCommit, Expected: runtime.runtimeCommit },
+        InitCommit: { ID: "", Expected: "" },
+        SecurityOptions: ["name=seccomp,profile=builtin"],
+        Warnings: null,
+      };
+    },
+
+    async diskUsage(types) {
+      const wants = (type: string) => types.length === 0 || types.includes(type);
+      const [layers, stored] = wants("image")
+        ? await Promise.all([ctx.runtime.images.list(), images.list({ all: true, digests: false, filters: none })])
+        : [[], []];
+      const containers = wants("container") ? await listContainers(ctx, { all: true, size: true, filters: none }) : [];
+      const volumes = wants("volume")
+        ? ctx.volumes.all().map((volume) => ({
+            ...volumeDocument(volume),
+            UsageData: { Size: treeSize(volume.path), RefCount: volumeUsers(ctx, volume.name).length },
+          }))
+        : [];
+      return {
+        LayersSize: layers.reduce((sum, image) => sum + image.size, 0),
+        Images: stored,
+        Containers: containers,
+        Volumes: volumes,
+        BuildCache: wants("build-cache") ? [] : null,
+      };
+    },
+  };
+}
