@@ -48,6 +48,7 @@ export class Forwarder {
     this.forwarded++;
     try {
       for (const upstream of this.#upstreams) {
+        if (this.#closed.signal.aborted) break;
         const reply = await this.#try(upstream, query, transport);
         if (reply) return reply;
       }
