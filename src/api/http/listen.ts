@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, unlinkSync } from "node:fs";
+import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import type { Server } from "node:http";
 import { connect } from "node:net";
 import { dirname } from "node:path";
@@ -25,19 +25,25 @@ function alive(path: string): Promise<boolean> {
   });
 }
 
+/** Throws when the path cannot become our socket: something else is there, or a living daemon listens on it. */
+export async function assertFree(path: string): Promise<void> {
+  try {
+    if (!lstatSync(path).isSocket()) throw conflict(`${path} is there and is not a socket`);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return;
+    throw error;
+  }
+  if (await alive(path)) throw conflict(`another daemon is listening on ${path}`);
+}
+
 /**
  * Listens on a unix socket, mode 0660, group docker where it exists. A socket file left by a dead daemon is replaced;
  * one with a living daemon behind it is refused.
  */
 export async function listenUnix(server: Server, path: string): Promise<void> {
   mkdirSync(dirname(path), { recursive: true });
-  try {
-    if (!lstatSync(path).isSocket()) throw conflict(`${path} is there and is not a socket`);
-    if (await alive(path)) throw conflict(`another daemon is listening on ${path}`);
-    unlinkSync(path);
-  } catch (error) {
-    if (errnoOf(error) !== "ENOENT") throw error;
-  }
+  await assertFree(path);
+  rmSync(path, { force: true });
   // Nobody but root may connect before the mode is set.
   const mask = process.umask(0o177);
   try {
