@@ -1,0 +1,163 @@
+/** From discovery to what the balancer is asked for, in its own words. Pure. */
+import { plainIp } from "./address.ts";
+import type {
+  HostState,
+  MeshEntry,
+  MeshHost,
+  MeshPort,
+  MeshSandbox,
+  MeshTask,
+  Protocol,
+  VipService,
+} from "./balancer/types.ts";
+import { type ServiceBackends, servicesOf } from "./discovery.ts";
+import { parseBridge } from "./drivers/bridge.ts";
+import type { MeshDoor } from "./overlay/mesh.ts";
+import type { Participant } from "./overlay/records.ts";
+import { bridgeName, bridgesOf, type World, wayOut } from "./plan/world.ts";
+import { gatewayBridge, ingressSandboxId, type NetworkState, type SandboxState } from "./state.ts";
+
+export type ParticipantsOf = (networkId: string) => readonly Participant[];
+
+/** The virtual addresses that a sandbox can call: those of the overlays that it is on. */
+export function vipsFor(world: World, sandbox: SandboxState, participants: ParticipantsOf): VipService[] {
+  if (sandbox.kind !== "container") return [];
+  return sandbox.endpoints.flatMap(({ networkId }) => {
+    const network = world.networks.get(networkId);
+    if (network?.spec.driver !== "overlay" || network.spec.ingress) return [];
+    const byVip = new Map<string, VipService>();
+    for (const service of servicesOf(participants(networkId))) {
+      if (!service.vip) continue;
+      const backends = serving(service).map((backend) => backend.address);
+      const known = byVip.get(service.vip);
+      // One service, two sets of ports: a rolling update on its way.
+      byVip.set(service.vip, {
+        id: `${service.id}.${networkId.slice(0, 12)}`,
+        vip: service.vip,
+        backends: known ? [...known.backends, ...backends] : backends,
+      });
+    }
+    return [...byVip.values()];
+  });
+}
+
+const serving = (service: ServiceBackends) => service.backends.filter((backend) => !backend.draining);
+
+/** The published ports of the mesh and where their tasks are. */
+export function meshPorts(participants: readonly Participant[], doors: ReadonlyMap<string, MeshDoor>): MeshPort[] {
+  const ports = new Map<string, MeshPort & { backends: MeshPort["backends"][number][] }>();
+  for (const service of servicesOf(participants)) {
+    for (const { protocol, publishedPort } of service.ports) {
+      const key = `${protocol} ${String(publishedPort).padStart(5, "0")}`;
+      const port = ports.get(key) ?? { protocol, publishedPort, backends: [] };
+      ports.set(key, port);
+      for (const { address, local, owner } of serving(service)) {
+        if (port.backends.some((backend) => backend.address === address)) continue;
+        port.backends.push({ address, returnsToEntry: local || doors.has(owner) });
+      }
+    }
+  }
+  return [...ports].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, port]) => port);
+}
+
+/** The ingress network of this host, if it has one. */
+export function ingressOf(world: World): NetworkState | undefined {
+  for (const network of world.networks.values()) if (network.spec.ingress) return network;
+  return undefined;
+}
+
+function gatewayBridgeOf(world: World): { name: string; subnet: string } | undefined {
+  for (const network of world.networks.values()) {
+    if (network.spec.name !== gatewayBridge || network.spec.driver !== "bridge") continue;
+    return { name: bridgeName(network), subnet: network.spec.ipam.config[0]?.subnet ?? "" };
+  }
+  return undefined;
+}
+
+/** The mesh's door on this host: its devices and addresses; undefined until both are there. */
+export function doorOf(world: World) {
+  const sandbox = world.sandboxes.get(ingressSandboxId);
+  const ingress = sandbox?.endpoints.find((endpoint) => endpoint.role === "lb");
+  const gateway = sandbox?.endpoints.find((endpoint) => endpoint.role === "gateway");
+  return ingress && gateway ? { ingress, gateway } : undefined;
+}
+
+export function meshHost(world: World, ports: readonly MeshPort[]): MeshHost | undefined {
+  const door = doorOf(world);
+  const bridge = gatewayBridgeOf(world);
+  if (!door || !bridge || ports.length === 0) return undefined;
+  return {
+    bridge: bridge.name,
+    bridgeSubnet: bridge.subnet,
+    sandbox: plainIp(door.gateway.ipv4),
+    ports: ports.map(({ protocol, publishedPort }) => ({ protocol, publishedPort })),
+  };
+}
+
+export function meshSandbox(world: World, ports: readonly MeshPort[]): MeshSandbox | undefined {
+  const door = doorOf(world);
+  const bridge = gatewayBridgeOf(world);
+  if (!door || !bridge) return undefined;
+  return {
+    ingressDevice: door.ingress.ifName,
+    ingressAddress: plainIp(door.ingress.ipv4),
+    gatewayDevice: door.gateway.ifName,
+    gatewaySubnet: bridge.subnet,
+    ports,
+  };
+}
+
+/** Every Skein node's door: where replies to clients of that node go back through. */
+export function meshEntries(world: World, doors: ReadonlyMap<string, MeshDoor>): MeshEntry[] {
+  const own = doorOf(world);
+  const entries = [...doors.values()].map(({ address, mac }) => ({ address, mac }));
+  if (own) entries.push({ address: plainIp(own.ingress.ipv4), mac: own.ingress.mac });
+  return entries.sort((a, b) => (a.address < b.address ? -1 : 1));
+}
+
+/** A task's half of the mesh; undefined for containers without published ports there. */
+export function meshTask(
+  world: World,
+  sandbox: SandboxState,
+  entries: readonly MeshEntry[],
+  egressHook: boolean,
+): MeshTask | undefined {
+  const network = ingressOf(world);
+  const endpoint = sandbox.endpoints.find(({ networkId, role }) => role === "user" && networkId === network?.spec.id);
+  const ports = endpoint?.service?.ingressPorts ?? [];
+  if (!network || !endpoint || ports.length === 0) return undefined;
+  const gateway = sandbox.endpoints.find((e) => e.role === "gateway");
+  return {
+    ingressDevice: endpoint.ifName,
+    ingressAddress: plainIp(endpoint.ipv4),
+    ingressSubnet: network.spec.ipam.config[0]?.subnet ?? "",
+    defaultSource: plainIp(gateway?.ipv4 ?? endpoint.ipv4),
+    ports: ports.map(({ protocol, publishedPort, targetPort }) => ({ protocol, publishedPort, targetPort })),
+    entries,
+    egressHook,
+  };
+}
+
+/** Bridges and published ports of the host's own containers. */
+export function hostState(world: World): HostState {
+  const bridges = bridgesOf(world).map((network) => {
+    const options = parseBridge(network.spec);
+    return {
+      name: options.bridge,
+      subnets: network.spec.ipam.config.map((pool) => pool.subnet),
+      masquerade: options.masquerade,
+      icc: options.icc,
+      internal: network.spec.internal,
+    };
+  });
+  const ports: { protocol: Protocol; hostIp: string; hostPort: number; address: string; containerPort: number }[] = [];
+  for (const sandbox of world.sandboxes.values()) {
+    if (sandbox.ports.length === 0) continue;
+    const out = wayOut(world, sandbox)?.endpoint;
+    for (const { protocol, hostIp, hostPort, containerPort } of sandbox.ports) {
+      const address = plainIp((hostIp.includes(":") ? out?.ipv6 : out?.ipv4) ?? "");
+      if (address) ports.push({ protocol, hostIp, hostPort, address, containerPort });
+    }
+  }
+  return { bridges, ports };
+}
