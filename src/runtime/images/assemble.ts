@@ -3,7 +3,7 @@ import type { Containerd, Lease } from "../containerd/client.ts";
 import type { ImageConfig } from "../types.ts";
 import { addLabels, type Descriptor, gcLabels, sha256, writeBytes } from "./content.ts";
 import { chainIds, hostPlatform, mediaTypes } from "./manifest.ts";
-import { manifestTarget, type Records } from "./records.ts";
+import type { Records } from "./records.ts";
 import { unpack } from "./unpack.ts";
 
 export interface Parts {
@@ -14,31 +14,42 @@ export interface Parts {
   readonly diffIds: readonly string[];
 }
 
-/** Writes the manifest of an image whose layers are unpacked, and keeps it under its id and `names`. Gives the id. */
+/** The manifest as its maker wrote it: kept byte for byte, so that its digest stays true. */
+export interface OriginalManifest {
+  readonly bytes: Uint8Array;
+  readonly mediaType: string;
+}
+
+/** Keeps an image whose layers are unpacked under its id and `names`. Gives the id. */
 export async function keepImage(
   containerd: Containerd,
   records: Records,
   parts: Parts,
   names: readonly string[],
   lease: Lease,
+  original?: OriginalManifest,
 ): Promise<string> {
-  const document = {
-    schemaVersion: 2,
-    mediaType: mediaTypes.dockerManifest,
-    config: { mediaType: mediaTypes.dockerConfig, size: parts.config.length, digest: parts.configDigest },
-    layers: parts.layers.map(({ mediaType, size, digest }) => ({ mediaType, size, digest })),
-  };
-  const bytes = Buffer.from(JSON.stringify(document));
+  const { bytes, mediaType } = original ?? { bytes: manifestOf(parts), mediaType: mediaTypes.dockerManifest };
   await writeConfig(containerd, parts, lease);
   const labels = gcLabels.manifest(
     parts.configDigest,
     parts.layers.map((layer) => layer.digest),
   );
   const { digest } = await writeBytes(containerd, bytes, { lease, labels });
-  const target = manifestTarget(digest, bytes.length);
+  const target = { mediaType, digest, size: bytes.length };
   await records.point(parts.configDigest, parts.configDigest, target, lease);
   for (const name of names) await records.point(name, parts.configDigest, target, lease);
   return parts.configDigest;
+}
+
+function manifestOf(parts: Parts): Uint8Array {
+  const document = {
+    schemaVersion: 2,
+    mediaType: mediaTypes.dockerManifest,
+    config: { mediaType: mediaTypes.dockerConfig, size: parts.config.length, digest: parts.configDigest },
+    layers: parts.layers.map(({ mediaType, size, digest }) => ({ mediaType, size, digest })),
+  };
+  return Buffer.from(JSON.stringify(document));
 }
 
 /** The config leads the garbage collector to the unpacked root file system. */

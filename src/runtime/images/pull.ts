@@ -1,4 +1,118 @@
-import { notImplemented } from "../../base/errors.ts";
-export async function pullImage(..._: unknown[]): Promise<string> {
-  throw notImplemented("pull");
+/** `docker pull`: manifest, configuration and layers from a registry, each checked against its digest. */
+import { invalid, notFound } from "../../base/errors.ts";
+import { type Containerd, type Lease, withLease } from "../containerd/client.ts";
+import { type FetchedManifest, RegistryClient } from "../registry/client.ts";
+import type { Progress, RegistryAuth } from "../types.ts";
+import { keepImage } from "./assemble.ts";
+import { readBytes, writeBlob } from "./content.ts";
+import { hostPlatform, type ManifestDescriptor, parseConfig, parseIndex, parseManifest } from "./manifest.ts";
+import type { Records } from "./records.ts";
+import { familiar, fullName, type Reference, repositoryOf } from "./reference.ts";
+import { unpack } from "./unpack.ts";
+
+/** As many layers as Docker downloads at a time. */
+const parallel = 3;
+
+export interface PullOptions {
+  readonly auth?: RegistryAuth;
+  readonly platform?: string;
+  readonly onProgress?: (progress: Progress) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Gives the image's id. */
+export async function pullImage(
+  containerd: Containerd,
+  records: Records,
+  reference: Reference,
+  options: PullOptions,
+): Promise<string> {
+  const say = options.onProgress ?? (() => {});
+  const client = new RegistryClient(reference, options);
+  const tag = reference.digest ?? reference.tag ?? "latest";
+  await client.connect();
+  say({ status: `Pulling from ${reference.path}`, id: tag });
+  const top = await client.manifest(tag);
+  const fetched = await choose(client, top, options.platform);
+  const manifest = parseManifest(fetched.bytes);
+  const name = fullName(reference);
+  const before = await records.get(name);
+
+  const id = await withLease(containerd, async (lease) => {
+    const shared = { client, containerd, lease, say, ...(options.signal ? { signal: options.signal } : {}) };
+    await fetchBlob(shared, manifest.config);
+    const config = await readBytes(containerd, manifest.config.digest);
+    if (!config) throw notFound(`configuration ${manifest.config.digest} is gone`);
+    const diffIds = parseConfig(config).rootfs.diff_ids ?? [];
+    for (const layer of manifest.layers) say({ status: "Pulling fs layer", id: short(layer) });
+    await inParallel(manifest.layers, parallel, async (layer) => {
+      await fetchBlob(shared, layer);
+      say({ status: "Download complete", id: short(layer) });
+    });
+    await unpack(containerd, manifest.layers, lease, {
+      diffIds,
+      onLayer: (layer) => say({ status: "Extracting", id: short(layer) }),
+    });
+    for (const layer of manifest.layers) say({ status: "Pull complete", id: short(layer) });
+    const parts = { config, configDigest: manifest.config.digest, layers: manifest.layers, diffIds };
+    // The digest that names it for everybody is that of what the tag points at, an index maybe.
+    const names = [...new Set([name, `${repositoryOf(reference)}@${top.digest}`])];
+    return await keepImage(containerd, records, parts, names, lease, fetched);
+  });
+  say({ status: `Digest: ${top.digest}` });
+  const known = before?.id === id ? "Image is up to date" : "Downloaded newer image";
+  say({ status: `Status: ${known} for ${familiar(name)}` });
+  return id;
+}
+
+/** The manifest for the wanted platform, where the tag points at an index of several. */
+async function choose(client: RegistryClient, top: FetchedManifest, platform?: string): Promise<FetchedManifest> {
+  const document = JSON.parse(top.bytes.toString("utf8")) as { manifests?: unknown; schemaVersion?: unknown };
+  if (document.schemaVersion === 1) throw invalid("image manifests of schema 1 are not supported any more");
+  if (!document.manifests) return top;
+  const host = hostPlatform();
+  const [os = host.os, architecture = host.architecture, variant] = platform?.split("/") ?? [];
+  const found = parseIndex(top.bytes).manifests.find(
+    ({ platform: each }) =>
+      each?.os === os && each.architecture === architecture && (variant === undefined || each.variant === variant),
+  );
+  if (!found) {
+    const wanted = [os, architecture, variant].filter(Boolean).join("/");
+    throw notFound(`no matching manifest for ${wanted} in the manifest list entries`);
+  }
+  return await client.manifest(found.digest);
+}
+
+interface Shared {
+  readonly client: RegistryClient;
+  readonly containerd: Containerd;
+  readonly lease: Lease;
+  readonly say: (progress: Progress) => void;
+  readonly signal?: AbortSignal;
+}
+
+async function fetchBlob(shared: Shared, blob: ManifestDescriptor): Promise<void> {
+  const { client, containerd, lease, say, signal } = shared;
+  let told = 0;
+  // The download begins only when the content store asks for it: it does not for what it has.
+  await writeBlob(containerd, client.blob(blob.digest, blob.size), {
+    lease,
+    expected: blob.digest,
+    ...(signal ? { signal } : {}),
+    onBytes: (current) => {
+      if (current - told < 512 * 1024 && current < blob.size) return;
+      told = current;
+      say({ status: "Downloading", id: short(blob), progressDetail: { current, total: blob.size } });
+    },
+  });
+}
+
+const short = ({ digest }: { digest: string }): string => digest.slice("sha256:".length, "sha256:".length + 12);
+
+async function inParallel<T>(items: readonly T[], width: number, job: (item: T) => Promise<void>): Promise<void> {
+  const queue = [...items];
+  const worker = async () => {
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) await job(next);
+  };
+  await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker));
 }

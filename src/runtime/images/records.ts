@@ -9,7 +9,7 @@ import { snapshotter } from "../containerd/client.ts";
 import { ifFound, isAlreadyExists } from "../containerd/errors.ts";
 import type { Image, ImageConfig } from "../types.ts";
 import { type Descriptor, readBytes } from "./content.ts";
-import { type ConfigDocument, chainIds, type Manifest, mediaTypes, parseConfig, parseManifest } from "./manifest.ts";
+import { type ConfigDocument, chainIds, type Manifest, parseConfig, parseManifest } from "./manifest.ts";
 import { parseReference, repositoryOf } from "./reference.ts";
 
 const idLabel = "skein.image.id";
@@ -151,13 +151,3 @@ function describe(
     manifest,
   };
 }
-
-/** "docker.io/library/alpine@sha256:…" for a tag that was pulled. */
-export const digestName = (reference: string, manifestDigest: string): string =>
-  `${repositoryOf(parseReference(reference))}@${manifestDigest}`;
-
-export const manifestTarget = (digest: string, size: number): Descriptor => ({
-  mediaType: mediaTypes.dockerManifest,
-  digest,
-  size,
-});
