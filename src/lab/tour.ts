@@ -143,7 +143,7 @@ export async function tour(options: TourOptions): Promise<TourResult> {
     for (const address of addresses) {
       const ping = await inBox("ping", "-c", "1", "-W", "2", address);
       if (ping.code !== 0) throw new SkeinError("internal", `no ping to task ${address}: ${ping.stdout}${ping.stderr}`);
-      const page = await inBox("wget", "-q", "-T", "3", "-O", "-", `http://${address}/`);
+      const page = await inBox("curl", "-s", "-m", "3", `http://${address}/`);
       if (!page.stdout.startsWith("Hello from ")) {
         throw new SkeinError("internal", `no page from task ${address}: ${page.stdout}${page.stderr}`);
       }
@@ -153,7 +153,7 @@ export async function tour(options: TourOptions): Promise<TourResult> {
   await steps.run("asking the VIP", async () => {
     const seen = new Set<string>();
     for (let i = 0; i < 30 && seen.size < replicas; i++) {
-      const page = await inBox("wget", "-q", "-T", "3", "-O", "-", `http://${tourNames.service}/`);
+      const page = await inBox("curl", "-s", "-m", "3", `http://${tourNames.service}/`);
       const host = /^Hello from (\S+)/.exec(page.stdout)?.[1];
       if (!host) throw new SkeinError("internal", `no page from the VIP: ${page.stdout}${page.stderr}`);
       seen.add(host);

@@ -140,7 +140,7 @@ test("a standalone container on a worker resolves the service and reaches every 
       `ping ${address}`,
     );
     assert.match(
-      await lab.ok("worker-2", "exec", "box", "wget", "-q", "-T", "3", "-O", "-", `http://${address}/`),
+      await lab.ok("worker-2", "exec", "box", "curl", "-s", "-m", "3", `http://${address}/`),
       /^Hello from /,
     );
   }
@@ -148,7 +148,7 @@ test("a standalone container on a worker resolves the service and reaches every 
 
 test("the VIP answers ping and spreads its requests over the three tasks", async () => {
   assert.equal((await lab.try("worker-2", "exec", "box", "ping", "-c", "1", "-W", "2", "web")).code, 0);
-  const loop = "for i in $(seq 60); do wget -q -T 3 -O - http://web/ | head -1; done";
+  const loop = "for i in $(seq 60); do curl -s -m 3 http://web/ | head -1; done";
   const answers = (await lab.ok("worker-2", "exec", "box", "sh", "-c", loop)).split("\n");
   assert.equal(answers.length, 60);
   const counts = new Map<string, number>();
