@@ -2,8 +2,6 @@
  * The door of the balancer: what is to be balanced and published, in four places. Functions of this room turn
  * these into nftables text; the caller runs the text through `Nft` of the right namespace.
  */
-import type { NewRoute, Rule } from "../../kernel/types.ts";
-
 export type Protocol = "tcp" | "udp" | "sctp";
 
 /** A service's virtual address on one network, as one container sees it. IPv4 only, as in Docker. */
@@ -82,28 +80,12 @@ export interface MeshTask {
   readonly egressHook: boolean;
 }
 
-/** All that a task's namespace needs for the mesh, by the kernel's objects. */
-export interface MeshTaskPlan {
-  readonly nft: string;
-  readonly sysctls: Readonly<Record<string, string>>;
-  readonly rules: readonly Rule[];
-  /** `link` is left to the caller: `ingressDevice`. */
-  readonly routes: readonly NewRoute[];
-  /** Permanent neighbours on `ingressDevice`. */
-  readonly neighs: readonly { readonly address: string; readonly mac: string }[];
-}
-
 /** A bridge network of the host. */
 export interface HostBridge {
   /** Device name. */
   readonly name: string;
   /** CIDRs of both families. */
   readonly subnets: readonly string[];
-  readonly masquerade: boolean;
-  /** Containers of the bridge may talk to each other. */
-  readonly icc: boolean;
-  /** No way in or out. */
-  readonly internal: boolean;
 }
 
 /** A published port of one container: `-p hostIp:hostPort:containerPort/protocol`. */

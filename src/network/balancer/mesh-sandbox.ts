@@ -1,0 +1,50 @@
+/**
+ * The routing mesh, second station: ingress_sbox. Table `ip skein-mesh`.
+ *
+ * 1. From docker_gwbridge, to this sandbox's address, port P. nat `prerouting`: one of the service's tasks at random,
+ *    by its ingress address, port P kept: so do real Docker nodes, and so do tasks expect it. A port without tasks
+ *    is not translated: nobody listens here, so the client is refused.
+ * 2. Over the ingress network to the task, here or on another host (mesh-task.ts). The client's address is kept,
+ *    with two exceptions that get this sandbox's own:
+ *    - tasks whose node cannot send answers back through the entry node (`hidden`: real Docker nodes);
+ *    - sources on docker_gwbridge, an address that every host has.
+ * 3. The answer arrives here, is translated back and leaves by the default route, docker_gwbridge.
+ */
+import type { PlannedTable } from "../plan/table.ts";
+import { baseChain, body, chain, DSTNAT, dnatToOneOf, namedMap, namedSet, quoted, SRCNAT } from "./text.ts";
+import type { MeshPort, MeshSandbox } from "./types.ts";
+
+const chainOf = (port: MeshPort): string => `${port.protocol}-${port.publishedPort}`;
+
+export function meshSandboxTable(state: MeshSandbox): PlannedTable {
+  const served = state.ports.filter(({ backends }) => backends.length > 0);
+  const hidden = new Set(
+    served.flatMap(({ backends }) => backends.filter((one) => !one.returnsToEntry).map((one) => one.address)),
+  );
+  const out = `oifname ${quoted(state.ingressDevice)}`;
+  const verdicts = served.map((port) => `${port.protocol} . ${port.publishedPort} : goto ${chainOf(port)}`);
+  return {
+    family: "ip",
+    name: "skein-mesh",
+    body: body(
+      namedMap("services", "inet_proto . inet_service : verdict", verdicts),
+      namedSet("hidden", "ipv4_addr", [...hidden]),
+      ...served.map((port) => chain(chainOf(port), [dnatToOneOf(port.backends.map(({ address }) => address))])),
+      baseChain("prerouting", "nat", "prerouting", DSTNAT, [
+        `iifname ${quoted(state.gatewayDevice)} fib daddr type local meta l4proto . th dport vmap @services`,
+      ]),
+      baseChain("postrouting", "nat", "postrouting", SRCNAT, [
+        `${out} ip saddr ${state.gatewaySubnet} snat to ${state.ingressAddress}`,
+        `${out} ip daddr @hidden snat to ${state.ingressAddress}`,
+      ]),
+    ),
+  };
+}
+
+/** Tasks that went: forget their connections in ingress_sbox (`replySrc`). */
+export function goneMeshBackends(before: readonly MeshPort[], after: readonly MeshPort[]): string[] {
+  const addresses = (ports: readonly MeshPort[]) =>
+    new Set(ports.flatMap(({ backends }) => backends.map(({ address }) => address)));
+  const kept = addresses(after);
+  return [...addresses(before)].filter((address) => !kept.has(address));
+}

@@ -1,0 +1,120 @@
+/**
+ * The routing mesh, third station: a task's namespace. Tables `ip skein-mesh` and `netdev skein-mesh`, one routing
+ * rule, one route, one neighbour.
+ *
+ * In: a packet for the task's ingress address, port P, from the ingress network.
+ *   a. `mark`: if its source is not of the ingress network, the entry node kept the client's address. The frame's
+ *      source MAC says which node that was; the connection gets that node's mark.
+ *   b. `prerouting`: the destination becomes the target port; the address stays for sources of the ingress network
+ *      and else becomes that of the default route. A datagram server bound to no address answers from the address
+ *      that the kernel finds by the route to the client, and only an answer from the address that was asked is
+ *      recognised as one.
+ * Out: the answer of a marked connection.
+ *   c. `output`: the packet gets the connection's mark, by the rule and the route it leaves by the ingress device
+ *      instead of the default route, towards a neighbour that does not exist.
+ *   d. Connection tracking restores ingress address and port P.
+ *   e. netdev `egress`, the last thing before the wire: the mark's node becomes the frame's destination MAC.
+ *      One rule whatever the number of nodes; the overlay carries the frame by its MAC.
+ *
+ * `input` and `sending` close the ingress address for all but the published targets, as Docker does: the ingress
+ * network connects every published task of the swarm.
+ */
+import type { SandboxExtras } from "../plan/sandbox.ts";
+import type { PlannedTable } from "../plan/table.ts";
+import { baseChain, body, DSTNAT, MANGLE, namedMap, namedSet, quoted } from "./text.ts";
+import type { MeshEntry, MeshTask } from "./types.ts";
+
+const MARK = 0x50000000;
+const MARK_MASK = 0xf0000000;
+/** Of the routing table and of the rule that leads to it. */
+const TABLE = 5100;
+/** The neighbour that does not exist. */
+const NOWHERE = { address: "169.254.51.0", mac: "02:00:00:00:51:00" };
+
+/** A node's mark: its sandbox's address on the ingress network, which no two nodes share. */
+export function markOf({ address }: Pick<MeshEntry, "address">): number {
+  const number = address.split(".").reduce((value, part) => ((value << 8) | Number(part)) >>> 0, 0);
+  return (MARK | (number & ~MARK_MASK)) >>> 0;
+}
+
+const hex = (value: number): string => `0x${value.toString(16).padStart(8, "0")}`;
+
+/** What the mesh wants to have in a task's namespace. */
+export function planMeshTask(state: MeshTask): SandboxExtras {
+  if (!state.egressHook) return { tables: [portsTable(state, false)] };
+  const device = state.ingressDevice;
+  return {
+    tables: [portsTable(state, true), egressTable(state)],
+    sysctls: {
+      // Clients' packets come by a device that their answers would not leave by.
+      "net.ipv4.conf.all.rp_filter": "0",
+      [`net.ipv4.conf.${device.replaceAll(".", "/")}.rp_filter`]: "0",
+    },
+    rules: [{ family: 4, priority: TABLE, mark: MARK, mask: MARK_MASK, table: TABLE }],
+    routes: [{ family: 4, dst: "default", gateway: NOWHERE.address, link: device, table: TABLE, onlink: true }],
+    neighs: [{ link: device, ...NOWHERE }],
+  };
+}
+
+function portsTable(state: MeshTask, returning: boolean): PlannedTable {
+  const device = quoted(state.ingressDevice);
+  const arriving = `iifname ${device} ip daddr ${state.ingressAddress}`;
+  const targetsAt = (address: string) =>
+    state.ports.map(
+      ({ protocol, publishedPort, targetPort }) => `${protocol} . ${publishedPort} : ${address} . ${targetPort}`,
+    );
+  const type = "inet_proto . inet_service : ipv4_addr . inet_service";
+  const targets = new Set(state.ports.map(({ protocol, targetPort }) => `${protocol} . ${targetPort}`));
+  const outside = `${arriving} ip saddr != ${state.ingressSubnet}`;
+  const entries = state.entries.map((entry) => `${entry.mac} : ${hex(markOf(entry))}`);
+  return {
+    family: "ip",
+    name: "skein-mesh",
+    body: body(
+      namedMap("ports", type, targetsAt(state.ingressAddress)),
+      ...(returning
+        ? [
+            namedMap("outside", type, targetsAt(state.defaultSource)),
+            namedMap("entries", "ether_addr : mark", entries),
+            baseChain("marking", "filter", "prerouting", MANGLE, [
+              `${outside} ct state new ct mark set ether saddr map @entries`,
+            ]),
+          ]
+        : []),
+      namedSet("targets", "inet_proto . inet_service", [...targets]),
+      baseChain("prerouting", "nat", "prerouting", DSTNAT, [
+        ...(returning ? [`${outside} dnat to meta l4proto . th dport map @outside`] : []),
+        `${arriving} dnat to meta l4proto . th dport map @ports`,
+      ]),
+      baseChain("input", "filter", "input", 0, [
+        `iifname ${device} ct state established,related accept`,
+        `iifname ${device} meta l4proto . th dport @targets accept`,
+        `iifname ${device} meta l4proto { tcp, udp, sctp } drop`,
+      ]),
+      baseChain("sending", "filter", "output", 0, [
+        `oifname ${device} ip saddr ${state.ingressAddress} ct state new meta l4proto { tcp, udp, sctp } drop`,
+      ]),
+      ...(returning
+        ? [
+            baseChain("output", "route", "output", MANGLE, [
+              `ct mark and ${hex(MARK_MASK)} == ${hex(MARK)} meta mark set ct mark`,
+            ]),
+          ]
+        : []),
+    ),
+  };
+}
+
+function egressTable(state: MeshTask): PlannedTable {
+  const entries = state.entries.map((entry) => `${hex(markOf(entry))} : ${entry.mac}`);
+  return {
+    family: "netdev",
+    name: "skein-mesh",
+    body: body(
+      namedMap("entries", "mark : ether_addr", entries),
+      baseChain("egress", "filter", `egress device ${quoted(state.ingressDevice)}`, 0, [
+        "ether daddr set meta mark map @entries",
+      ]),
+    ),
+  };
+}

@@ -1,0 +1,39 @@
+/** Pieces of nftables text. Elements come in the order given: equal states give equal text. */
+
+/** `elements = { … }` or nothing: nft refuses an empty list. */
+function elementsOf(elements: readonly string[]): string[] {
+  return elements.length > 0 ? [`    elements = { ${elements.join(", ")} }`] : [];
+}
+
+export function namedSet(name: string, type: string, elements: readonly string[]): string[] {
+  return [`  set ${name} {`, `    type ${type}`, ...elementsOf(elements), "  }"];
+}
+
+export function namedMap(name: string, type: string, elements: readonly string[]): string[] {
+  return [`  map ${name} {`, `    type ${type}`, ...elementsOf(elements), "  }"];
+}
+
+export function chain(name: string, rules: readonly string[]): string[] {
+  return [`  chain ${name} {`, ...rules.map((rule) => `    ${rule}`), "  }"];
+}
+
+/** Priorities are numbers: nft 1.0.6 knows `dstnat` and `srcnat` only at some hooks. */
+export const DSTNAT = -100;
+export const SRCNAT = 100;
+export const MANGLE = -150;
+export const RAW = -300;
+
+export function baseChain(name: string, type: string, hook: string, priority: number, rules: readonly string[]) {
+  return chain(name, [`type ${type} hook ${hook} priority ${priority}; policy accept;`, ...rules]);
+}
+
+export const body = (...parts: readonly string[][]): string => parts.flat().join("\n");
+
+/** One of several addresses at random for each new connection, whatever its protocol. */
+export function dnatToOneOf(addresses: readonly string[]): string {
+  if (addresses.length === 1) return `dnat to ${addresses[0]}`;
+  const choices = addresses.map((address, index) => `${index} : ${address}`);
+  return `dnat to numgen random mod ${addresses.length} map { ${choices.join(", ")} }`;
+}
+
+export const quoted = (name: string): string => JSON.stringify(name);

@@ -1,0 +1,79 @@
+/** Virtual addresses with real packets: a caller and two tasks on one switch. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { test } from "node:test";
+import { openConntrack } from "../../../../src/kernel/conntrack.ts";
+import { openNft } from "../../../../src/kernel/nft.ts";
+import { tcpConnectIn } from "../../../../src/kernel/socket.ts";
+import { goneBackends, renderVips, updateVip } from "../../../../src/network/balancer/vip.ts";
+import { askTcp, askUdp, Lab } from "./wires.ts";
+
+async function overlay(lab: Lab) {
+  const overlay = lab.namespace();
+  lab.bridge(overlay, "br0");
+  const [caller, a, b] = [lab.namespace(), lab.namespace(), lab.namespace()];
+  lab.plug(caller, "eth0", ["10.0.1.3/24"], overlay, "br0");
+  lab.plug(a, "eth0", ["10.0.1.4/24"], overlay, "br0");
+  lab.plug(b, "eth0", ["10.0.1.5/24"], overlay, "br0");
+  await lab.serve(a, 80, "a");
+  await lab.serve(b, 80, "b");
+  return { caller, a, b };
+}
+
+const web = { id: "web", vip: "10.0.1.2", backends: ["10.0.1.4", "10.0.1.5"] };
+
+test("a VIP leads to every task, over TCP, UDP and ping, with the caller's own address", async () => {
+  await using lab = new Lab();
+  const { caller } = await overlay(lab);
+  lab.nft(caller, renderVips([web, { id: "none", vip: "10.0.1.9", backends: [] }]));
+  const answers = new Set<string>();
+  for (let i = 0; i < 20; i++) {
+    answers.add(await askTcp(caller, "10.0.1.2", 80));
+    answers.add(await askUdp(caller, "10.0.1.2", 80));
+  }
+  assert.deepEqual([...answers].sort(), ["a 10.0.1.3", "b 10.0.1.3"]);
+  caller.run(() => execFileSync("ping", ["-c1", "-W1", "10.0.1.2"]));
+  assert.equal(await askTcp(caller, "10.0.1.9", 80), "ECONNREFUSED");
+  assert.equal(await askUdp(caller, "10.0.1.9", 80), "ECONNREFUSED");
+});
+
+test("a task can call its own service and reach itself", async () => {
+  await using lab = new Lab();
+  const { a } = await overlay(lab);
+  lab.nft(a, renderVips([{ ...web, backends: ["10.0.1.4"] }]));
+  assert.equal(await askTcp(a, "10.0.1.2", 80), "a 10.0.1.4");
+  assert.equal(await askUdp(a, "10.0.1.2", 80), "a 10.0.1.4");
+});
+
+test("small updates: added, moved, changed, removed; a gone task's connections are reset, not stuck", async () => {
+  await using lab = new Lab();
+  const { caller } = await overlay(lab);
+  using nft = openNft(caller);
+  nft.run(renderVips([]));
+  const one = { ...web, backends: ["10.0.1.4"] };
+  nft.run(updateVip(undefined, one));
+  assert.equal(await askTcp(caller, "10.0.1.2", 80), "a 10.0.1.3");
+
+  const socket = tcpConnectIn(caller, "10.0.1.2", 80);
+  const failure = new Promise<string>((resolve) =>
+    socket.on("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? "")),
+  );
+  socket.write("?");
+  await new Promise((resolve) => socket.once("data", resolve));
+  const other = { ...web, backends: ["10.0.1.5"] };
+  nft.run(updateVip(one, other));
+  assert.equal(await askTcp(caller, "10.0.1.2", 80), "b 10.0.1.3");
+  using conntrack = openConntrack(caller);
+  for (const { vip, backend } of goneBackends([one], [other])) {
+    assert.ok(conntrack.flush({ family: 4, origDst: vip, replySrc: backend }) >= 1);
+  }
+  socket.write("?");
+  assert.equal(await failure, "ECONNRESET");
+
+  const moved = { ...other, vip: "10.0.1.8" };
+  nft.run(updateVip(other, moved));
+  assert.equal(await askTcp(caller, "10.0.1.8", 80), "b 10.0.1.3");
+  nft.run(updateVip(moved, undefined));
+  const text = JSON.stringify(nft.list("table ip skein-vips"));
+  assert.ok(!text.includes("svc-web") && !text.includes("10.0.1"));
+});
