@@ -8,6 +8,7 @@ import { messageOf, notImplemented, SkeinError, unavailable } from "../../base/e
 import type { Logger } from "../../base/log.ts";
 import { hostOf } from "../agent/host-updates.ts";
 import { parseToken } from "../ca/token.ts";
+import { bootstrapCluster, startManager } from "../manager/manager.ts";
 import type { BootstrapCluster, Manager, StartManager } from "../manager/types.ts";
 import type { ControlApi, Executor, InitRequest, JoinRequest, LocalNode, SwarmNode } from "../types.ts";
 import { type HostPort, sourceAddressTo } from "./addresses.ts";
@@ -25,7 +26,7 @@ const leaveMs = 30_000;
 /** A member that could not start tries again after this, doubling. */
 const comeBackMs = { first: 200, max: 30_000 };
 
-/** Where managers come from; given from outside so that this room's tests need none. */
+/** Where managers come from. */
 export interface ManagerFactory {
   readonly bootstrapCluster: BootstrapCluster;
   readonly startManager: StartManager;
@@ -39,6 +40,7 @@ export interface SwarmNodeOptions {
   readonly clock?: Clock;
   /** Uniform in [0,1). */
   readonly random?: () => number;
+  /** Default: Skein's own. */
   readonly managers?: ManagerFactory;
   /** This host's address towards another; default: the kernel's choice of route. */
   readonly sourceAddressTo?: (remote: HostPort) => Promise<string>;
@@ -58,14 +60,20 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
 const inactive: Phase = { kind: "inactive", error: "" };
 
 class HostNode implements SwarmNode {
-  #options: Required<Omit<SwarmNodeOptions, "managers">> & Pick<SwarmNodeOptions, "managers">;
+  #options: Required<SwarmNodeOptions>;
   #phase: Phase = inactive;
   #state: NodeState | undefined;
   #changes = new Emitter<LocalNode>();
   #mutex = new Mutex();
 
   constructor(options: SwarmNodeOptions) {
-    this.#options = { clock: systemClock, random: Math.random, sourceAddressTo, ...options };
+    this.#options = {
+      clock: systemClock,
+      random: Math.random,
+      sourceAddressTo,
+      managers: { bootstrapCluster, startManager },
+      ...options,
+    };
   }
 
   local(): LocalNode {
@@ -122,7 +130,6 @@ class HostNode implements SwarmNode {
     return this.#mutex.run(async () => {
       const { clock, managers, stateDir } = this.#options;
       if (request.autoLock) throw notImplemented("locking managers (autolock)");
-      if (!managers) throw notImplemented("being a manager");
       const old = this.#phase.kind === "member" ? this.#phase.member : undefined;
       const forced = request.forceNewCluster && old?.manager !== undefined;
       if (this.#phase.kind !== "inactive" && !forced) throw messages.alreadyInSwarm();
@@ -321,7 +328,7 @@ class HostNode implements SwarmNode {
   ): Promise<Member> {
     const { clock, executor, log, random, stateDir } = this.#options;
     this.#state = state;
-    const manager = identity.isManager ? await this.#startManager(state, how.init) : undefined;
+    const manager = state.manager ? await this.#startManager(state, how.init) : undefined;
     if (how.signal?.aborted) {
       await manager?.close();
       throw how.signal.reason;
@@ -355,7 +362,6 @@ class HostNode implements SwarmNode {
 
   #startManager(state: NodeState, init: InitRequest | undefined): Promise<Manager> {
     const { clock, log, managers, stateDir } = this.#options;
-    if (!managers) throw notImplemented("being a manager");
     return managers.startManager({
       stateDir,
       listenAddr: state.listenAddr,

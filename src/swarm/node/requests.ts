@@ -12,6 +12,7 @@ export function stateOfInit(request: InitRequest): NodeState {
     listenAddr: formatHostPort(listen),
     advertiseAddr: formatHostPort(parseHostPort(request.advertiseAddr, listen.port)),
     dataPathAddr: request.dataPathAddr,
+    manager: true,
     remotes: [],
   };
 }
@@ -32,6 +33,7 @@ export async function stateOfJoin(
     listenAddr: formatHostPort(listen),
     advertiseAddr: formatHostPort(advertise),
     dataPathAddr: request.dataPathAddr,
+    manager: false,
     remotes: [],
     join: {
       remoteAddrs: remotes.map(formatHostPort),

@@ -11,6 +11,8 @@ const schema = z.object({
   advertiseAddr: z.string(),
   /** "" = as advertiseAddr. */
   dataPathAddr: z.string(),
+  /** Whether this host runs a manager. A promoted node's certificate says so before it is true. */
+  manager: z.boolean(),
   /** Managers to come back to. */
   remotes: z.array(z.object({ nodeId: z.string(), addr: z.string() })),
   /** A join that has not yet led to a certificate; gone as soon as it has. */
