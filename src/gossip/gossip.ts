@@ -8,6 +8,7 @@ import { dockerConfig, type MemberlistConfig } from "./memberlist/config.ts";
 import { Counters } from "./memberlist/counters.ts";
 import { Keyring } from "./memberlist/crypto.ts";
 import { Memberlist } from "./memberlist/memberlist.ts";
+import { monotonicClock } from "./monotonic.ts";
 import { Bootstrap } from "./networkdb/bootstrap.ts";
 import { NetworkDb } from "./networkdb/networkdb.ts";
 import { openTransport } from "./transport.ts";
@@ -47,7 +48,8 @@ class Node implements Gossip {
   #closing: Promise<void> | undefined;
 
   constructor(options: GossipOptions, config: MemberlistConfig, keyring: Keyring, transport: Transport) {
-    const { advertiseAddress, clock = systemClock, random = Math.random } = options;
+    const { advertiseAddress, random = Math.random } = options;
+    const clock = options.clock && options.clock !== systemClock ? options.clock : monotonicClock;
     this.name = options.name ?? randomBytes(6).toString("hex");
     this.address = advertiseAddress;
     this.#keyring = keyring;

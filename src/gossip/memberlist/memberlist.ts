@@ -7,6 +7,7 @@ import { messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { GossipStream, Transport } from "../types.ts";
 import { addressBytes, addressText } from "./address.ts";
+import { afterReading } from "./after-reading.ts";
 import { Awareness } from "./awareness.ts";
 import { type MemberlistConfig, pushPullInterval } from "./config.ts";
 import type { Counters } from "./counters.ts";
@@ -174,6 +175,14 @@ export class Memberlist {
     });
   }
 
+  /** Declares that a node has left: ours to say only of what was at our own address before us. */
+  dismiss(name: string): void {
+    const member = this.live(name);
+    if (!member) return;
+    const { incarnation } = member;
+    this.#perform(this.#state.dead({ kind: "dead", node: name, incarnation, from: name }, this.#options.clock.now()));
+  }
+
   /** Stops everything; the transport is its owner's to close. */
   close(): void {
     this.#closed = true;
@@ -244,8 +253,9 @@ export class Memberlist {
     this.#cancelSuspicion();
     const deadline = this.#state.nextDeadline();
     if (deadline === undefined || this.#closed) return;
-    const { clock } = this.#options;
-    this.#cancelSuspicion = clock.after(Math.max(0, deadline - clock.now()), () => {
+    const { clock, config } = this.#options;
+    const wait = Math.max(0, deadline - clock.now());
+    this.#cancelSuspicion = afterReading(clock, wait, config.probeTimeoutMs, () => {
       this.#perform(this.#state.tick(clock.now()));
       this.#armSuspicion();
     });

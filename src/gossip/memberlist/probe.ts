@@ -3,6 +3,7 @@
  * asked to ping it and it is tried over TCP. What is left unanswered by the end of the round is suspected.
  */
 import type { Clock } from "../../base/clock.ts";
+import { afterReading } from "./after-reading.ts";
 import type { Awareness } from "./awareness.ts";
 import type { IndirectPing, Ping } from "./messages.ts";
 import { sample } from "./shuffle.ts";
@@ -135,7 +136,7 @@ export class Prober {
         streamAnswered = answered;
       });
     });
-    const cancelEnd = clock.after(budget, () => {
+    const cancelEnd = afterReading(clock, budget, this.#options.timeoutMs, () => {
       finish();
       if (streamAnswered) {
         this.#deps.onlyStream(target);

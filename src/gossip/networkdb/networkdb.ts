@@ -85,6 +85,8 @@ export class NetworkDb implements Delegate {
   readonly #soon = new Map<string, () => void>();
   readonly #timers: (() => void)[] = [];
   readonly #reconnecting = new Set<string>();
+  /** Peers taken for gone because another name came up at their address. */
+  readonly #replaced = new Set<string>();
   #list: Memberlist | undefined;
   #closed = false;
 
@@ -291,6 +293,7 @@ export class NetworkDb implements Delegate {
         break;
       case "failed":
       case "left":
+        this.#replaced.delete(name);
         this.#gone(name, change);
         break;
     }
@@ -424,12 +427,15 @@ export class NetworkDb implements Delegate {
     const { clock, random, onNode } = this.#options;
     const before = this.#peers.get(name);
     if (address === this.#options.address && port === this.#options.port) {
-      // Ourselves before a restart: the others still have to find out that it is gone.
-      this.#peers.joined(name, address, port, clock.now());
-      this.#peers.move(name, "left", clock.now());
+      // Ourselves before a restart. Nobody knows better than we that it is gone.
+      this.#list?.dismiss(name);
       return;
     }
-    for (const former of this.#peers.joined(name, address, port, clock.now())) this.#gone(former.name, "left");
+    this.#replaced.delete(name);
+    for (const former of this.#peers.joined(name, address, port, clock.now())) {
+      this.#replaced.add(former.name);
+      this.#gone(former.name, "left");
+    }
     onNode({ kind: "join", name, address });
     for (const event of this.#pendingNetworks.take(name)) this.#onNetwork(event, true);
     if (!before) return;
@@ -447,6 +453,18 @@ export class NetworkDb implements Delegate {
     this.#bulk.forget(name);
     this.#options.onNode({ kind: status, name, address: moved.address });
     this.#tell(this.#tables.dropOwner(name));
+  }
+
+  /**
+   * Two names at one address: the later one wins at first, but news of the former may just have been late. Who
+   * outlives the other is the one.
+   */
+  #reinstate(): void {
+    for (const name of this.#replaced) {
+      const member = this.#list?.live(name);
+      if (!member) this.#replaced.delete(name);
+      else if (!this.isActive(member.address, member.port)) this.#joined(member);
+    }
   }
 
   /** Events of a node came that is not known to be in that network: unless that resolves by itself, ask it. */
@@ -576,6 +594,7 @@ export class NetworkDb implements Delegate {
     const now = this.#options.clock.now();
     const late = this.#pendingTables.expire(now) + this.#pendingNetworks.expire(now);
     if (late > 0) this.#options.counters.add("dropped.ownerUnknown", late);
+    this.#reinstate();
     this.#reconnect();
   }
 
