@@ -19,6 +19,8 @@ export interface UpOptions {
   readonly subnet?: string;
   readonly hosts?: number;
   readonly managers?: number;
+  /** Names of the hosts, in place of the two above. */
+  readonly names?: readonly string[];
   readonly onStep?: (step: string) => void;
 }
 
@@ -70,7 +72,7 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
   const existing = findLab(name);
   const wanted = labSpec({
     name,
-    hosts: hostNames(options.hosts ?? 3, options.managers ?? 1),
+    hosts: options.names ?? hostNames(options.hosts ?? 3, options.managers ?? 1),
     ...(options.subnet === undefined ? {} : { subnet: options.subnet }),
   });
   if (existing?.state.complete) {

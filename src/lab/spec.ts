@@ -61,6 +61,10 @@ export function labSpec(options: { name?: string; subnet?: string; hosts?: reado
   const subnet = options.subnet ?? defaultSubnet;
   const [network, prefix] = parseSubnet(subnet);
   const names = options.hosts ?? hostNames(3);
+  for (const host of names) {
+    if (!/^[a-z][a-z0-9-]{0,30}$/.test(host)) throw invalid(`host name ${JSON.stringify(host)} is not a host name`);
+  }
+  if (new Set(names).size !== names.length) throw invalid("every host of a lab needs a name of its own");
   const room = 2 ** (32 - prefix) - 2;
   if (names.length + 10 > room) throw invalid(`subnet ${subnet} has no room for ${names.length} hosts`);
   const runDir = `/run/skein/${name}`;

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { sleep, systemClock } from "../../src/base/clock.ts";
 import { docker, dockerOk } from "../../src/lab/docker.ts";
 import { inside } from "../../src/lab/host.ts";
+import type { Collection } from "../../src/lab/image/library.ts";
 import { down, hostOf, type Lab, up } from "../../src/lab/lab.ts";
 import { type Output, run } from "../../src/lab/process.ts";
 import type { HostSpec } from "../../src/lab/spec.ts";
@@ -16,10 +17,14 @@ export class TestLab implements AsyncDisposable {
   }
 
   /** Brings up a fresh lab of that name; one left by an interrupted run is taken down first. */
-  static async up(name: string, subnet: string, hosts = 3): Promise<TestLab> {
+  static async up(
+    name: string,
+    subnet: string,
+    options: { hosts?: number; names?: readonly string[]; images?: readonly Collection[] } = {},
+  ): Promise<TestLab> {
     await down(name);
-    const lab = await up({ name, subnet, hosts });
-    await makeImages(lab);
+    const lab = await up({ ...options, name, subnet });
+    for (const collection of options.images ?? ["basic"]) await makeImages(lab, collection);
     return new TestLab(lab);
   }
 
