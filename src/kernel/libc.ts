@@ -22,6 +22,7 @@ const raw = {
   socket: lib.func("int socket(int domain, int type, int protocol)") as Call<[number, number, number]>,
   bind: lib.func("int bind(int fd, void *address, uint length)") as Call<[number, Buffer, number]>,
   listen: lib.func("int listen(int fd, int backlog)") as Call<[number, number]>,
+  shutdown: lib.func("int shutdown(int fd, int how)") as Call<[number, number]>,
   getsockname: lib.func("int getsockname(int fd, void *address, void *length)") as Call<[number, Buffer, Buffer]>,
   setsockopt: lib.func("int setsockopt(int fd, int level, int name, void *value, uint length)") as Call<
     [number, number, number, Buffer, number]
@@ -89,6 +90,12 @@ export function bind(fd: number, address: Buffer, operation = "bind"): void {
 
 export function listen(fd: number, backlog: number, operation = "listen"): void {
   check(operation, () => raw.listen(fd, backlog));
+}
+
+/** Ends receiving; a listening socket no longer listens but keeps its port. */
+export function shutdown(fd: number): void {
+  const SHUT_RD = 0;
+  check("shutdown", () => raw.shutdown(fd, SHUT_RD));
 }
 
 /** The socket's own address as a sockaddr. */

@@ -81,8 +81,8 @@ export interface PortReservation extends Disposable {
 
 /**
  * Reserves a port at once: EADDRINUSE when somebody has it, EADDRNOTAVAIL when the address is not this host's.
- * `address` "" means all addresses of both families; port 0 lets the kernel choose. Nothing is ever accepted:
- * what reaches the port is to be translated away before it comes here.
+ * `address` "" means all addresses of both families; port 0 lets the kernel choose. Nothing listens:
+ * what is not translated away before it comes here is refused.
  */
 export function bindHostPort(
   protocol: "tcp" | "udp" | "sctp",
@@ -122,8 +122,11 @@ function reserveOne(protocol: "tcp" | "udp" | "sctp", address: string, port: num
   if (protocol === "udp") return bound(libc.SOCK_DGRAM, 0, address, port, false);
   const fd = bound(libc.SOCK_STREAM, protocol === "sctp" ? IPPROTO_SCTP : 0, address, port, true);
   try {
-    // Bound with SO_REUSEADDR (against lingering TIME_WAIT), it is listening that excludes others.
+    // SO_REUSEADDR gets past lingering TIME_WAIT; then it is listening that finds out a rival. After that the
+    // socket only keeps the port, without reuse, and refuses who comes here after all instead of letting him wait.
     libc.listen(fd, 1, `listen ${address}:${port}`);
+    libc.shutdown(fd);
+    libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 0);
     return fd;
   } catch (error) {
     libc.close(fd);

@@ -11,6 +11,9 @@
  * translated, wherever they claim to go. `[::1]` cannot be translated at all (Linux routes it nowhere else): there
  * the port refuses, and clients of "localhost" go on to 127.0.0.1.
  *
+ * Where br_netfilter is loaded, a container that asks for its own published port is answered only if its bridge port
+ * has hairpin mode: the frame goes back through the port it came by, without leaving the bridge.
+ *
  * Loopback clients need `route_localnet` on the bridge, and that needs the bridge's own guard of 127.0.0.0/8.
  */
 import { familyOf } from "../../kernel/inet.ts";

@@ -18,7 +18,7 @@ import {
 } from "../../../src/kernel/netns.ts";
 import { openNft } from "../../../src/kernel/nft.ts";
 import { openRtnl } from "../../../src/kernel/rtnl.ts";
-import { bindHostPort, tcpListenerIn, udpSocketIn } from "../../../src/kernel/socket.ts";
+import { bindHostPort, tcpConnectIn, tcpListenerIn, udpSocketIn } from "../../../src/kernel/socket.ts";
 import { readSysctl, writeSysctl } from "../../../src/kernel/sysctl.ts";
 import type { NetNs } from "../../../src/kernel/types.ts";
 
@@ -291,11 +291,18 @@ test("sockets work inside a namespace and their connections can be forgotten", a
   }
 });
 
-test("a reserved port is nobody else's until it is released", () => {
+test("a reserved port is nobody else's until it is released", async () => {
   using ns = scratchNetNs();
   for (const protocol of ["tcp", "udp"] as const) {
     const reservation = bindHostPort(protocol, "", 18080, ns);
     assert.throws(() => bindHostPort(protocol, "127.0.0.1", 18080, ns), refusal("EADDRINUSE"));
+    if (protocol === "tcp") {
+      // Another program cannot listen there, a client is refused rather than left waiting.
+      await assert.rejects(tcpListenerIn(ns, "127.0.0.1", 18080), { code: "EADDRINUSE" });
+      const client = tcpConnectIn(ns, "127.0.0.1", 18080);
+      const failure = await new Promise<NodeJS.ErrnoException>((resolve) => client.on("error", resolve));
+      assert.equal(failure.code, "ECONNREFUSED");
+    }
     assert.throws(() => bindHostPort(protocol, "::1", 18080, ns), refusal("EADDRINUSE"));
     reservation[Symbol.dispose]();
     using again = bindHostPort(protocol, "127.0.0.1", 18080, ns);

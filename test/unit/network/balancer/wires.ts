@@ -15,7 +15,9 @@ export class Lab implements AsyncDisposable {
 
   namespace(sysctls: Record<string, string> = {}): NetNs {
     const ns = this.#stack.use(scratchNetNs());
-    for (const [key, value] of Object.entries({ "net.ipv4.ip_forward": "1", ...sysctls })) writeSysctl(key, value, ns);
+    // Addresses are good at once: no waiting for duplicates to object.
+    const usual = { "net.ipv4.ip_forward": "1", "net.ipv6.conf.default.accept_dad": "0" };
+    for (const [key, value] of Object.entries({ ...usual, ...sysctls })) writeSysctl(key, value, ns);
     return ns;
   }
 
@@ -30,7 +32,9 @@ export class Lab implements AsyncDisposable {
     using there = openRtnl(to);
     const master = there.link(bridge)?.index ?? 0;
     const name = `p${this.#ports++}`;
-    there.addLink({ kind: "veth", name, up: true, master, peer: { name: device, ns, up: true, ...(mac && { mac }) } });
+    const peer = { name: device, ns, up: true, ...(mac && { mac }) };
+    const { index } = there.addLink({ kind: "veth", name, up: true, master, peer });
+    there.setLink(index, { hairpin: true });
     using rtnl = openRtnl(ns);
     for (const cidr of cidrs) addAddress(ns, rtnl.link(device)?.index ?? 0, cidr);
   }
@@ -87,7 +91,7 @@ function addAddress(ns: NetNs, link: number, cidr: string): void {
   rtnl.addAddr(link, address, Number(prefix), { nodad: true });
 }
 
-const PATIENCE_MS = 1500;
+const PATIENCE_MS = 700;
 
 /** One question over a new TCP connection; the errno or "timeout" when there is no answer. */
 export function askTcp(ns: NetNs, address: string, port: number): Promise<string> {
