@@ -17,34 +17,40 @@ import type { Participant } from "./overlay/records.ts";
 import { bridgeName, bridgesOf, type World, wayOut } from "./plan/world.ts";
 import { gatewayBridge, ingressSandboxId, type NetworkState, type SandboxState } from "./state.ts";
 
-export type ParticipantsOf = (networkId: string) => readonly Participant[];
+/** The virtual addresses of one overlay network. */
+export function vipsOf(networkId: string, participants: readonly Participant[]): VipService[] {
+  const byVip = new Map<string, VipService>();
+  for (const service of servicesOf(participants)) {
+    if (!service.vip) continue;
+    const backends = serving(service).map((backend) => backend.address);
+    const known = byVip.get(service.vip);
+    // One service, two sets of ports: a rolling update on its way.
+    byVip.set(service.vip, {
+      id: `${service.id}.${networkId.slice(0, 12)}`,
+      vip: service.vip,
+      backends: known ? [...known.backends, ...backends] : backends,
+    });
+  }
+  return [...byVip.values()];
+}
 
-/** The virtual addresses that a sandbox can call: those of the overlays that it is on. */
-export function vipsFor(world: World, sandbox: SandboxState, participants: ParticipantsOf): VipService[] {
+/** The overlays whose virtual addresses a container can call. */
+export function callableNetworks(world: World, sandbox: SandboxState): string[] {
   if (sandbox.kind !== "container") return [];
   return sandbox.endpoints.flatMap(({ networkId }) => {
-    const network = world.networks.get(networkId);
-    if (network?.spec.driver !== "overlay" || network.spec.ingress) return [];
-    const byVip = new Map<string, VipService>();
-    for (const service of servicesOf(participants(networkId))) {
-      if (!service.vip) continue;
-      const backends = serving(service).map((backend) => backend.address);
-      const known = byVip.get(service.vip);
-      // One service, two sets of ports: a rolling update on its way.
-      byVip.set(service.vip, {
-        id: `${service.id}.${networkId.slice(0, 12)}`,
-        vip: service.vip,
-        backends: known ? [...known.backends, ...backends] : backends,
-      });
-    }
-    return [...byVip.values()];
+    const spec = world.networks.get(networkId)?.spec;
+    return spec?.driver === "overlay" && !spec.ingress ? [networkId] : [];
   });
 }
 
 const serving = (service: ServiceBackends) => service.backends.filter((backend) => !backend.draining);
 
 /** The published ports of the mesh and where their tasks are. */
-export function meshPorts(participants: readonly Participant[], doors: ReadonlyMap<string, MeshDoor>): MeshPort[] {
+export function meshPorts(
+  participants: readonly Participant[],
+  doors: ReadonlyMap<string, MeshDoor>,
+  returnsHere: boolean,
+): MeshPort[] {
   const ports = new Map<string, MeshPort & { backends: MeshPort["backends"][number][] }>();
   for (const service of servicesOf(participants)) {
     for (const { protocol, publishedPort } of service.ports) {
@@ -53,7 +59,7 @@ export function meshPorts(participants: readonly Participant[], doors: ReadonlyM
       ports.set(key, port);
       for (const { address, local, owner } of serving(service)) {
         if (port.backends.some((backend) => backend.address === address)) continue;
-        port.backends.push({ address, returnsToEntry: local || doors.has(owner) });
+        port.backends.push({ address, returnsToEntry: local ? returnsHere : (doors.get(owner)?.returns ?? false) });
       }
     }
   }
@@ -145,9 +151,6 @@ export function hostState(world: World): HostState {
     return {
       name: options.bridge,
       subnets: network.spec.ipam.config.map((pool) => pool.subnet),
-      masquerade: options.masquerade,
-      icc: options.icc,
-      internal: network.spec.internal,
     };
   });
   const ports: { protocol: Protocol; hostIp: string; hostPort: number; address: string; containerPort: number }[] = [];

@@ -8,6 +8,7 @@
 import { messageOf } from "../base/errors.ts";
 import { createGossip } from "../gossip/gossip.ts";
 import type { Gossip, GossipKey, NodeEvent, TableEvent } from "../gossip/types.ts";
+import { hasFeature } from "../kernel/feature.ts";
 import { plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
 import { decodeDoor, encodeDoor, type MeshDoor, meshTable } from "./overlay/mesh.ts";
@@ -19,6 +20,15 @@ import type { ClusterNetworking } from "./types.ts";
 
 /** Changes that come within this many milliseconds are taken together. */
 const settleMs = 5;
+/** What was heard is written down at most this often. */
+const keepMs = 1000;
+/** Beyond this, writing it down costs more than hearing it again. */
+const mostKept = 20_000;
+/**
+ * After a start, records of the last life count until gossip has had time to tell the present: so long when other
+ * members of the network are there, longer when it seems to be alone.
+ */
+const trustMs = { withPeers: 5_000, alone: 60_000 };
 
 export class Cluster {
   readonly #core: Core;
@@ -31,7 +41,11 @@ export class Cluster {
   /** "table endpoint" of what this node has told. */
   readonly #published = new Set<string>();
   readonly #dirty = new Map<string, Set<Changed>>();
+  readonly #unkept = new Set<string>();
   #cancelFlush: (() => void) | undefined;
+  #cancelKeep: (() => void) | undefined;
+  #cancelTrust: (() => void) | undefined;
+  #began = 0;
   #gossip: Gossip | undefined;
   #keys: GossipKey[] = [];
   #managers: string[] = [];
@@ -45,8 +59,25 @@ export class Cluster {
     return this.#gossip;
   }
 
+  /** After a restart: the place in the cluster and what was heard last, so that nothing is torn down meanwhile. */
+  restore(): void {
+    const core = this.#core;
+    core.cluster = core.store.cluster();
+    for (const { spec } of core.networks.values()) {
+      if (spec.driver !== "overlay") continue;
+      const tables = new NetworkTables();
+      this.#tables.set(spec.id, tables);
+      for (const { value, ...kept } of core.store.records(spec.id)) {
+        const bytes = Buffer.from(value, "base64");
+        if (kept.table === meshTable) this.#learnDoor(kept.owner, bytes);
+        else tables.apply({ ...kept, kind: "create", value: bytes, local: false });
+      }
+    }
+  }
+
   async start(cluster: ClusterNetworking): Promise<void> {
     this.#core.cluster = cluster;
+    this.#core.store.saveCluster(cluster);
     await this.#begin();
   }
 
@@ -74,15 +105,28 @@ export class Cluster {
       clock: core.clock,
     });
     this.#gossip = gossip;
+    this.#began = core.clock.now();
+    this.#cancelTrust = core.clock.after(trustMs.withPeers + 1, () => {
+      for (const networkId of this.resync()) this.#mark(networkId, "peers", "endpoints");
+    });
     gossip.onTable((event) => this.#heard(event));
     gossip.onNode((event) => this.#node(event));
     if (this.#managers.length > 0) gossip.setBootstrap(this.#managers);
     for (const { spec } of core.networks.values()) if (spec.driver === "overlay") this.join(spec.id);
   }
 
-  async stop(): Promise<void> {
+  #cancelTimers(): void {
     this.#cancelFlush?.();
-    this.#cancelFlush = undefined;
+    this.#cancelKeep?.();
+    this.#cancelTrust?.();
+    this.#cancelFlush = this.#cancelKeep = this.#cancelTrust = undefined;
+  }
+
+  async stop(): Promise<void> {
+    this.#cancelTimers();
+    for (const networkId of this.#tables.keys()) this.#core.store.deleteRecords(networkId);
+    this.#core.store.saveCluster(undefined);
+    this.#unkept.clear();
     const gossip = this.#gossip;
     this.#gossip = undefined;
     this.#keys = [];
@@ -97,7 +141,7 @@ export class Cluster {
   }
 
   async close(): Promise<void> {
-    this.#cancelFlush?.();
+    this.#cancelTimers();
     await this.#gossip?.[Symbol.asyncDispose]();
   }
 
@@ -119,6 +163,8 @@ export class Cluster {
   leave(networkId: string): void {
     this.#tables.delete(networkId);
     this.#dirty.delete(networkId);
+    this.#unkept.delete(networkId);
+    this.#core.store.deleteRecords(networkId);
     try {
       this.#gossip?.leaveNetwork(networkId);
     } catch (error) {
@@ -139,7 +185,11 @@ export class Cluster {
   #publishDoor(sandbox: SandboxState, endpoint: EndpointState): void {
     const spec = this.#core.networks.get(endpoint.networkId)?.spec;
     if (sandbox.kind !== "ingress" || !spec?.ingress) return;
-    this.#create(meshTable, endpoint, encodeDoor({ address: plainIp(endpoint.ipv4), mac: endpoint.mac }));
+    this.#create(
+      meshTable,
+      endpoint,
+      encodeDoor({ address: plainIp(endpoint.ipv4), mac: endpoint.mac, returns: hasFeature("nftEgress") }),
+    );
   }
 
   publishActivity(endpoint: EndpointState, activity: Activity): void {
@@ -193,9 +243,8 @@ export class Cluster {
   #heard(event: TableEvent): void {
     if (event.local) return;
     if (event.table === meshTable) {
-      const door = event.kind === "delete" ? undefined : decodeDoor(event.value);
-      if (door) this.#doors.set(event.owner, door);
-      else this.#doors.delete(event.owner);
+      if (event.kind === "delete") this.#doors.delete(event.owner);
+      else this.#learnDoor(event.owner, event.value);
       this.#mark(event.networkId, "endpoints");
       return;
     }
@@ -212,15 +261,48 @@ export class Cluster {
     for (const [networkId, tables] of this.#tables) if (tables.owns(event.name)) this.#mark(networkId, "endpoints");
   }
 
-  #mark(networkId: string, changed: Changed): void {
+  #learnDoor(owner: string, bytes: Uint8Array): void {
+    const door = decodeDoor(bytes);
+    if (door) this.#doors.set(owner, door);
+    else this.#doors.delete(owner);
+  }
+
+  #mark(networkId: string, ...changed: Changed[]): void {
     const set = this.#dirty.get(networkId) ?? new Set();
-    this.#dirty.set(networkId, set.add(changed));
+    this.#dirty.set(networkId, set);
+    for (const one of changed) set.add(one);
     this.#cancelFlush ??= this.#core.clock.after(settleMs, () => {
       this.#cancelFlush = undefined;
       const dirty = [...this.#dirty];
       this.#dirty.clear();
       for (const [id, kinds] of dirty) this.#onChange(id, kinds);
     });
+    this.#unkept.add(networkId);
+    this.#cancelKeep ??= this.#core.clock.after(keepMs, () => {
+      this.#cancelKeep = undefined;
+      for (const id of this.#unkept) this.#keep(id);
+      this.#unkept.clear();
+    });
+  }
+
+  #keep(networkId: string): void {
+    const core = this.#core;
+    const entries = this.#tables.get(networkId)?.entries() ?? [];
+    if (core.networks.get(networkId)?.spec.ingress) {
+      for (const [owner, door] of this.#doors) {
+        entries.push({ table: meshTable, key: owner, value: encodeDoor(door), owner, ownerAddress: "" });
+      }
+    }
+    if (entries.length > mostKept) {
+      core.store.deleteRecords(networkId);
+      return;
+    }
+    const kept = entries.map((entry) => ({ ...entry, value: Buffer.from(entry.value).toString("base64") }));
+    try {
+      core.store.saveRecords(networkId, kept);
+    } catch (error) {
+      core.log.warn("cannot keep what was heard", { network: networkId, error: messageOf(error) });
+    }
   }
 
   /** Compares what was heard with the database; gives the networks that differed. */
@@ -228,7 +310,10 @@ export class Cluster {
     const gossip = this.#gossip;
     if (!gossip) return [];
     const differing: string[] = [];
+    const age = this.#core.clock.now() - this.#began;
     for (const [networkId, tables] of this.#tables) {
+      const alone = gossip.peers(networkId).length < 2;
+      if (age < (alone ? trustMs.alone : trustMs.withPeers)) continue;
       const count = tables.resync({
         peers: gossip.entries(peerTable, networkId),
         endpoints: gossip.entries(endpointTable, networkId),
@@ -268,6 +353,15 @@ export class Cluster {
       });
     }
     return [...local, ...(this.#tables.get(networkId)?.participants(this.#suspended) ?? [])];
+  }
+
+  /** Addresses of all participants, those of suspected nodes included. */
+  addresses(networkId: string): string[] {
+    const local = attachedTo(this.#core.world, networkId)
+      .filter(({ sandbox, endpoint }) => endpoint.role === "user" && sandbox.activity !== "inactive")
+      .map(({ endpoint }) => plainIp(endpoint.ipv4));
+    const remote = this.#tables.get(networkId)?.participants(new Set()) ?? [];
+    return [...local, ...remote.map((participant) => participant.address)];
   }
 
   peers(networkId: string): { name: string; address: string }[] {

@@ -7,6 +7,7 @@ import { messageOf, notFound } from "../base/errors.ts";
 import { hasFeature } from "../kernel/feature.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { plainIp } from "./address.ts";
+import { userChainScript } from "./balancer/user.ts";
 import { Cluster } from "./cluster.ts";
 import { Core } from "./core.ts";
 import { Datapath } from "./datapath.ts";
@@ -70,7 +71,7 @@ class Controller implements NetworkController {
       );
     });
     this.#names = new Names(core, (networkId) => this.#cluster.participants(networkId));
-    this.#datapath = new Datapath(core, this.#cluster, this.#names);
+    this.#datapath = new Datapath(core, this.#cluster, this.#names, this.#ports);
     this.#sandboxes = new Sandboxes(core, this.#ports, {
       prepareOverlay: (network) => this.#overlays.ensure(network),
       gatewayBridge: () => this.#networks.ensureGatewayBridge(),
@@ -81,6 +82,11 @@ class Controller implements NetworkController {
       sandboxGone: (sandbox) => this.#names.stop(sandbox.id),
     });
     this.#overlays = new Overlays(core, this.#networks, this.#sandboxes, this.#cluster);
+    core.events.on((event) => {
+      if (event.kind !== "destroy") return;
+      this.#names.changed(event.network.id);
+      this.#datapath.forget(event.network.id);
+    });
     const sysctls = neighbourSysctls((key) => {
       try {
         return Number(readSysctl(key));
@@ -93,7 +99,7 @@ class Controller implements NetworkController {
       remotePeers: (networkId) => this.#cluster.remotePeers(networkId),
       sandboxExtras: (sandbox) => this.#datapath.sandboxExtras(sandbox),
       hostTables: () => this.#datapath.hostTables(),
-      hostSysctls: () => sysctls,
+      hostSysctls: () => ({ ...sysctls, ...this.#datapath.hostSysctls() }),
     };
     this.#cancelPass = core.clock.every(passMs, () => {
       void this.reconcile().catch((error) =>
@@ -104,6 +110,7 @@ class Controller implements NetworkController {
 
   async load(): Promise<void> {
     new Restore(this.#core).load();
+    this.#cluster.restore();
     await this.#networks.ensureDefaults();
   }
 
@@ -129,7 +136,6 @@ class Controller implements NetworkController {
     this.#networks.checkRemovable(state);
     if (state.spec.scope === "swarm") await this.#overlays.tearDown(state);
     await this.#networks.remove(state);
-    this.#names.forget(id);
   }
 
   get(id: string): NetworkSpec | undefined {
@@ -249,6 +255,8 @@ class Controller implements NetworkController {
     }
     restore.sweepPins();
     for (const sandbox of this.#core.sandboxes.values()) await this.#names.ensure(sandbox);
+    for (const network of this.#core.networks.values()) if (network.spec.ingress) this.#datapath.changed(network);
+    this.#core.namespaces.host.nft.run(userChainScript());
     await this.#pass("restored");
   }
 
@@ -284,7 +292,11 @@ class Controller implements NetworkController {
   /** What a pass after a start finds is no drift: it was never there, or the daemon was away. */
   async #pass(reason: "restored" | "drift"): Promise<string[]> {
     const core = this.#core;
-    for (const networkId of this.#cluster.resync()) this.#names.changed(networkId);
+    for (const networkId of this.#cluster.resync()) {
+      const network = core.networks.get(networkId);
+      this.#names.changed(networkId);
+      if (network) this.#datapath.changed(network);
+    }
     const mended = this.#overlays.repin();
     for (const key of core.namespaces.keys()) {
       try {
@@ -332,6 +344,7 @@ class Controller implements NetworkController {
     if (changed.has("peers")) keys.add(`overlay/${networkId}`);
     if (changed.has("endpoints")) {
       this.#names.changed(networkId);
+      this.#datapath.changed(network);
       for (const key of this.#datapath.affected(network)) keys.add(key);
     }
     await core.settle(keys);

@@ -1,36 +1,227 @@
-/** What resolver and balancer contribute to plans. */
+/**
+ * What resolver and balancer contribute to plans, computed from discovery once per network and change, however many
+ * sandboxes show it.
+ */
+import { messageOf } from "../base/errors.ts";
+import { openConntrack } from "../kernel/conntrack.ts";
+import { hasFeature } from "../kernel/feature.ts";
+import {
+  callableNetworks,
+  hostState,
+  ingressOf,
+  meshEntries,
+  meshHost,
+  meshPorts,
+  meshSandbox,
+  meshTask,
+  vipsOf,
+} from "./balance.ts";
+import { meshHostSysctls, meshHostTable } from "./balancer/mesh-host.ts";
+import { meshSandboxTable } from "./balancer/mesh-sandbox.ts";
+import { planMeshTask } from "./balancer/mesh-task.ts";
+import { portsTable } from "./balancer/ports.ts";
+import type { MeshPort, VipService } from "./balancer/types.ts";
+import { updateVip, vipTable } from "./balancer/vip.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Core } from "./core.ts";
 import type { Names } from "./names.ts";
 import type { SandboxExtras } from "./plan/sandbox.ts";
-import type { PlannedTable } from "./plan/table.ts";
+import { type PlannedTable, tableId } from "./plan/table.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo } from "./plan/world.ts";
+import type { HostPorts } from "./ports.ts";
 import { resolverTable } from "./resolver/table.ts";
 import { type NetworkState, type SandboxState, sandboxKey } from "./state.ts";
 
+interface Vips {
+  readonly services: readonly VipService[];
+  readonly table: PlannedTable;
+}
+
+const meshOwner = "routing mesh";
+
 export class Datapath {
   readonly #core: Core;
+  readonly #cluster: Cluster;
   readonly #names: Names;
+  readonly #ports: HostPorts;
+  /** By network; dropped when the network's participants change. */
+  readonly #services = new Map<string, readonly VipService[]>();
+  /** By the networks of a container, joined: the table that all such containers have. */
+  readonly #vips = new Map<string, Vips>();
+  /** What a loaded body was made of, to find the way from it to the next: the last few of each combination. */
+  readonly #earlier = new Map<string, Vips[]>();
+  #mesh: readonly MeshPort[] | undefined;
+  /** Addresses that took part at the last look, by network: those that are gone leave connections behind. */
+  readonly #known = new Map<string, Set<string>>();
+  readonly #reserved = new Set<string>();
 
-  constructor(core: Core, _cluster: Cluster, names: Names) {
+  constructor(core: Core, cluster: Cluster, names: Names, ports: HostPorts) {
     this.#core = core;
+    this.#cluster = cluster;
     this.#names = names;
+    this.#ports = ports;
+  }
+
+  /** The participants of a network changed. */
+  changed(network: NetworkState): void {
+    const { id, ingress } = network.spec;
+    this.#services.delete(id);
+    for (const [key, vips] of this.#vips) {
+      if (!key.split(" ").includes(id)) continue;
+      this.#vips.delete(key);
+      this.#earlier.set(key, [vips, ...(this.#earlier.get(key) ?? [])].slice(0, 4));
+    }
+    if (!ingress) return;
+    this.#mesh = undefined;
+    this.#reserve();
   }
 
   sandboxExtras(sandbox: SandboxState): SandboxExtras {
+    const core = this.#core;
+    const tables: PlannedTable[] = [];
     const resolver = this.#names.resolver(sandbox.id);
-    return { tables: resolver ? [resolverTable(resolver.ports)] : [] };
+    if (resolver) tables.push(resolverTable(resolver.ports));
+    if (sandbox.kind === "ingress") {
+      const state = meshSandbox(core.world, this.#meshPorts());
+      return { tables: state && state.ports.length > 0 ? [...tables, meshSandboxTable(state)] : tables };
+    }
+    const vips = this.#vipTable(sandbox);
+    if (vips) tables.push(vips);
+    const entries = meshEntries(core.world, this.#cluster.doors());
+    const task = meshTask(core.world, sandbox, entries, this.returns);
+    if (!task) return { tables };
+    const mesh = planMeshTask(task);
+    return { ...mesh, tables: [...tables, ...mesh.tables] };
   }
 
   hostTables(): PlannedTable[] {
-    return [];
+    const { world } = this.#core;
+    const tables: PlannedTable[] = [];
+    const host = hostState(world);
+    if (host.ports.length > 0) tables.push(portsTable(host));
+    const mesh = meshHost(world, this.#meshPorts());
+    if (mesh) tables.push(meshHostTable(mesh));
+    return tables;
+  }
+
+  hostSysctls(): Record<string, string> {
+    const mesh = meshHost(this.#core.world, this.#meshPorts());
+    return mesh ? meshHostSysctls(mesh) : {};
+  }
+
+  /** This kernel can send a task's answers back through the node that the client asked. */
+  get returns(): boolean {
+    return hasFeature("nftEgress");
+  }
+
+  #meshPorts(): readonly MeshPort[] {
+    const ingress = ingressOf(this.#core.world);
+    if (!ingress) return [];
+    this.#mesh ??= meshPorts(this.#cluster.participants(ingress.spec.id), this.#cluster.doors(), this.returns);
+    return this.#mesh;
+  }
+
+  #vipTable(sandbox: SandboxState): PlannedTable | undefined {
+    const networks = callableNetworks(this.#core.world, sandbox);
+    if (networks.length === 0) return undefined;
+    const key = networks.join(" ");
+    let vips = this.#vips.get(key);
+    if (!vips) {
+      const services = networks.flatMap((networkId) => this.#servicesOf(networkId));
+      vips = { services, table: vipTable(services) };
+      this.#vips.set(key, vips);
+    }
+    if (vips.services.length === 0) return undefined;
+    const loaded = this.#core.namespaces.find(sandboxKey(sandbox.id))?.loaded.get(tableId(vips.table))?.body;
+    if (loaded === undefined || loaded === vips.table.body) return vips.table;
+    const before = this.#earlier.get(key)?.find(({ table }) => table.body === loaded);
+    return before
+      ? { ...vips.table, patch: { from: loaded, script: pathBetween(before.services, vips.services) } }
+      : vips.table;
+  }
+
+  #servicesOf(networkId: string): readonly VipService[] {
+    const services = this.#services.get(networkId) ?? vipsOf(networkId, this.#cluster.participants(networkId));
+    this.#services.set(networkId, services);
+    return services;
   }
 
   /** Namespaces whose tables show who serves what on this network. */
   affected(network: NetworkState): NamespaceKey[] {
-    return attachedTo(this.#core.world, network.spec.id).map(({ sandbox }) => sandboxKey(sandbox.id));
+    const keys: NamespaceKey[] = attachedTo(this.#core.world, network.spec.id).map(({ sandbox }) =>
+      sandboxKey(sandbox.id),
+    );
+    return network.spec.ingress ? ["host", ...keys] : keys;
   }
 
-  forgetDead(_network: NetworkState): void {}
+  /** Keeps the mesh's ports from other programs. One that is taken is translated all the same, as with Docker. */
+  #reserve(): void {
+    const wanted = new Map(this.#meshPorts().map((port) => [`${port.protocol} ${port.publishedPort}`, port]));
+    for (const key of this.#reserved) {
+      if (wanted.has(key)) continue;
+      this.#ports.release(`${meshOwner} ${key}`);
+      this.#reserved.delete(key);
+    }
+    for (const [key, { protocol, publishedPort }] of wanted) {
+      if (this.#reserved.has(key)) continue;
+      this.#reserved.add(key);
+      try {
+        const binding = { protocol, containerPort: publishedPort, hostIp: "", hostPort: publishedPort, hostPortEnd: 0 };
+        this.#ports.take(`${meshOwner} ${key}`, [binding], { ipv6: false }, "");
+      } catch (error) {
+        this.#core.log.warn("a port of the routing mesh is in use on this host", {
+          port: key,
+          error: messageOf(error),
+        });
+      }
+    }
+  }
+
+  /**
+   * Connections to tasks that are gone are forgotten: their next packet meets another task, which resets it, rather
+   * than silence. A suspected node's tasks are not gone.
+   */
+  forgetDead(network: NetworkState): void {
+    const core = this.#core;
+    const { id } = network.spec;
+    const now = new Set(this.#cluster.addresses(id));
+    const before = this.#known.get(id);
+    this.#known.set(id, now);
+    const gone = [...(before ?? [])].filter((address) => !now.has(address));
+    if (gone.length === 0) return;
+    for (const { sandbox } of attachedTo(core.world, id)) {
+      const ns = core.namespaces.find(sandboxKey(sandbox.id))?.ns;
+      if (!ns || sandbox.kind === "lb") continue;
+      try {
+        using conntrack = openConntrack(ns);
+        for (const address of gone) conntrack.flush({ family: 4, replySrc: address });
+      } catch (error) {
+        core.log.warn("cannot forget connections", { sandbox: sandbox.id, error: messageOf(error) });
+      }
+    }
+  }
+
+  forget(networkId: string): void {
+    this.#services.delete(networkId);
+    this.#known.delete(networkId);
+    for (const map of [this.#vips, this.#earlier]) {
+      for (const key of map.keys()) if (key.split(" ").includes(networkId)) map.delete(key);
+    }
+    this.#mesh = undefined;
+    this.#reserve();
+  }
+}
+
+/** The changes that lead from one set of services to another. */
+function pathBetween(before: readonly VipService[], after: readonly VipService[]): string {
+  const old = new Map(before.map((service) => [service.id, service]));
+  const script: string[] = [];
+  const kept = new Set(after.map((service) => service.id));
+  for (const service of before) if (!kept.has(service.id)) script.push(updateVip(service, undefined));
+  for (const service of after) {
+    const was = old.get(service.id);
+    if (JSON.stringify(was) !== JSON.stringify(service)) script.push(updateVip(was, service));
+  }
+  return script.join("");
 }

@@ -22,10 +22,6 @@ export class Names {
     this.#cache.delete(networkId);
   }
 
-  forget(networkId: string): void {
-    this.#cache.delete(networkId);
-  }
-
   /** Containers on a network of the user's own have a resolver; on the default bridge names do not resolve. */
   wants(sandbox: SandboxState): boolean {
     return (

@@ -2,12 +2,13 @@
  * State that survives: one JSON file per network and per sandbox, written whole and renamed into place.
  * Address leases are not kept apart: they are the addresses of the endpoints.
  */
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { readFileIfAny, writeFileAtomic } from "../base/file.ts";
 import type { Logger } from "../base/log.ts";
 import type { NetworkState, SandboxState } from "./state.ts";
+import type { ClusterNetworking } from "./types.ts";
 
 const protocol = z.enum(["tcp", "udp", "sctp"]);
 const strings = z.record(z.string(), z.string());
@@ -98,20 +99,45 @@ const sandbox = z.object({
   ports: z.array(published),
 });
 
+const cluster = z.object({
+  bindAddress: z.string(),
+  advertiseAddress: z.string(),
+  dataPathAddress: z.string(),
+  dataPathPort: z.number(),
+});
+
+const records = z.array(
+  z.object({
+    table: z.string(),
+    key: z.string(),
+    value: z.base64(),
+    owner: z.string(),
+    ownerAddress: z.string(),
+  }),
+);
+
+/** A gossip record as it was last heard. */
+export type KeptRecord = z.infer<typeof records>[number];
+
 /** File names are ids; anything else would leave the directory. */
 const fileOf = (id: string) => `${id.replaceAll(/[^\w.-]/g, "_")}.json`;
 
 export class Store {
   readonly #networks: string;
   readonly #sandboxes: string;
+  readonly #records: string;
+  readonly #cluster: string;
   readonly #log: Logger;
 
   constructor(dir: string, log: Logger) {
     this.#networks = join(dir, "networks");
     this.#sandboxes = join(dir, "sandboxes");
+    this.#records = join(dir, "records");
+    this.#cluster = join(dir, "cluster.json");
     this.#log = log;
     mkdirSync(this.#networks, { recursive: true, mode: 0o700 });
     mkdirSync(this.#sandboxes, { recursive: true, mode: 0o700 });
+    mkdirSync(this.#records, { recursive: true, mode: 0o700 });
   }
 
   saveNetwork(state: NetworkState): void {
@@ -130,6 +156,31 @@ export class Store {
     rmSync(join(this.#sandboxes, fileOf(id)), { force: true });
   }
 
+  /** Where this node stood in a swarm; undefined when it was in none. */
+  cluster(): ClusterNetworking | undefined {
+    return this.#parse(this.#cluster, cluster);
+  }
+
+  saveCluster(place: ClusterNetworking | undefined): void {
+    if (place) writeFileAtomic(this.#cluster, JSON.stringify(place));
+    else rmSync(this.#cluster, { force: true });
+  }
+
+  /** What was heard of a network, for the time between a restart and the first sync. Loss of it costs only that. */
+  saveRecords(networkId: string, kept: readonly KeptRecord[]): void {
+    const path = join(this.#records, fileOf(networkId));
+    writeFileSync(`${path}.tmp`, JSON.stringify(kept), { mode: 0o600 });
+    renameSync(`${path}.tmp`, path);
+  }
+
+  records(networkId: string): KeptRecord[] {
+    return this.#parse(join(this.#records, fileOf(networkId)), records) ?? [];
+  }
+
+  deleteRecords(networkId: string): void {
+    rmSync(join(this.#records, fileOf(networkId)), { force: true });
+  }
+
   networks(): NetworkState[] {
     return this.#read(this.#networks, network);
   }
@@ -138,17 +189,20 @@ export class Store {
     return this.#read<SandboxState>(this.#sandboxes, sandbox);
   }
 
-  /** A file that is not what it should be is left where it is and passed over, loudly. */
   #read<T>(dir: string, schema: z.ZodType<T>): T[] {
-    const found: T[] = [];
-    for (const file of readdirSync(dir)) {
-      if (!file.endsWith(".json")) continue;
-      try {
-        found.push(schema.parse(JSON.parse(readFileIfAny(join(dir, file)) ?? "")));
-      } catch (error) {
-        this.#log.error("unreadable network state is ignored", { file: join(dir, file), error });
-      }
+    return readdirSync(dir)
+      .filter((file) => file.endsWith(".json"))
+      .flatMap((file) => this.#parse(join(dir, file), schema) ?? []);
+  }
+
+  /** A file that is not what it should be is left where it is and passed over, loudly. */
+  #parse<T>(path: string, schema: z.ZodType<T>): T | undefined {
+    try {
+      const text = readFileIfAny(path);
+      return text === undefined ? undefined : schema.parse(JSON.parse(text));
+    } catch (error) {
+      this.#log.error("unreadable network state is ignored", { file: path, error });
+      return undefined;
     }
-    return found;
   }
 }

@@ -12,11 +12,14 @@ export const meshTable = "skein_mesh";
 export interface MeshDoor {
   readonly address: string;
   readonly mac: string;
+  /** The node's tasks can answer clients of other nodes through those nodes' doors. */
+  readonly returns: boolean;
 }
 
 const schema = z.object({
   address: z.string().refine((text) => parseIp(text)?.family === 4),
   mac: z.string().refine(isMac),
+  returns: z.boolean(),
 });
 
 export const encodeDoor = (door: MeshDoor): Uint8Array => Buffer.from(JSON.stringify(door));

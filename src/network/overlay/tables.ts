@@ -10,6 +10,7 @@ export type Changed = "peers" | "endpoints";
 
 interface Owned<T> {
   readonly owner: string;
+  readonly ownerAddress: string;
   readonly value: T;
   readonly bytes: Uint8Array;
 }
@@ -33,7 +34,7 @@ export class NetworkTables {
 
   #take<T>(
     table: Map<string, Owned<T>>,
-    event: Pick<TableEvent, "kind" | "key" | "owner" | "value">,
+    event: Pick<TableEvent, "kind" | "key" | "owner" | "ownerAddress" | "value">,
     value: T | undefined,
     changed: Changed,
   ): Changed | undefined {
@@ -46,7 +47,7 @@ export class NetworkTables {
     if (had && had.owner === event.owner && Buffer.compare(had.bytes, event.value) === 0) return undefined;
     // Deleted first, so that the newest claim to an address comes last.
     table.delete(event.key);
-    table.set(event.key, { owner: event.owner, value, bytes: event.value });
+    table.set(event.key, { owner: event.owner, ownerAddress: event.ownerAddress, value, bytes: event.value });
     return changed;
   }
 
@@ -73,6 +74,14 @@ export class NetworkTables {
   /** Participants of other nodes, without those of suspended owners. */
   participants(suspended: ReadonlySet<string>): Participant[] {
     return [...this.#endpoints.values()].filter((e) => !suspended.has(e.owner)).map((entry) => entry.value);
+  }
+
+  /** Everything as it was heard, to be kept over a restart. */
+  entries(): { table: string; key: string; value: Uint8Array; owner: string; ownerAddress: string }[] {
+    return [
+      ...[...this.#peers].map(([key, entry]) => ({ table: peerTable, key, ...entry, value: entry.bytes })),
+      ...[...this.#endpoints].map(([key, entry]) => ({ table: endpointTable, key, ...entry, value: entry.bytes })),
+    ].map(({ table, key, value, owner, ownerAddress }) => ({ table, key, value, owner, ownerAddress }));
   }
 
   owns(owner: string): boolean {

@@ -4,6 +4,8 @@ export interface PlannedTable {
   readonly name: string;
   /** What stands between the braces of `table family name { … }`. */
   readonly body: string;
+  /** A smaller script with the same outcome, for a table that is loaded with exactly this body. */
+  readonly patch?: { readonly from: string; readonly script: string };
 }
 
 /** Every table of ours is named so; others are never touched. */

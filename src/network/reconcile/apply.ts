@@ -28,8 +28,7 @@ function perform(open: OpenNamespace, step: Step, all: Namespaces): Promise<void
       setSysctl(open, step.path, step.value);
       return undefined;
     case "load table":
-      open.nft.run(replaceScript(step.table));
-      open.loaded.set(tableId(step.table), { body: step.table.body, fingerprint: undefined });
+      loadTable(open, step);
       return undefined;
     case "delete table":
       open.nft.run(`delete table ${step.family} ${step.name}`);
@@ -89,6 +88,15 @@ function perform(open: OpenNamespace, step: Step, all: Namespaces): Promise<void
     case "await inner":
       return undefined;
   }
+}
+
+function loadTable(open: OpenNamespace, { table, had }: Extract<Step, { do: "load table" }>): void {
+  const id = tableId(table);
+  const { patch } = table;
+  // A table that was altered by others has lost its claim to be what it was loaded with.
+  const patchable = patch && had !== undefined && had === patch.from;
+  open.nft.run(patchable ? patch.script : replaceScript(table));
+  open.loaded.set(id, { body: table.body, fingerprint: undefined });
 }
 
 function setSysctl(open: OpenNamespace, key: string, value: string): void {

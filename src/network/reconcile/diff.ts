@@ -44,7 +44,7 @@ export interface LinkChange {
 
 export type Step =
   | { readonly do: "set sysctl"; readonly path: string; readonly value: string; readonly was: string | undefined }
-  | { readonly do: "load table"; readonly table: PlannedTable; readonly had: boolean }
+  | { readonly do: "load table"; readonly table: PlannedTable; readonly had: string | undefined }
   | { readonly do: "delete table"; readonly family: string; readonly name: string }
   | { readonly do: "delete link"; readonly name: string; readonly index: number }
   | { readonly do: "add link"; readonly link: PlannedLink }
@@ -109,7 +109,7 @@ function diffTables(plan: NamespacePlan, actual: Actual): Step[] {
     if (!wanted.has(id) && name.startsWith(tablePrefix)) steps.push({ do: "delete table", family, name });
   }
   for (const [id, table] of wanted) {
-    if (actual.tables.get(id) !== table.body) steps.push({ do: "load table", table, had: actual.tables.has(id) });
+    if (actual.tables.get(id) !== table.body) steps.push({ do: "load table", table, had: actual.tables.get(id) });
   }
   return steps;
 }
@@ -309,7 +309,7 @@ export function describe(step: Step): string {
     case "set sysctl":
       return `set sysctl ${step.path} = ${step.value} (was ${step.was ?? "absent"})`;
     case "load table":
-      return `${step.had ? "reload" : "load"} table ${tableId(step.table)}`;
+      return `${step.had === undefined ? "load" : "renew"} table ${tableId(step.table)}`;
     case "delete table":
       return `delete table ${step.family} ${step.name}`;
     case "delete link":

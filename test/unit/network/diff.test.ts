@@ -190,7 +190,7 @@ test("tables: loaded when missing or altered, deleted when no longer planned, st
   const host: NamespacePlan = { ...emptyPlan("host", "", "shared"), tables: [table] };
   assert.deepEqual(steps(nothing, host), ["load table inet skein_x"]);
   assert.deepEqual(steps({ ...nothing, tables: new Map([["inet skein_x", undefined]]) }, host), [
-    "reload table inet skein_x",
+    "load table inet skein_x",
   ]);
   assert.deepEqual(steps({ ...nothing, tables: new Map([["inet skein_x", table.body]]) }, host), []);
   const tables = new Map([

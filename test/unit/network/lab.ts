@@ -1,6 +1,6 @@
 /** Hosts in namespaces on one switch, for the root tests of this room. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -19,6 +19,7 @@ export interface TestHost {
   /** Runs a command in the host's namespace, or in one pinned by it. Never rejects. */
   run(command: string, pin?: string): Promise<{ code: number; out: string }>;
   kill(): Promise<void>;
+  signal(name: NodeJS.Signals): void;
   start(): Promise<void>;
 }
 
@@ -76,8 +77,6 @@ export async function testLab(names: string[], tag: string): Promise<TestLab> {
     },
   };
 }
-
-import { existsSync, readdirSync } from "node:fs";
 
 const listPins = (path: string) => (existsSync(path) ? readdirSync(path) : []);
 
@@ -137,6 +136,9 @@ function host(name: string, address: string, ns: NetNs, dir: string, resolvConf:
       if (pin === undefined) return runIn(ns, command);
       const inner = openNetNs(join(netnsDir, pin));
       return runIn(inner, command).finally(() => inner[Symbol.dispose]());
+    },
+    signal(name) {
+      child?.kill(name);
     },
     kill() {
       return new Promise((resolve) => {

@@ -1,0 +1,205 @@
+/** Three hosts, one service: virtual address, routing mesh, published ports of a single host. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ipam, spec } from "./fixtures.ts";
+import { eventually, type TestHost, testLab } from "./lab.ts";
+
+const keys = [1, 2, 3].map((n) => ({ key: `${n}`.repeat(32), lamportTime: String(100 + n) }));
+const overlay = (id: string, name: string, net: string, vni: string, ingress = false) =>
+  spec({
+    id,
+    name,
+    driver: "overlay",
+    attachable: !ingress,
+    ingress,
+    options: { "com.docker.network.driver.overlay.vxlanid_list": vni },
+    ipam: ipam({ subnet: `${net}.0/24`, gateway: `${net}.1` }),
+  });
+const net1 = overlay("net1aaaaaaaaaaaaaaaaaaaaa", "net1", "10.0.1", "4097");
+const ingress = overlay("ingressaaaaaaaaaaaaaaaaaa", "ingress", "10.0.0", "4096", true);
+const id = (letter: string) => letter.repeat(64);
+const pin = (letter: string) => letter.repeat(12);
+const vip = "10.0.1.200";
+const service = { id: "svcweb", name: "web", vip, aliases: [], ingressPorts: [] };
+const ports = [
+  { name: "", protocol: "tcp", targetPort: 80, publishedPort: 8080 },
+  { name: "", protocol: "udp", targetPort: 5353, publishedPort: 9053 },
+];
+
+async function join(host: TestHost, index: number) {
+  await host.call("restore", []);
+  const place = { bindAddress: host.address, advertiseAddress: host.address, dataPathAddress: host.address };
+  await host.call("startCluster", { ...place, dataPathPort: 4789 });
+  await host.call("setKeys", keys);
+  await host.call("setManagers", ["10.98.0.1"]);
+  await host.call("create", ingress, { lbAddress: `10.0.0.${index + 2}/24` });
+  await host.call("create", net1, { lbAddress: `10.0.1.${index + 2}/24` });
+}
+
+async function sandbox(host: TestHost, letter: string, published: unknown[] = []) {
+  await host.call("createSandbox", {
+    id: id(letter),
+    mode: "private",
+    hostname: pin(letter),
+    domainname: "",
+    dns: { servers: [], search: [], options: [] },
+    extraHosts: [],
+    ports: published,
+  });
+}
+
+/** A task of the service: says its letter and who asked, over TCP and UDP. */
+async function task(host: TestHost, letter: string, n: number) {
+  await sandbox(host, letter);
+  const name = `web.${n}.x`;
+  await host.call("connect", id(letter), {
+    networkId: net1.id,
+    name,
+    aliases: [],
+    ipv4: `10.0.1.${10 + n}/24`,
+    service,
+  });
+  await host.call("connect", id(letter), {
+    networkId: ingress.id,
+    name,
+    aliases: [],
+    ipv4: `10.0.0.${10 + n}/24`,
+    service: { ...service, vip: "10.0.0.200", ingressPorts: ports },
+  });
+  const answer = `SYSTEM:'echo ${letter} $SOCAT_PEERADDR'`;
+  await host.run(
+    `setsid socat TCP-LISTEN:80,fork,reuseaddr ${answer} >/dev/null 2>&1 & echo $! >> ${host.netnsDir}.pids`,
+    pin(letter),
+  );
+  await host.run(
+    `setsid socat UDP-RECVFROM:5353,fork,reuseaddr ${answer} >/dev/null 2>&1 & echo $! >> ${host.netnsDir}.pids`,
+    pin(letter),
+  );
+  await host.call("setActivity", id(letter), "active");
+}
+
+test("a service on three hosts", { timeout: 120_000 }, async (t) => {
+  await using lab = await testLab(["h1", "h2", "h3"], "mesh");
+  const [h1, h2, h3] = lab.hosts;
+  assert.ok(h1 && h2 && h3);
+  const ask = (address: string, port: number) => `socat -T1 - TCP:${address}:${port},connect-timeout=2 </dev/null`;
+  const askUdp = (address: string, port: number) => `echo x | timeout 2 socat -T0.5 - UDP:${address}:${port}`;
+  try {
+    for (const [index, host] of lab.hosts.entries()) await join(host, index);
+    await task(h2, "b", 1);
+    await task(h3, "c", 2);
+    await sandbox(h1, "a");
+    await h1.call("connect", id("a"), { networkId: net1.id, name: "client", aliases: [], ipv4: "10.0.1.50/24" });
+    await h1.call("setActivity", id("a"), "active");
+    const dig = async (name: string) =>
+      (await h1.run(`dig +short +time=1 +tries=1 @127.0.0.11 ${name}`, pin("a"))).out.trim().split("\n");
+    await eventually(async () => (await dig("tasks.web")).length === 2);
+
+    await t.test("the name is the virtual address; it spreads over the tasks, and each sees the caller", async () => {
+      assert.deepEqual(await dig("web"), [vip]);
+      const seen = new Map<string, number>();
+      for (let i = 0; i < 20; i++) {
+        const { out } = await h1.run(ask(vip, 80), pin("a"));
+        seen.set(out.trim(), (seen.get(out.trim()) ?? 0) + 1);
+      }
+      assert.deepEqual([...seen.keys()].sort(), ["b 10.0.1.50", "c 10.0.1.50"]);
+      assert.equal((await h1.run(`ping -c1 -W1 ${vip}`, pin("a"))).code, 0, "ping");
+      const own = await h2.run(ask(vip, 80), pin("b"));
+      assert.match(own.out, /^[bc] 10\.0\.1\.11$/m, "a task reaches its own service");
+    });
+
+    await t.test("every host answers on the published port; tasks see the client's own address", async () => {
+      await eventually(async () => (await lab.client(ask("10.98.0.1", 8080))).out.includes("10.98.0.254"));
+      for (const host of lab.hosts) {
+        const seen = new Set<string>();
+        for (let i = 0; i < 12; i++) seen.add((await lab.client(ask(host.address, 8080))).out.trim());
+        assert.deepEqual([...seen].sort(), ["b 10.98.0.254", "c 10.98.0.254"], host.name);
+      }
+      const local = await h1.run(ask("127.0.0.1", 8080));
+      assert.match(local.out, /^[bc] /m, "on localhost");
+      const other = await h1.run(ask("10.98.0.2", 8080));
+      assert.match(other.out, /^[bc] 10\.98\.0\.1$/m, "from a host to another");
+      const inside = await h1.run(ask("10.98.0.1", 8080), pin("a"));
+      assert.match(inside.out, /^[bc] /m, "from a container");
+    });
+
+    await t.test("UDP too", async () => {
+      for (const host of lab.hosts) {
+        const { out } = await eventually(async () => {
+          const answer = await lab.client(askUdp(host.address, 9053));
+          return answer.out.trim() && answer;
+        });
+        assert.match(out.trim(), /^[bc] 10\.98\.0\.254$/, host.name);
+      }
+    });
+
+    await t.test("nothing else of a task is open on ingress", async () => {
+      const { code } = await h1.run(ask("10.0.0.11", 8081), "ingress_sbox");
+      assert.notEqual(code, 0);
+    });
+
+    await t.test("a draining task gets no new connections; then it is gone", async () => {
+      await h2.call("setActivity", id("b"), "draining");
+      await eventually(async () => (await dig("tasks.web")).join() === "10.0.1.12");
+      for (let i = 0; i < 8; i++) assert.match((await lab.client(ask("10.98.0.1", 8080))).out, /^c /);
+      for (let i = 0; i < 8; i++) assert.match((await h1.run(ask(vip, 80), pin("a"))).out, /^c /);
+      await h2.call("removeSandbox", id("b"));
+      assert.deepEqual(await dig("web"), [vip]);
+    });
+
+    await t.test("a frozen host's tasks are withdrawn, and come back when it wakes", async () => {
+      const started = Date.now();
+      h3.signal("SIGSTOP");
+      await eventually(async () => (await dig("web.2.x"))[0] === "", 15_000);
+      t.diagnostic(`withdrawn after ${Date.now() - started} ms`);
+      h3.signal("SIGCONT");
+      await eventually(async () => (await dig("web.2.x"))[0] === "10.0.1.12", 15_000);
+    });
+
+    await t.test(
+      "a port of one host: from outside, from the host, from localhost, from containers; conflicts refused",
+      async () => {
+        const bridge = (await h1.call<{ name: string; id: string }[]>("list")).find((n) => n.name === "bridge");
+        assert.ok(bridge);
+        const binding = { protocol: "tcp", containerPort: 80, hostIp: "", hostPort: 8000, hostPortEnd: 0 };
+        await sandbox(h1, "d", [binding, { ...binding, hostIp: "127.0.0.1", hostPort: 8001 }]);
+        await h1.call("connect", id("d"), { networkId: bridge.id, name: "web1", aliases: [] });
+        await h1.run(
+          `setsid socat TCP-LISTEN:80,fork,reuseaddr SYSTEM:'echo d $SOCAT_PEERADDR' >/dev/null 2>&1 & echo $! >> ${h1.netnsDir}.pids`,
+          pin("d"),
+        );
+        assert.deepEqual(await h1.call("publishedPorts", id("d")), [
+          { protocol: "tcp", containerPort: 80, hostIp: "0.0.0.0", hostPort: 8000 },
+          { protocol: "tcp", containerPort: 80, hostIp: "127.0.0.1", hostPort: 8001 },
+        ]);
+        assert.equal((await lab.client(ask("10.98.0.1", 8000))).out.trim(), "d 10.98.0.254");
+        assert.notEqual((await lab.client(ask("10.98.0.1", 8001))).code, 0, "bound to loopback");
+        assert.match((await h1.run(ask("10.98.0.1", 8000))).out, /^d /);
+        assert.match((await h1.run(ask("127.0.0.1", 8000))).out, /^d /);
+        assert.match((await h1.run(ask("127.0.0.1", 8001))).out, /^d /);
+        assert.match((await h1.run(ask("10.98.0.1", 8000), pin("d"))).out, /^d /, "hairpin");
+        assert.match((await h1.run(ask("172.17.0.1", 8000), pin("a"))).out, /^d /, "from another network");
+        assert.notEqual((await h1.run(ask("172.17.0.2", 80), pin("a"))).code, 0, "but not past the published port");
+        await sandbox(h1, "e", [binding]);
+        await assert.rejects(
+          h1.call("connect", id("e"), { networkId: bridge.id, name: "web2", aliases: [] }),
+          /driver failed programming external connectivity on endpoint web2 \([0-9a-f]{64}\): Bind for 0\.0\.0\.0:8000 failed: port is already allocated/,
+        );
+        await h1.call("removeSandbox", id("e"));
+        await sandbox(h1, "f", [{ ...binding, hostPort: 8080 }]);
+        await assert.rejects(
+          h1.call("connect", id("f"), { networkId: bridge.id, name: "web3", aliases: [] }),
+          /8080 failed: port is already allocated/,
+        );
+        await h1.call("removeSandbox", id("d"));
+        assert.notEqual((await lab.client(ask("10.98.0.1", 8000))).code, 0);
+      },
+    );
+
+    await t.test("in the end everything is as planned", async () => {
+      for (const host of lab.hosts) assert.deepEqual(await host.call("reconcile"), [], host.name);
+    });
+  } finally {
+    for (const host of lab.hosts) await host.run(`xargs -r kill < ${host.netnsDir}.pids`);
+  }
+});
