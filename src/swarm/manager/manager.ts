@@ -24,6 +24,7 @@ import { createControl } from "./control/control.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { KeyManager } from "./keys.ts";
 import { LogBroker } from "./log-broker.ts";
+import { Enforcer } from "./orchestrator/enforcer.ts";
 import { Orchestrator } from "./orchestrator/orchestrator.ts";
 import { Reaper } from "./orchestrator/reaper.ts";
 import { resourceHandlers } from "./resources.ts";
@@ -115,6 +116,7 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
     new Scheduler(store, clock, log),
     new Orchestrator(store, clusterId, clock, log),
     new Reaper(store, clusterId, clock, log),
+    new Enforcer(store, clock, log),
     new KeyManager(store, clusterId, clock, log),
   ];
   undo.defer(() => {

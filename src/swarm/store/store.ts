@@ -172,9 +172,12 @@ export class Store {
   #applyOwn(writes: Write[], revision: bigint): void {
     const changes: Change[] = [];
     for (const { kind, id, object } of writes) {
+      // The watch may have been faster than the answer.
+      const current = this.#tables.get(kind, id);
+      if (current && versionOf(current) >= revision) continue;
       const change = this.#apply(kind, id, object && withVersion(object, revision));
       if (change) changes.push(change);
-      if (!object) this.#tombs.set(`${kind}/${id}`, revision);
+      if (!object && this.#watched < revision) this.#tombs.set(`${kind}/${id}`, revision);
     }
     if (revision > this.#revision) this.#revision = revision;
     this.#emit(changes);

@@ -117,8 +117,11 @@ export class Orchestrator {
         const after = planRestarts(service, tasks, world, actions);
         planReplicas(service, after, world, actions);
         planGlobal(service, after, world, actions);
-        // What is being given up or made just now needs no update.
-        const steady = after.filter((task) => !actions.desired.has(task.id) && !actions.created.includes(task));
+        // The updater sees what is being given up as given up, and not yet what is being made.
+        const made = new Set(actions.created);
+        const steady = after
+          .filter((task) => !made.has(task))
+          .map((task) => ({ ...task, desiredState: actions.desired.get(task.id) ?? task.desiredState }));
         const run = stepUpdate(service, steady, world, this.#runs.get(id), actions);
         if (run) this.#runs.set(id, run);
         else this.#runs.delete(id);

@@ -45,6 +45,8 @@ export class EtcdSupervisor {
   #stopping = false;
   #stopPoll: () => void = () => {};
   #backoff = 100;
+  /** Cancels the return to the short pause. */
+  #calm: () => void = () => {};
 
   private constructor(options: EtcdOptions) {
     this.#options = options;
@@ -73,6 +75,7 @@ export class EtcdSupervisor {
   async stop(): Promise<void> {
     this.#stopping = true;
     this.#stopPoll();
+    this.#calm();
     const running = this.#running;
     if (!running) return;
     this.#running = undefined;
@@ -152,7 +155,8 @@ export class EtcdSupervisor {
       if (!this.#stopping) this.#spawn(last.clientPort, last.peerPort);
     });
     this.#backoff = Math.min(this.#backoff * 2, 5_000);
-    this.#options.clock.after(60_000, () => {
+    this.#calm();
+    this.#calm = this.#options.clock.after(60_000, () => {
       this.#backoff = 100;
     });
   }
