@@ -41,8 +41,7 @@ const isOver = (task: Task) => stateOf(task) > TaskState.RUNNING;
 /** True when the agent need not hear of the difference: it owns the status once it has accepted the task. */
 export function sameForAgent(a: Task, b: Task): boolean {
   if (a === b) return true;
-  const assigning = stateOf(a) <= TaskState.ASSIGNED || stateOf(b) <= TaskState.ASSIGNED;
-  if (assigning && stateOf(a) !== stateOf(b)) return false;
+  if (stateOf(b) <= TaskState.ASSIGNED && stateOf(a) !== stateOf(b)) return false;
   if (a.desiredState !== b.desiredState || a.nodeId !== b.nodeId) return false;
   if (a.spec === b.spec && a.networks === b.networks && a.endpoint === b.endpoint && a.annotations === b.annotations) {
     return true;
