@@ -121,11 +121,24 @@ export class Agent implements AsyncDisposable {
 
   /** Ends the session. The tasks go on, unwatched. */
   async close(): Promise<void> {
+    await this.#endSession();
+    await this.worker.close();
+  }
+
+  /**
+   * For a node that leaves: ends the session, so that no more is assigned, then stops and removes every task.
+   * The agent is still to be closed.
+   */
+  async removeTasks(): Promise<void> {
+    await this.#endSession();
+    await this.worker.removeAll();
+  }
+
+  async #endSession(): Promise<void> {
     this.#closing.abort(new Error("the agent stops"));
     this.#host.close();
     this.#reporter.connect(undefined);
     await this.#loop;
-    await this.worker.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

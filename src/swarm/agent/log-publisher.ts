@@ -72,12 +72,12 @@ export function selects(subscription: Pick<SubscriptionMessage, "selector">, tas
 type LogLine = MessageInitShape<typeof LogMessageSchema> & { data: Uint8Array };
 
 async function publish(
-  { broker, worker, nodeId, log }: LogPublisherOptions,
+  { broker, worker, nodeId, log, signal: session }: LogPublisherOptions,
   subscription: SubscriptionMessage,
   signal: AbortSignal,
 ): Promise<void> {
   const wanted = subscription.options ?? create(LogSubscriptionOptionsSchema);
-  const stream = broker.publishLogs();
+  const stream = broker.publishLogs({ signal: session });
   // The call may fail long before it is awaited.
   stream.response.catch(() => {});
   const batch = new Batch((messages) => stream.write({ subscriptionId: subscription.id, messages }));
@@ -108,9 +108,11 @@ async function publish(
     await batch.flush();
   } finally {
     stopWatching();
-    await stream.write({ subscriptionId: subscription.id, close: true });
-    stream.end();
   }
+  // With the session its connection is gone.
+  if (session.aborted) return;
+  await stream.write({ subscriptionId: subscription.id, close: true });
+  stream.end();
   // A real manager ends the call well but without its answer, which grpc-js calls unimplemented.
   await stream.response.catch((error) => {
     if (grpcCodeOf(error) !== status.UNIMPLEMENTED) throw error;

@@ -3,7 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { type NodeTLSInfo, NodeTLSInfoSchema } from "#proto/docker/swarmkit/types_pb.js";
 import type { Channel } from "../../base/grpc.ts";
-import { identityOf, issuerOf, MANAGER_OU, splitPem, verifyChain } from "../ca/certificates.ts";
+import { identityOf, issuerOf, MANAGER_OU, splitPem, validityOf, verifyChain } from "../ca/certificates.ts";
 import { type NodeCredentials, readCredentials, writeCredentials } from "../ca/files.ts";
 import { checkRoots, type IssuedCertificate } from "./certificate-client.ts";
 import { nodeConnection } from "./transport.ts";
@@ -40,6 +40,10 @@ export class NodeIdentity {
 
   get isManager(): boolean {
     return this.#credentials.identity.ou === MANAGER_OU;
+  }
+
+  expired(nowMs: number): boolean {
+    return validityOf(this.certPem).notAfter < nowMs;
   }
 
   get rootPem(): string {

@@ -1,5 +1,5 @@
 /** Docker's own words for what a node's state does not allow. (moby: daemon/cluster/errors.go, swarm.go) */
-import { SkeinError, unavailable } from "../../base/errors.ts";
+import { conflict, type SkeinError, unavailable } from "../../base/errors.ts";
 
 export const alreadyInSwarm = () =>
   unavailable(
@@ -18,9 +18,16 @@ export const notManagerButWorker = () =>
     "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.",
   );
 
+export const managerNotReady = () =>
+  unavailable("This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.");
+
+export const certificatesExpired = () =>
+  unavailable("Swarm certificates have expired. To replace them, leave the swarm and join again.");
+
+export const notLocked = () => conflict("swarm is not locked");
+
 export const joinTimeout = () =>
-  new SkeinError(
-    "internal",
+  unavailable(
     'Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the "docker info" command to see the current swarm status of your node.',
   );
 

@@ -6,7 +6,6 @@ import { Emitter, Mutex } from "../../base/async.ts";
 import { type Clock, sleep, systemClock } from "../../base/clock.ts";
 import { messageOf, notImplemented, SkeinError, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { hostOf } from "../agent/host-updates.ts";
 import { parseToken } from "../ca/token.ts";
 import { bootstrapCluster, startManager } from "../manager/manager.ts";
 import type { BootstrapCluster, Manager, StartManager } from "../manager/types.ts";
@@ -16,6 +15,7 @@ import { enrol } from "./enrol.ts";
 import { NodeIdentity } from "./identity.ts";
 import { Member } from "./member.ts";
 import * as messages from "./messages.ts";
+import { inactive, localNode, type Phase } from "./phase.ts";
 import { stateOfInit, stateOfJoin } from "./requests.ts";
 import { clearState, type NodeState, readState, writeState } from "./state-file.ts";
 
@@ -46,23 +46,16 @@ export interface SwarmNodeOptions {
   readonly sourceAddressTo?: (remote: HostPort) => Promise<string>;
 }
 
-type Phase =
-  | { readonly kind: "inactive"; readonly error: string }
-  /** A join, or a restart, under way in the background. */
-  | { readonly kind: "pending"; readonly abort: AbortController; error: string; done: Promise<void> }
-  /** `settled`: was registered with a manager at least once; from then on it is active, managers or not. */
-  | { readonly kind: "member"; readonly member: Member; settled: boolean };
-
 export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
   return new HostNode(options);
 }
-
-const inactive: Phase = { kind: "inactive", error: "" };
 
 class HostNode implements SwarmNode {
   #options: Required<SwarmNodeOptions>;
   #phase: Phase = inactive;
   #state: NodeState | undefined;
+  /** Found at the start: nobody will talk to this node any more. */
+  #expired = false;
   #changes = new Emitter<LocalNode>();
   #mutex = new Mutex();
 
@@ -77,31 +70,7 @@ class HostNode implements SwarmNode {
   }
 
   local(): LocalNode {
-    const phase = this.#phase;
-    const member = phase.kind === "member" ? phase.member : undefined;
-    const nodeAddr = this.#state ? hostOf(this.#state.advertiseAddr) : "";
-    return {
-      state: this.#localState(),
-      nodeId: member?.identity.nodeId ?? "",
-      clusterId: member?.identity.clusterId ?? "",
-      nodeAddr,
-      dataPathAddr: this.#state?.dataPathAddr || nodeAddr,
-      dataPathPort: member?.agent.node?.VXLANUDPPort || 4789,
-      isManager: member?.manager !== undefined,
-      error: phase.kind === "member" ? "" : phase.error,
-      remoteManagers: member?.remotes.peers() ?? [],
-    };
-  }
-
-  #localState(): LocalNode["state"] {
-    switch (this.#phase.kind) {
-      case "inactive":
-        return this.#phase.error === "" ? "inactive" : "error";
-      case "pending":
-        return "pending";
-      case "member":
-        return this.#phase.settled ? "active" : "pending";
-    }
+    return localNode(this.#phase, this.#state);
   }
 
   onChange(listener: (local: LocalNode) => void): () => void {
@@ -116,6 +85,8 @@ class HostNode implements SwarmNode {
         if (!state) return;
         this.#state = state;
         const identity = NodeIdentity.read(stateDir);
+        this.#expired = identity?.expired(this.#options.clock.now()) ?? false;
+        if (this.#expired) throw messages.certificatesExpired();
         if (identity) await this.#comeBack(identity, state);
         else if (state.join) this.#startJoin(state, true);
         else this.#set({ kind: "inactive", error: "the node's certificate is missing" });
@@ -181,7 +152,7 @@ class HostNode implements SwarmNode {
       }
       if (phase.kind === "member") {
         if (phase.member.manager && !force) throw messages.leavingManager(managerCounts(phase.member.manager.control));
-        await limited(clock, leaveMs, phase.member.agent.worker.removeAll(), () =>
+        await limited(clock, leaveMs, phase.member.agent.removeTasks(), () =>
           log.warn("some tasks are not removed in time"),
         );
       }
@@ -191,11 +162,14 @@ class HostNode implements SwarmNode {
 
   async unlock(_key: string): Promise<void> {
     if (this.#phase.kind === "inactive") throw messages.notInSwarm();
-    throw unavailable("swarm is not locked");
+    throw messages.notLocked();
   }
 
   control(): ControlApi {
-    if (this.#phase.kind !== "member") throw messages.notManager();
+    if (this.#phase.kind !== "member") {
+      if (this.#phase.kind === "inactive" && this.#expired) throw messages.certificatesExpired();
+      throw this.#state?.manager ? messages.managerNotReady() : messages.notManager();
+    }
     const { manager } = this.#phase.member;
     if (!manager) throw messages.notManagerButWorker();
     return manager.control;
@@ -385,6 +359,7 @@ class HostNode implements SwarmNode {
     if (phase.kind === "member") await phase.member.close();
     clearState(this.#options.stateDir);
     this.#state = undefined;
+    this.#expired = false;
     this.#set(inactive);
   }
 }

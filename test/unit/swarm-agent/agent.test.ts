@@ -231,4 +231,19 @@ describe("the agent", () => {
     assert.equal(manager.last.request.description?.hostname, "w2");
     await agent.close();
   });
+
+  it("takes no more work once it leaves, and removes what it has", async () => {
+    const { agent, db, executor, manager, settle } = await start();
+    const [stream] = manager.last.assignments;
+    stream?.push(complete(update({ case: "task", value: task("t1") })));
+    await settle();
+    const left = agent.removeTasks();
+    stream?.push(next(1, update({ case: "task", value: task("t2") })));
+    await settle();
+    await left;
+    assert.deepEqual(executor.controllers.get("t1")?.calls.slice(3), ["wait cut", "shutdown", "remove", "close"]);
+    assert.equal(executor.controllers.has("t2"), false);
+    assert.deepEqual(db.load(), []);
+    await agent.close();
+  });
 });

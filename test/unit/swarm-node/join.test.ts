@@ -143,6 +143,22 @@ describe("joining", () => {
     while (manager.sessions() < 2) await new Promise((resolve) => setTimeout(resolve, 5));
   });
 
+  it("says so when its certificate has expired while it was off", async () => {
+    const manager = await startManager();
+    closers.push(manager.close);
+    const first = startNode();
+    await first.joinAt(manager.addr, manager.token);
+    await first.node[Symbol.asyncDispose]();
+    const late = startNode(first.stateDir, new VirtualClock(Date.now() + 100 * 24 * 3_600_000));
+    await late.node.restore();
+    const expired = "Swarm certificates have expired. To replace them, leave the swarm and join again.";
+    assert.equal(late.node.local().state, "error");
+    assert.equal(late.node.local().error, expired);
+    assert.throws(() => late.node.control(), { message: expired });
+    await late.node.leave(false);
+    assert.equal(late.node.local().state, "inactive");
+  });
+
   it("takes only the certificate of its own request", async () => {
     const manager = await startManager({ staleFirst: true });
     closers.push(manager.close);
