@@ -7,7 +7,6 @@ import { type Clock, sleep, systemClock } from "../../base/clock.ts";
 import { messageOf, notImplemented, SkeinError, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { parseToken } from "../ca/token.ts";
-import { bootstrapCluster, startManager } from "../manager/manager.ts";
 import type { BootstrapCluster, Manager, StartManager } from "../manager/types.ts";
 import type { ControlApi, Executor, InitRequest, JoinRequest, LocalNode, SwarmNode } from "../types.ts";
 import { type HostPort, sourceAddressTo } from "./addresses.ts";
@@ -46,6 +45,12 @@ export interface SwarmNodeOptions {
   readonly sourceAddressTo?: (remote: HostPort) => Promise<string>;
 }
 
+/** Loaded when needed: workers do without. */
+const ownManagers: ManagerFactory = {
+  bootstrapCluster: async (...given) => (await import("../manager/manager.ts")).bootstrapCluster(...given),
+  startManager: async (options) => (await import("../manager/manager.ts")).startManager(options),
+};
+
 export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
   return new HostNode(options);
 }
@@ -64,7 +69,7 @@ class HostNode implements SwarmNode {
       clock: systemClock,
       random: Math.random,
       sourceAddressTo,
-      managers: { bootstrapCluster, startManager },
+      managers: ownManagers,
       ...options,
     };
   }
