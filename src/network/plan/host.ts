@@ -12,7 +12,14 @@ import { parseIpvlan, parseMacvlan } from "../drivers/macvlan.ts";
 import { type NetworkState, sandboxKey } from "../state.ts";
 import { bridgeFirewall } from "./firewall.ts";
 import type { PlannedTable } from "./table.ts";
-import { aliasPrefix, type NamespacePlan, type PlannedAddr, type PlannedLink, sysctlName } from "./types.ts";
+import {
+  aliasPrefix,
+  bridgedIsNotRouted,
+  type NamespacePlan,
+  type PlannedAddr,
+  type PlannedLink,
+  sysctlName,
+} from "./types.ts";
 import { attachedTo, bridgesOf, type World } from "./world.ts";
 
 /** Neighbour table thresholds as Docker raises them: overlays of thousands of containers outgrow the defaults. */
@@ -30,7 +37,7 @@ export function planHost(
   const bridges = bridgesOf(world);
   const links: PlannedLink[] = [];
   const addrs: PlannedAddr[] = [];
-  const switches: Record<string, string> = { "net.ipv4.ip_forward": "1", ...sysctls };
+  const switches: Record<string, string> = { "net.ipv4.ip_forward": "1", ...bridgedIsNotRouted, ...sysctls };
   for (const network of bridges) {
     const options = parseBridge(network.spec);
     const name = options.bridge;

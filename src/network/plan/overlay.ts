@@ -10,7 +10,7 @@
 import { contains, parseCidr } from "../address.ts";
 import { type OverlayOptions, parseOverlay } from "../drivers/overlay.ts";
 import { type NetworkState, overlayKey, sandboxKey } from "../state.ts";
-import { aliasPrefix, type NamespacePlan, type PlannedAddr, type PlannedLink } from "./types.ts";
+import { aliasPrefix, bridgedIsNotRouted, type NamespacePlan, type PlannedAddr, type PlannedLink } from "./types.ts";
 import { attachedTo, type World } from "./world.ts";
 
 /** Where an endpoint of another host is, from its PeerRecord. */
@@ -69,6 +69,7 @@ export function planOverlay(world: World, network: NetworkState, remote: readonl
     fdb: reachable.map(({ peer, index }) => ({ link: `vxlan${index}`, mac: peer.mac, dst: peer.vtep })),
     sysctls: {
       "net.ipv4.ip_forward": "1",
+      ...bridgedIsNotRouted,
       "net.ipv6.conf.default.disable_ipv6": spec.enableIPv6 ? "0" : "1",
       "net.ipv6.conf.all.disable_ipv6": spec.enableIPv6 ? "0" : "1",
     },

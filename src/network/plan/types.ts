@@ -119,3 +119,13 @@ export const emptyPlan = (key: NamespaceKey, purpose: string, ownership: "ours" 
 
 /** A device's name as part of a sysctl's dotted name. */
 export const sysctlName = (link: string): string => link.replaceAll(".", "/");
+
+/**
+ * Frames within a bridge are no packets of the host: with br_netfilter on, its `prerouting` would translate them on the
+ * bridge, where they cannot turn back. Ports that may not talk to each other are isolated instead.
+ */
+export const bridgedIsNotRouted: Readonly<Record<string, string>> = {
+  "net.bridge.bridge-nf-call-iptables": "0",
+  "net.bridge.bridge-nf-call-ip6tables": "0",
+  "net.bridge.bridge-nf-call-arptables": "0",
+};

@@ -95,6 +95,8 @@ function diffSysctls(plan: NamespacePlan, actual: Actual) {
   const steps: Extract<Step, { do: "set sysctl" }>[] = [];
   for (const [path, value] of Object.entries(plan.sysctls)) {
     const was = actual.sysctls[path];
+    // A kernel without br_netfilter has nothing to switch off.
+    if (was === undefined && path.startsWith("net.bridge.")) continue;
     // Some sysctls print several numbers apart by tabs where they are written with blanks.
     if (was?.replace(/\s+/g, " ") !== value) steps.push({ do: "set sysctl", path, value, was });
   }

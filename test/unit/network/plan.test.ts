@@ -66,6 +66,9 @@ test("the host of a container on an overlay: its way out is a port of docker_gwb
     address 172.18.0.1/16
   veth0000002: to eth1 of sandbox/c0ffee0000001111, mtu 1500, on docker_gwbridge, isolated
   net.ipv4.ip_forward = 1
+  net.bridge.bridge-nf-call-iptables = 0
+  net.bridge.bridge-nf-call-ip6tables = 0
+  net.bridge.bridge-nf-call-arptables = 0
   net.ipv4.conf.docker0.route_localnet = 1
   net.ipv6.conf.docker0.disable_ipv6 = 1
   net.ipv4.conf.docker_gwbridge.route_localnet = 1
@@ -96,6 +99,9 @@ test("the switch of an overlay network: ports of this host, one tunnel, what the
     10.0.1.6 is at 02:42:00:00:00:06
   veth1: to eth0 of sandbox/c0ffee0000001111, mtu 1450, on br0
   net.ipv4.ip_forward = 1
+  net.bridge.bridge-nf-call-iptables = 0
+  net.bridge.bridge-nf-call-ip6tables = 0
+  net.bridge.bridge-nf-call-arptables = 0
   net.ipv6.conf.default.disable_ipv6 = 1
   net.ipv6.conf.all.disable_ipv6 = 1
 `,
