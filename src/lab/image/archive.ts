@@ -13,7 +13,13 @@ export interface ImageRecipe {
   readonly tags: readonly string[];
   /** Lowest first. */
   readonly layers: readonly FinishedLayer[];
-  readonly config: { Cmd: string[]; Env?: string[]; ExposedPorts?: Record<string, object>; WorkingDir?: string };
+  readonly config: {
+    Cmd: string[];
+    StopSignal?: string;
+    Env?: string[];
+    ExposedPorts?: Record<string, object>;
+    WorkingDir?: string;
+  };
 }
 
 /** Debian's name of this machine's architecture in the registries' words. */

@@ -101,7 +101,11 @@ export async function baseLayer(root: string): Promise<FinishedLayer> {
   return layer.finish();
 }
 
-const httpd = (port: number, home = "/www") => ["httpd", "-f", "-p", String(port), "-h", home];
+/** BusyBox's httpd has no handler for SIGTERM, which process 1 of a container then ignores. */
+const httpd = (port: number, home = "/www") => ({
+  Cmd: ["httpd", "-f", "-p", String(port), "-h", home],
+  StopSignal: "SIGKILL",
+});
 const port = (number: number) => ({ [`${number}/tcp`]: {} });
 
 const names = {
@@ -148,7 +152,7 @@ async function buildArchives(cache: string): Promise<void> {
   const counter = await new Layer().file("counter/cgi-bin/index.cgi", counterPage, 0o755).finish();
   const box = { layers: [base, tools], config: { Cmd: ["/bin/sh"] } };
   const nginxConfig = { Cmd: ["nginx", "-c", "/etc/nginx/nginx.conf"], ExposedPorts: port(80) };
-  const page = (number: number) => ({ layers: [base], config: { Cmd: httpd(number), ExposedPorts: port(number) } });
+  const page = (number: number) => ({ layers: [base], config: { ...httpd(number), ExposedPorts: port(number) } });
   await writeArchive(join(cache, "basic.tar"), [
     { tags: ["skein/hello:latest"], ...page(80) },
     { tags: ["skein/box:latest", "alpine:latest", "busybox:latest"], ...box },
@@ -168,7 +172,7 @@ async function buildArchives(cache: string): Promise<void> {
     {
       tags: ["nvbeta/node:latest"],
       layers: [base, redis, counter],
-      config: { Cmd: httpd(8888, "/counter"), ExposedPorts: port(8888) },
+      config: { ...httpd(8888, "/counter"), ExposedPorts: port(8888) },
     },
   ];
   await writeArchive(join(cache, "tutorials.tar"), recipes);
