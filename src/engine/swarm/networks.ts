@@ -102,10 +102,11 @@ export class SwarmNetworks implements SwarmNetworkSource {
   async configure(node: Node): Promise<void> {
     const { network } = this.#options;
     const next = loadBalancersOf(node);
-    await network.setLoadBalancers(next);
+    // Known before it is done: a task whose network cannot be made then tells why, instead of waiting for an address.
     this.#loadBalancers = next;
     this.#changed.resolve();
     this.#changed = deferred();
+    await network.setLoadBalancers(next);
     for (const attachment of node.attachments.length ? node.attachments : node.attachment ? [node.attachment] : []) {
       if (attachment.network && isIngress(attachment.network)) await this.#realize(toNetworkSpec(attachment.network));
     }
