@@ -8,7 +8,12 @@ import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { LogSubscriptionOptionsSchema } from "#proto/docker/swarmkit/logbroker_pb.js";
-import { ClusterSpecSchema, NodeSpec_Availability, ServiceSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
+import {
+  ClusterSpecSchema,
+  NetworkSpecSchema,
+  NodeSpec_Availability,
+  ServiceSpecSchema,
+} from "#proto/docker/swarmkit/specs_pb.js";
 import { NodeStatus_State, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { createLogger } from "../../src/base/log.ts";
 import { createSwarmNode } from "../../src/swarm/node/node.ts";
@@ -144,6 +149,23 @@ describe("a swarm of our own", { skip, timeout: 120_000 }, () => {
       lines.push(Buffer.from(line.data).toString());
     }
     assert.deepEqual(lines, ["serve\n", "serve\n"]);
+  });
+
+  it("gives a worker's container an address on an attachable network", async () => {
+    const side = await control().createNetwork(
+      create(NetworkSpecSchema, { annotations: { name: "side" }, driverConfig: { name: "overlay" }, attachable: true }),
+    );
+    const asked = { target: "side", addresses: [], containerId: "0123abcd" };
+    const { attachmentId, task } = await worker.node.attachNetwork(asked);
+    assert.match(task.networks[0]?.addresses[0] ?? "", /^10\.0\.\d+\.\d+\/24$/);
+    await eventually("the worker's own address there", async () =>
+      worker.executor.node?.attachments.some((attachment) => attachment.network?.id === side.id),
+    );
+    await eventually("its task runs", async () => control().task(attachmentId)?.status?.state === TaskState.RUNNING);
+    await worker.node.detachNetwork(attachmentId);
+    assert.equal(control().task(attachmentId), undefined);
+    await control().removeNetwork(side.id);
+    await assert.rejects(worker.node.attachNetwork(asked), { code: "notFound" });
   });
 
   it("goes on after the worker's daemon was restarted", async () => {

@@ -68,6 +68,7 @@ export class Agent implements AsyncDisposable {
       clock,
       log,
       session: (signal) => this.#awaitSession(signal),
+      tasks: () => this.worker.tasks(),
     });
     this.worker = new Worker({
       executor,

@@ -10,6 +10,8 @@ import type { TaskController } from "../types.ts";
 export class Attachments {
   #assigned = new Map<string, Task>();
   #waiting = new Map<string, Deferred<Task>>();
+  /** Resolved when the container is done with its address. */
+  #detached = new Map<string, Deferred<void>>();
 
   /** Resolves with the task once it is assigned here with its addresses. */
   async wait(id: string, signal: AbortSignal): Promise<Task> {
@@ -28,6 +30,17 @@ export class Attachments {
     }
   }
 
+  /** The container is done with its address: its task is complete, and stays so until the managers remove it. */
+  detached(id: string): void {
+    this.#end(id).resolve();
+  }
+
+  #end(id: string): Deferred<void> {
+    const end = this.#detached.get(id) ?? deferred<void>();
+    this.#detached.set(id, end);
+    return end;
+  }
+
   /** The runtime of attachment tasks. */
   controller(task: Task): TaskController {
     let current = task;
@@ -35,6 +48,7 @@ export class Attachments {
       this.#assigned.delete(task.id);
       this.#waiting.get(task.id)?.reject(new Error("the attachment was removed by the managers"));
     };
+    const forget = () => this.#detached.delete(task.id);
     return {
       async update(changed) {
         current = changed;
@@ -44,14 +58,17 @@ export class Attachments {
         this.#assigned.set(task.id, current);
         this.#waiting.get(task.id)?.resolve(current);
       },
-      // It runs until the managers remove it, which is the answer to our own request to detach.
       wait: (signal) =>
-        new Promise((_, reject) => {
+        new Promise((resolve, reject) => {
           if (signal.aborted) reject(signal.reason);
-          else signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+          signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+          void this.#end(task.id).promise.then(resolve);
         }),
       shutdown: gone,
-      remove: gone,
+      async remove() {
+        await gone();
+        forget();
+      },
       async close() {},
       status: () => undefined,
       async *logs() {},

@@ -12,6 +12,7 @@ import type { Logger } from "../../base/log.ts";
 import type { Attachments } from "./attachments.ts";
 import { rpcErrorText } from "./rpc-error.ts";
 import type { RegisteredSession } from "./session.ts";
+import { isTerminal } from "./transitions.ts";
 
 /** Docker's own limit for an attachment, in all. */
 const attachMs = 20_000;
@@ -21,14 +22,14 @@ export interface AttachmentClientOptions {
   readonly attachments: Attachments;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Every task assigned here. */
+  tasks(): Task[];
   /** The session of now, or the next one. */
   session(signal: AbortSignal): Promise<RegisteredSession>;
 }
 
 export class AttachmentClient {
   #options: AttachmentClientOptions;
-  /** To be given back as soon as a manager answers. */
-  #detaching = new Set<string>();
 
   constructor(options: AttachmentClientOptions) {
     this.#options = options;
@@ -55,9 +56,12 @@ export class AttachmentClient {
     }
   }
 
-  /** Resolves also when no manager answers: the address is then given back later. */
+  /**
+   * Resolves also when no manager answers. The task is then complete, here and on disk, and its address is given
+   * back with the next session, even after a restart.
+   */
   async detach(attachmentId: string): Promise<void> {
-    this.#detaching.add(attachmentId);
+    this.#options.attachments.detached(attachmentId);
     using limit = timeLimit(this.#options.clock, detachMs);
     try {
       const { connection } = await this.#options.session(limit.signal);
@@ -65,15 +69,15 @@ export class AttachmentClient {
     } catch (error) {
       if (grpcCodeOf(error) !== status.NOT_FOUND) {
         this.#options.log.warn("a network attachment is not yet given back", { attachment: attachmentId, error });
-        return;
       }
     }
-    this.#detaching.delete(attachmentId);
   }
 
   /** A new session is there: gives back what could not be before. */
   resume(): void {
-    for (const id of this.#detaching) void this.detach(id);
+    for (const { id, spec, status: state } of this.#options.tasks()) {
+      if (spec?.runtime.case === "attachment" && state && isTerminal(state.state)) void this.detach(id);
+    }
   }
 
   async #ask(target: string, addresses: string[], containerId: string, signal: AbortSignal): Promise<string> {

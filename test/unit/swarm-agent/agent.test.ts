@@ -246,4 +246,59 @@ describe("the agent", () => {
     assert.deepEqual(db.load(), []);
     await agent.close();
   });
+
+  const attachment = (id: string, init = {}) =>
+    task(id, {
+      serviceId: "",
+      spec: { runtime: { case: "attachment", value: { containerId: "c1" } } },
+      networks: [{ addresses: ["10.0.1.9/24"] }],
+      ...init,
+    });
+  const request = { target: "side", addresses: [], containerId: "c1" };
+
+  it("gets an address for a container, and gives it back", async () => {
+    const { agent, manager, settle } = await start();
+    const [stream] = manager.last.assignments;
+    stream?.push(complete());
+    const asked = agent.attachNetwork(request);
+    await settle();
+    stream?.push(next(1, update({ case: "task", value: attachment("a1") })));
+    const { attachmentId, task: assigned } = await asked;
+    assert.equal(attachmentId, "a1");
+    assert.deepEqual(assigned.networks[0]?.addresses, ["10.0.1.9/24"]);
+    await settle();
+    assert.equal(manager.updates.at(-1), "a1:RUNNING");
+    await agent.detachNetwork("a1");
+    await settle();
+    assert.deepEqual(manager.detached, ["a1"]);
+    assert.equal(manager.updates.at(-1), "a1:COMPLETE");
+    await agent.close();
+  });
+
+  it("does not wait for an address for ever, and does not keep one that comes late", async () => {
+    const { agent, clock, manager, settle } = await start();
+    const asked = assert.rejects(agent.attachNetwork(request), {
+      message:
+        "attaching to network failed, make sure your network options are correct and check manager logs: context deadline exceeded",
+    });
+    await settle();
+    await clock.advanceAsync(20_000);
+    await asked;
+    await settle();
+    assert.deepEqual(manager.detached, ["a1"]);
+    await assert.rejects(agent.attachNetwork({ ...request, target: "nowhere" }), {
+      code: "notFound",
+      message: "Could not attach to network nowhere: rpc error: code = NotFound desc = network nowhere not found",
+    });
+    await agent.close();
+  });
+
+  it("gives back after a restart what it could not before", async () => {
+    const { agent, manager } = await start([
+      { task: attachment("kept", { status: { state: TaskState.RUNNING } }), removing: false },
+      { task: attachment("ended", { status: { state: TaskState.COMPLETE } }), removing: false },
+    ]);
+    assert.deepEqual(manager.detached, ["ended"]);
+    await agent.close();
+  });
 });

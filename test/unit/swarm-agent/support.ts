@@ -146,6 +146,9 @@ export class FakeManager {
   readonly updates: string[] = [];
   connections = 0;
   closed = 0;
+  /** Attachment ids in the order of their requests. */
+  readonly attached: string[] = [];
+  readonly detached: string[] = [];
   /** Statuses of these tasks are refused. */
   readonly foreign = new Set<string>();
 
@@ -190,6 +193,16 @@ export class FakeManager {
       updateTaskStatus: async ({ updates }: { updates: StatusUpdate[] }) => {
         if (updates.some((u) => this.foreign.has(u.taskId))) throw new GrpcError(status.PERMISSION_DENIED, "not yours");
         for (const { taskId, status: s } of updates) this.updates.push(`${taskId}:${TaskState[s.state]}`);
+        return {};
+      },
+      attachNetwork: async ({ config }: { config: { target: string } }) => {
+        if (config.target === "nowhere") throw new GrpcError(status.NOT_FOUND, "network nowhere not found");
+        const attachmentId = `a${this.attached.length + 1}`;
+        this.attached.push(attachmentId);
+        return { attachmentId };
+      },
+      detachNetwork: async ({ attachmentId }: { attachmentId: string }) => {
+        this.detached.push(attachmentId);
         return {};
       },
       // biome-ignore lint/correctness/useYield: it only refuses
