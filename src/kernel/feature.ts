@@ -15,11 +15,21 @@ const probes = {
   macvlan: (ns) => withLower(ns, (lower) => tryLink(ns, { kind: "macvlan", name: "probe", lower, mode: "bridge" })),
   ipvlan: (ns) => withLower(ns, (lower) => tryLink(ns, { kind: "ipvlan", name: "probe", lower, mode: "l2" })),
   nftables: (ns) => tryNft(ns, "table inet probe { chain c { type nat hook prerouting priority -100; }\n}"),
-  /** The netdev egress hook (Linux 5.16), on which the routing mesh keeps the client's address. */
+  /** On which the routing mesh keeps the client's address: the netdev egress hook (Linux 5.16), conntrack zones. */
   nftEgress: (ns) =>
-    withLower(ns, () =>
-      tryNft(ns, 'table netdev probe { chain c { type filter hook egress device "lower" priority 0; }\n}'),
-    ),
+    withLower(ns, () => {
+      tryNft(ns, 'table netdev probe { chain c { type filter hook egress device "lower" priority 0; }\n}');
+      tryNft(
+        ns,
+        [
+          "table ip probe {",
+          "chain a { type filter hook prerouting priority -300; ct original zone set ether saddr map { 2:0:0:0:0:1 : 1 }; }",
+          "chain b { type route hook output priority -150; meta mark set ct mark; }",
+          "chain c { type filter hook forward priority 0; tcp option maxseg size set rt mtu; }",
+          "}",
+        ].join("\n"),
+      );
+    }),
   /** Transport encryption of overlay networks. */
   xfrm: (ns) => {
     ns.run(() => new NetlinkSocket(NETLINK_XFRM))[Symbol.dispose]();

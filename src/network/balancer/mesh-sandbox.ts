@@ -8,10 +8,23 @@
  *    with two exceptions that get this sandbox's own:
  *    - tasks whose node cannot send answers back through the entry node (`hidden`: real Docker nodes);
  *    - sources on docker_gwbridge, an address that every host has.
+ *    Overlay packets are smaller than others: `clamping` tells both ends of TCP connections.
  * 3. The answer arrives here, is translated back and leaves by the default route, docker_gwbridge.
  */
 import type { PlannedTable } from "../plan/table.ts";
-import { baseChain, body, chain, DSTNAT, dnatToOneOf, namedMap, namedSet, quoted, SRCNAT } from "./text.ts";
+import {
+  baseChain,
+  body,
+  CLAMP_MSS,
+  chain,
+  DSTNAT,
+  dnatToOneOf,
+  MANGLE,
+  namedMap,
+  namedSet,
+  quoted,
+  SRCNAT,
+} from "./text.ts";
 import type { MeshPort, MeshSandbox } from "./types.ts";
 
 const chainOf = (port: MeshPort): string => `${port.protocol}-${port.publishedPort}`;
@@ -33,6 +46,7 @@ export function meshSandboxTable(state: MeshSandbox): PlannedTable {
       baseChain("prerouting", "nat", "prerouting", DSTNAT, [
         `iifname ${quoted(state.gatewayDevice)} fib daddr type local meta l4proto . th dport vmap @services`,
       ]),
+      baseChain("clamping", "filter", "forward", MANGLE, [CLAMP_MSS]),
       baseChain("postrouting", "nat", "postrouting", SRCNAT, [
         `${out} ip saddr ${state.gatewaySubnet} snat to ${state.ingressAddress}`,
         `${out} ip daddr @hidden snat to ${state.ingressAddress}`,

@@ -3,8 +3,11 @@
  * rule, one route, one neighbour.
  *
  * In: a packet for the task's ingress address, port P, from the ingress network.
- *   a. `mark`: if its source is not of the ingress network, the entry node kept the client's address. The frame's
+ *   a. `marking`: if its source is not of the ingress network, the entry node kept the client's address. The frame's
  *      source MAC says which node that was; the connection gets that node's mark.
+ *      And its own conntrack zone, for that direction only (`zoning`): a client may use one port for two
+ *      entry nodes, which here would be one connection. Answers have no zone, so connection tracking gives the
+ *      second another source port.
  *   b. `prerouting`: the destination becomes the target port; the address stays for sources of the ingress network
  *      and else becomes that of the default route. A datagram server bound to no address answers from the address
  *      that the kernel finds by the route to the client, and only an answer from the address that was asked is
@@ -12,6 +15,7 @@
  * Out: the answer of a marked connection.
  *   c. `output`: the packet gets the connection's mark, by the rule and the route it leaves by the ingress device
  *      instead of the default route, towards a neighbour that does not exist.
+ *      `clamping`: TCP would go by the default route's packet size, which is larger than an overlay's.
  *   d. Connection tracking restores ingress address and port P.
  *   e. netdev `egress`, the last thing before the wire: the mark's node becomes the frame's destination MAC.
  *      One rule whatever the number of nodes; the overlay carries the frame by its MAC.
@@ -21,7 +25,7 @@
  */
 import type { SandboxExtras } from "../plan/sandbox.ts";
 import type { PlannedTable } from "../plan/table.ts";
-import { baseChain, body, DSTNAT, MANGLE, namedMap, namedSet, quoted } from "./text.ts";
+import { baseChain, body, CLAMP_MSS, DSTNAT, MANGLE, namedMap, namedSet, quoted, RAW } from "./text.ts";
 import type { MeshEntry, MeshTask } from "./types.ts";
 
 const MARK = 0x50000000;
@@ -35,6 +39,12 @@ const NOWHERE = { address: "169.254.51.0", mac: "02:00:00:00:51:00" };
 export function markOf({ address }: Pick<MeshEntry, "address">): number {
   const number = address.split(".").reduce((value, part) => ((value << 8) | Number(part)) >>> 0, 0);
   return (MARK | (number & ~MARK_MASK)) >>> 0;
+}
+
+/** Of the same uniqueness within 65535 addresses; 0 is the zone of everything else. */
+function zoneOf({ address }: Pick<MeshEntry, "address">): number {
+  const [, , high, low] = address.split(".").map(Number);
+  return ((high ?? 0) << 8) | (low ?? 0) || 1;
 }
 
 const hex = (value: number): string => `0x${value.toString(16).padStart(8, "0")}`;
@@ -67,6 +77,8 @@ function portsTable(state: MeshTask, returning: boolean): PlannedTable {
   const targets = new Set(state.ports.map(({ protocol, targetPort }) => `${protocol} . ${targetPort}`));
   const outside = `${arriving} ip saddr != ${state.ingressSubnet}`;
   const entries = state.entries.map((entry) => `${entry.mac} : ${hex(markOf(entry))}`);
+  const zones = state.entries.map((entry) => `${entry.mac} : ${zoneOf(entry)}`);
+  const marked = `ct mark and ${hex(MARK_MASK)} == ${hex(MARK)}`;
   return {
     family: "ip",
     name: "skein-mesh",
@@ -76,6 +88,10 @@ function portsTable(state: MeshTask, returning: boolean): PlannedTable {
         ? [
             namedMap("outside", type, targetsAt(state.defaultSource)),
             namedMap("entries", "ether_addr : mark", entries),
+            baseChain("zoning", "filter", "prerouting", RAW, [
+              // An anonymous map: nft has no name for the type of a zone.
+              ...(zones.length > 0 ? [`${outside} ct original zone set ether saddr map { ${zones.join(", ")} }`] : []),
+            ]),
             baseChain("marking", "filter", "prerouting", MANGLE, [
               `${outside} ct state new ct mark set ether saddr map @entries`,
             ]),
@@ -96,9 +112,8 @@ function portsTable(state: MeshTask, returning: boolean): PlannedTable {
       ]),
       ...(returning
         ? [
-            baseChain("output", "route", "output", MANGLE, [
-              `ct mark and ${hex(MARK_MASK)} == ${hex(MARK)} meta mark set ct mark`,
-            ]),
+            baseChain("output", "route", "output", MANGLE, [`${marked} meta mark set ct mark`]),
+            baseChain("clamping", "filter", "postrouting", MANGLE, [`oifname ${device} ${marked} ${CLAMP_MSS}`]),
           ]
         : []),
     ),

@@ -36,4 +36,10 @@ export function dnatToOneOf(addresses: readonly string[]): string {
   return `dnat to numgen random mod ${addresses.length} map { ${choices.join(", ")} }`;
 }
 
+/**
+ * Both ends of a TCP connection learn the path's real packet size from its first packets, instead of from
+ * messages that many networks swallow. Only ever lowers.
+ */
+export const CLAMP_MSS = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu";
+
 export const quoted = (name: string): string => JSON.stringify(name);

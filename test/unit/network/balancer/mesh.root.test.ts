@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { openConntrack } from "../../../../src/kernel/conntrack.ts";
 import { missingFeature } from "../../../../src/kernel/feature.ts";
 import { openRtnl } from "../../../../src/kernel/rtnl.ts";
+import { tcpConnectIn, tcpListenerIn, udpSocketIn } from "../../../../src/kernel/socket.ts";
 import { writeSysctl } from "../../../../src/kernel/sysctl.ts";
 import type { NetNs } from "../../../../src/kernel/types.ts";
 import { meshHostSysctls, meshHostTable } from "../../../../src/network/balancer/mesh-host.ts";
@@ -33,7 +34,7 @@ interface Mesh {
   setBackends(...backends: { address: string; returnsToEntry: boolean }[]): void;
 }
 
-async function build(lab: Lab, count: number, egressHook = true): Promise<Mesh> {
+async function build(lab: Lab, count: number, egressHook = true, mtu = 1500): Promise<Mesh> {
   const lan = lab.namespace();
   lab.bridge(lan, "br0");
   const ingress = lab.namespace();
@@ -58,6 +59,7 @@ async function build(lab: Lab, count: number, egressHook = true): Promise<Mesh> 
     lab.plug(task, "eth0", [`${taskAddress}/24`], ingress, "br0");
     lab.plug(task, "eth1", ["172.18.0.3/16"], ns, "docker_gwbridge");
     lab.route(task, "172.18.0.1");
+    for (const ns of [sandbox, task]) lab.setMtu(ns, "eth0", mtu);
     await lab.serve(task, 80, `task${i}`);
     await lab.serve(task, 81, `private${i}`);
     const neighbour = lab.namespace();
@@ -119,6 +121,67 @@ test("every entry node leads to every task, which sees the client's own address"
       assert.equal(await askTcp(client, address, 8080), expected, `tcp by ${address}`);
       assert.equal(await askUdp(client, address, 8080), expected, `udp by ${address}`);
     }
+  }
+});
+
+test("one client port by two entry nodes to one task: each answer comes back by its own", { skip }, async () => {
+  await using lab = new Lab();
+  const { client, hosts, setBackends } = await build(lab, 3);
+  const [first] = hosts;
+  assert.ok(first);
+  setBackends({ address: first.taskAddress, returnsToEntry: true });
+  const socket = await udpSocketIn(client, "0.0.0.0", 0);
+  const answers: string[] = [];
+  const all = new Promise<void>((resolve) => {
+    socket.on("message", (data, from) => {
+      answers.push(`${data} by ${from.address}`);
+      if (answers.length === 2 * hosts.length) resolve();
+    });
+  });
+  try {
+    for (let round = 0; round < 2; round++) for (const { address } of hosts) socket.send("?", 8080, address);
+    await Promise.race([all, new Promise((resolve) => setTimeout(resolve, 1000))]);
+  } finally {
+    socket.close();
+  }
+  const expected = hosts.map(({ address }) => `task1 192.168.50.100 by ${address}`);
+  assert.deepEqual(answers.sort(), [...expected, ...expected].sort());
+});
+
+test("large transfers both ways, though the ingress network's packets are smaller and nobody says so", {
+  skip,
+}, async () => {
+  await using lab = new Lab();
+  const { client, hosts, setBackends } = await build(lab, 2, true, 1400);
+  const [first, second] = hosts;
+  assert.ok(first && second);
+  setBackends({ address: second.taskAddress, returnsToEntry: true });
+  // A network that swallows the messages by which path MTU discovery lives.
+  lab.nft(client, "table ip t {\nchain c { type filter hook input priority 0; ip protocol icmp drop; }\n}");
+  const size = 300_000;
+  const server = await tcpListenerIn(second.task, "0.0.0.0", 82);
+  server.on("connection", (socket) => {
+    socket.on("error", () => {});
+    let got = 0;
+    socket.on("data", (data) => {
+      got += data.length;
+      if (got === size) socket.end(Buffer.alloc(size));
+    });
+  });
+  lab.nft(second.task, "add element ip skein-mesh outside { tcp . 8082 : 172.18.0.3 . 82 }");
+  lab.nft(second.task, "add element ip skein-mesh targets { tcp . 82 }");
+  lab.nft(first.ns, "add element ip skein-ingress ports { tcp . 8082 }");
+  lab.nft(first.sandbox, "add element ip skein-mesh services { tcp . 8082 : goto tcp-8080 }");
+  try {
+    const socket = tcpConnectIn(client, first.address, 8082);
+    socket.end(Buffer.alloc(size));
+    let received = 0;
+    const deadline = setTimeout(() => socket.destroy(new Error(`stuck after ${received} bytes`)), 3000);
+    for await (const chunk of socket) received += (chunk as Buffer).length;
+    clearTimeout(deadline);
+    assert.equal(received, size);
+  } finally {
+    server.close();
   }
 });
 

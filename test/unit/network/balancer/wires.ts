@@ -40,6 +40,11 @@ export class Lab implements AsyncDisposable {
   }
   #ports = 0;
 
+  setMtu(ns: NetNs, device: string, mtu: number): void {
+    using rtnl = openRtnl(ns);
+    rtnl.setLink(rtnl.link(device)?.index ?? 0, { mtu });
+  }
+
   route(ns: NetNs, gateway: string): void {
     using rtnl = openRtnl(ns);
     rtnl.setRoute({ dst: "default", gateway });
