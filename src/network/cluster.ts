@@ -50,9 +50,13 @@ export class Cluster {
   #keys: GossipKey[] = [];
   #managers: string[] = [];
 
-  constructor(core: Core, onChange: (networkId: string, changed: ReadonlySet<Changed>) => void) {
+  readonly #onJoin: () => void;
+
+  /** `onChange`: names, backends or peers of a network changed; `onJoin`: a host came. */
+  constructor(core: Core, onChange: (networkId: string, changed: ReadonlySet<Changed>) => void, onJoin: () => void) {
     this.#core = core;
     this.#onChange = onChange;
+    this.#onJoin = onJoin;
   }
 
   get gossip(): Gossip | undefined {
@@ -63,6 +67,7 @@ export class Cluster {
   restore(): void {
     const core = this.#core;
     core.cluster = core.store.cluster();
+    core.measurePath();
     for (const { spec } of core.networks.values()) {
       if (spec.driver !== "overlay") continue;
       const tables = new NetworkTables();
@@ -77,6 +82,7 @@ export class Cluster {
 
   async start(cluster: ClusterNetworking): Promise<void> {
     this.#core.cluster = cluster;
+    this.#core.measurePath();
     this.#core.store.saveCluster(cluster);
     await this.#begin();
   }
@@ -257,6 +263,7 @@ export class Cluster {
     if (event.kind === "suspect") this.#suspended.add(event.name);
     else this.#suspended.delete(event.name);
     // The database drops a failed node's entries itself, event by event.
+    if (event.kind === "join") this.#onJoin();
     if (before === this.#suspended.has(event.name)) return;
     for (const [networkId, tables] of this.#tables) if (tables.owns(event.name)) this.#mark(networkId, "endpoints");
   }
@@ -362,6 +369,11 @@ export class Cluster {
       .map(({ endpoint }) => plainIp(endpoint.ipv4));
     const remote = this.#tables.get(networkId)?.participants(new Set()) ?? [];
     return [...local, ...remote.map((participant) => participant.address)];
+  }
+
+  /** Addresses of the hosts that gossip knows. */
+  members(): string[] {
+    return this.#gossip?.peers().map((peer) => peer.address) ?? [];
   }
 
   peers(networkId: string): { name: string; address: string }[] {

@@ -22,7 +22,7 @@ import { attachedTo, gatewayOf } from "./plan/world.ts";
 import { HostPorts } from "./ports.ts";
 import { Restore } from "./restore.ts";
 import { Sandboxes } from "./sandboxes.ts";
-import { type EndpointState, ingressSandboxId, type SandboxState, sandboxKey } from "./state.ts";
+import { type EndpointState, ingressSandboxId, overlayKey, type SandboxState, sandboxKey } from "./state.ts";
 import type {
   ClusterNetworking,
   DriverName,
@@ -65,11 +65,13 @@ class Controller implements NetworkController {
     this.#core = core;
     this.events = core.events;
     this.#networks = new Networks(core);
-    this.#cluster = new Cluster(core, (networkId, changed) => {
-      void this.#refresh(networkId, changed).catch((error) =>
-        core.log.error("cannot follow a change of the network", { network: networkId, error: messageOf(error) }),
-      );
-    });
+    const failed = (error: unknown) =>
+      core.log.error("cannot follow a change of the network", { error: messageOf(error) });
+    this.#cluster = new Cluster(
+      core,
+      (networkId, changed) => void this.#refresh(networkId, changed).catch(failed),
+      () => void core.settle(this.#datapath.tunnelsChanged() ? ["host"] : [], "tables").catch(failed),
+    );
     this.#names = new Names(core, (networkId) => this.#cluster.participants(networkId));
     this.#datapath = new Datapath(core, this.#cluster, this.#names, this.#ports);
     this.#sandboxes = new Sandboxes(core, this.#ports, {
@@ -300,7 +302,7 @@ class Controller implements NetworkController {
     const mended = this.#overlays.repin();
     for (const key of core.namespaces.keys()) {
       try {
-        for (const [namespace, differences] of await core.settle([key], { deep: true })) {
+        for (const [namespace, differences] of await core.settle([key], "deep")) {
           if (reason === "drift") {
             core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
             core.events.emit({ kind: "drift", namespace, differences });
@@ -340,15 +342,15 @@ class Controller implements NetworkController {
     const core = this.#core;
     const network = core.networks.get(networkId);
     if (!network) return;
-    const keys = new Set<NamespaceKey>();
-    if (changed.has("peers")) keys.add(`overlay/${networkId}`);
-    if (changed.has("endpoints")) {
-      this.#names.changed(networkId);
-      this.#datapath.changed(network);
-      for (const key of this.#datapath.affected(network)) keys.add(key);
+    if (changed.has("peers")) {
+      const keys: NamespaceKey[] = [overlayKey(networkId)];
+      await core.settle(this.#datapath.tunnelsChanged() ? [...keys, "host"] : keys);
     }
-    await core.settle(keys);
-    if (changed.has("endpoints")) this.#datapath.forgetDead(network);
+    if (!changed.has("endpoints")) return;
+    this.#names.changed(networkId);
+    this.#datapath.changed(network);
+    await core.settle(this.#datapath.affected(network), "tables");
+    this.#datapath.forgetDead(network);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -16,10 +16,12 @@ import type { NamespaceKey, NamespacePlan } from "./plan/types.ts";
 import type { World } from "./plan/world.ts";
 import { describe, type Step } from "./reconcile/diff.ts";
 import { Namespaces } from "./reconcile/namespaces.ts";
-import { Reconciler } from "./reconcile/reconciler.ts";
+import { type Depth, Reconciler } from "./reconcile/reconciler.ts";
 import type { NetworkState, SandboxState } from "./state.ts";
 import { Store } from "./store.ts";
 import type { ClusterNetworking, NetworkControllerOptions, NetworkEvent } from "./types.ts";
+
+const ethernetMtu = 1500;
 
 /** What resolver, balancer and gossip contribute to plans. Set by the controller when it puts the parts together. */
 export interface Contributions {
@@ -42,6 +44,8 @@ export class Core {
   /** Changes of one sandbox, or of one network, one after another. */
   readonly locks = new KeyedMutex();
   cluster: ClusterNetworking | undefined;
+  /** See `World.pathMtu`. Other hosts may have smaller devices; larger ones must not be used. */
+  pathMtu = ethernetMtu;
   contributions: Contributions = {
     remotePeers: () => [],
     sandboxExtras: () => ({ tables: [] }),
@@ -61,7 +65,7 @@ export class Core {
   }
 
   get world(): World {
-    return { networks: this.networks, sandboxes: this.sandboxes, cluster: this.cluster };
+    return { networks: this.networks, sandboxes: this.sandboxes, cluster: this.cluster, pathMtu: this.pathMtu };
   }
 
   planOf(key: NamespaceKey): NamespacePlan | undefined {
@@ -79,20 +83,19 @@ export class Core {
   }
 
   /** Reconciles these namespaces: those that make devices first. Gives what was done, as text by namespace. */
-  async settle(keys: Iterable<NamespaceKey>, options = { deep: false }): Promise<Map<NamespaceKey, string[]>> {
+  async settle(keys: Iterable<NamespaceKey>, depth: Depth = "quick"): Promise<Map<NamespaceKey, string[]>> {
     const done = new Map<NamespaceKey, string[]>();
     const note = (key: NamespaceKey, steps: readonly Step[]) => {
       if (steps.length > 0) done.set(key, [...(done.get(key) ?? []), ...steps.map(describe)]);
     };
     const ordered = [...new Set(keys)].sort((a, b) => rank(a) - rank(b));
     for (const key of ordered) {
-      let steps = await this.#run(key, options);
+      let steps = await this.#run(key, depth);
       note(key, steps);
       const plan = steps.some((step) => step.do === "await inner") ? this.planOf(key) : undefined;
       if (!plan) continue;
-      for (const outer of this.#reconciler.markBroken(plan, steps))
-        note(outer, await this.#run(outer, { deep: false }));
-      steps = await this.#run(key, options);
+      for (const outer of this.#reconciler.markBroken(plan, steps)) note(outer, await this.#run(outer, "quick"));
+      steps = await this.#run(key, depth);
       note(key, steps);
       const lost = steps.filter((step) => step.do === "await inner");
       if (lost.length > 0) throw new Error(`${key}: ${lost.map(describe).join(", ")}`);
@@ -100,8 +103,17 @@ export class Core {
     return done;
   }
 
-  #run(key: NamespaceKey, options: { deep: boolean }): Promise<Step[]> {
-    return this.#reconciler.run(key, () => this.planOf(key), options);
+  #run(key: NamespaceKey, depth: Depth): Promise<Step[]> {
+    return this.#reconciler.run(key, () => this.planOf(key), depth);
+  }
+
+  /** Looks where the data path leads now. */
+  measurePath(): void {
+    const { rtnl } = this.namespaces.host;
+    const address = this.cluster?.dataPathAddress;
+    const on = rtnl.addrs().find((addr) => addr.address === address);
+    const mtu = on && rtnl.link(on.link)?.mtu;
+    this.pathMtu = Math.min(ethernetMtu, mtu ?? ethernetMtu);
   }
 
   hostResolvConf(): ResolvConf {

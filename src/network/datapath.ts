@@ -27,6 +27,7 @@ import type { Core } from "./core.ts";
 import type { Names } from "./names.ts";
 import type { SandboxExtras } from "./plan/sandbox.ts";
 import { type PlannedTable, tableId } from "./plan/table.ts";
+import { tunnelTable } from "./plan/tunnels.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo } from "./plan/world.ts";
 import type { HostPorts } from "./ports.ts";
@@ -102,7 +103,27 @@ export class Datapath {
     if (host.ports.length > 0) tables.push(portsTable(host));
     const mesh = meshHost(world, this.#meshPorts());
     if (mesh) tables.push(meshHostTable(mesh));
+    const tunnels = this.#tunnels();
+    if (tunnels) tables.push(tunnels);
     return tables;
+  }
+
+  /** The filter of VXLAN packets; undefined where there are no tunnels. */
+  #tunnels(): PlannedTable | undefined {
+    const core = this.#core;
+    const { cluster } = core;
+    const overlays = [...core.networks.values()].filter(({ spec }) => spec.driver === "overlay");
+    if (!cluster || overlays.length === 0) return undefined;
+    return tunnelTable(cluster, [
+      ...overlays.flatMap(({ spec }) => this.#cluster.remotePeers(spec.id).map((peer) => peer.vtep)),
+      ...this.#cluster.members(),
+    ]);
+  }
+
+  /** Whether hosts came or went since the filter was loaded. */
+  tunnelsChanged(): boolean {
+    const table = this.#tunnels();
+    return table !== undefined && this.#core.namespaces.host.loaded.get(tableId(table))?.body !== table.body;
   }
 
   hostSysctls(): Record<string, string> {

@@ -1,5 +1,5 @@
 /** Creation and removal of networks, local and swarm-wide. */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { conflict, forbidden, invalid, notFound, notImplemented } from "../base/errors.ts";
 import { hexId } from "../base/id.ts";
 import { formatSubnet, parseCidr, type Subnet } from "./address.ts";
@@ -7,7 +7,13 @@ import type { Core } from "./core.ts";
 import { defaultBridgeOptions, gatewayBridgeOptions, parseBridge } from "./drivers/bridge.ts";
 import { parseIpvlan, parseMacvlan } from "./drivers/macvlan.ts";
 import { parseOverlay } from "./drivers/overlay.ts";
-import { completePools, defaultLocalPools, type Surroundings } from "./ipam/request.ts";
+import {
+  type AddressPoolBlock,
+  completePools,
+  defaultLocalPools,
+  type Surroundings,
+  uniqueLocalBlock,
+} from "./ipam/request.ts";
 import { aliasPrefix } from "./plan/types.ts";
 import { attachedTo, bridgeName, bridgesOf } from "./plan/world.ts";
 import { gatewayBridge, type NetworkState } from "./state.ts";
@@ -246,7 +252,19 @@ export class Networks {
       .flatMap((route) => parseCidr(route.dst.includes("/") ? route.dst : `${route.dst}/32`)?.subnet ?? [])
       // A route to half of the world is a default route in disguise.
       .filter((subnet) => subnet.prefix > 1);
-    return { networks, hostRoutes, blocks: core.options.defaultAddressPools ?? defaultLocalPools };
+    const blocks = core.options.defaultAddressPools ?? [...defaultLocalPools, this.#uniqueLocal()];
+    return { networks, hostRoutes, blocks };
+  }
+
+  /** Derived from the id of the default bridge, which is random and kept. */
+  #uniqueLocal(): AddressPoolBlock {
+    const first = [...this.#core.networks.values()].find(({ spec }) => spec.name === "bridge")?.spec.id;
+    return uniqueLocalBlock(
+      createHash("sha256")
+        .update(first ?? "")
+        .digest()
+        .subarray(0, 5),
+    );
   }
 
   /** Throws when the network may not go. */

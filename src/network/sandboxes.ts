@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { forbidden, invalid, messageOf, notFound, SkeinError } from "../base/errors.ts";
 import { hexId } from "../base/id.ts";
+import { openConntrack } from "../kernel/conntrack.ts";
 import { contains, isMac, macOf, parseCidr, parseIp, plainIp, randomMac } from "./address.ts";
 import type { Core } from "./core.ts";
 import { parseBridge } from "./drivers/bridge.ts";
@@ -92,8 +93,7 @@ export class Sandboxes {
       await this.#hooks.sandboxGone(sandbox);
       const endpoints = sandbox.endpoints.splice(0);
       core.sandboxes.delete(id);
-      this.#ports.release(id);
-      sandbox.ports = [];
+      this.#unpublish(sandbox, endpoints);
       core.store.deleteSandbox(id);
       for (const endpoint of endpoints) this.#release(endpoint);
       // The outer halves go first: with them the inner ones, whoever still holds the namespace.
@@ -190,8 +190,7 @@ export class Sandboxes {
       if (link) await rtnl?.delLink(link.index);
     }
     if (sandbox.ports.length > 0 && !wayOut(core.world, sandbox)) {
-      this.#ports.release(sandbox.id);
-      sandbox.ports = [];
+      this.#unpublish(sandbox, endpoints);
     }
     await this.#settle(sandbox, endpoints);
     if (core.sandboxes.has(sandbox.id)) core.store.saveSandbox(sandbox);
@@ -242,6 +241,22 @@ export class Sandboxes {
         "internal",
         `driver failed programming external connectivity on endpoint ${endpoint.name} (${endpoint.id}): ${messageOf(error)}`,
       );
+    }
+  }
+
+  /** Gives the ports back. Translations of UDP outlive their rule, and would lead the next user's clients astray. */
+  #unpublish(sandbox: SandboxState, endpoints: readonly EndpointState[]): void {
+    if (sandbox.ports.length === 0) return;
+    this.#ports.release(sandbox.id);
+    sandbox.ports = [];
+    try {
+      using conntrack = openConntrack();
+      for (const { ipv4, ipv6 } of endpoints) {
+        if (ipv4) conntrack.flush({ family: 4, replySrc: plainIp(ipv4) });
+        if (ipv6) conntrack.flush({ family: 6, replySrc: plainIp(ipv6) });
+      }
+    } catch (error) {
+      this.#core.log.warn("cannot forget connections", { sandbox: sandbox.id, error: messageOf(error) });
     }
   }
 

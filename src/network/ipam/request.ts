@@ -35,6 +35,12 @@ export const defaultLocalPools: readonly AddressPoolBlock[] = [
   { base: "192.168.0.0/16", size: 20 },
 ];
 
+/** A block of unique local IPv6 addresses (RFC 4193) for this host, from which networks get /64s. `seed`: 5 bytes. */
+export function uniqueLocalBlock(seed: Uint8Array): AddressPoolBlock {
+  const hex = Buffer.from(seed).toString("hex").padEnd(10, "0");
+  return { base: `fd${hex.slice(0, 2)}:${hex.slice(2, 6)}:${hex.slice(6, 10)}::/48`, size: 64 };
+}
+
 /** A pool checked and parsed. */
 export interface ParsedPool {
   readonly subnet: Subnet;

@@ -26,7 +26,7 @@ export interface RemotePeer {
 
 export function planOverlay(world: World, network: NetworkState, remote: readonly RemotePeer[]): NamespacePlan {
   const { spec } = network;
-  const options = parseOverlay(spec);
+  const options = parseOverlay(spec, world.pathMtu);
   const { mtu } = options;
   const links: PlannedLink[] = [{ kind: "loopback", name: "lo" }];
   const addrs: PlannedAddr[] = [];

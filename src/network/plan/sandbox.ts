@@ -31,7 +31,7 @@ export function planSandbox(world: World, sandbox: SandboxState, extras: Sandbox
     const network = world.networks.get(endpoint.networkId);
     if (!network || endpoint.ifName === "") continue;
     ipv6 ||= network.spec.enableIPv6;
-    links.push(linkOf(network, endpoint));
+    links.push(linkOf(network, endpoint, world.pathMtu));
     for (const cidr of [endpoint.ipv4, endpoint.ipv6]) {
       const [address = "", prefix] = cidr.split("/");
       if (address) addrs.push({ link: endpoint.ifName, address, prefix: Number(prefix) });
@@ -75,7 +75,7 @@ function purposeOf(sandbox: SandboxState): string {
   }
 }
 
-function linkOf(network: NetworkState, endpoint: EndpointState): PlannedLink {
+function linkOf(network: NetworkState, endpoint: EndpointState, pathMtu: number): PlannedLink {
   const { spec } = network;
   const name = endpoint.ifName;
   const { mac } = endpoint;
@@ -93,7 +93,7 @@ function linkOf(network: NetworkState, endpoint: EndpointState): PlannedLink {
         kind: "inner",
         name,
         mac,
-        mtu: parseOverlay(spec).mtu,
+        mtu: parseOverlay(spec, pathMtu).mtu,
         outer: { namespace: overlayKey(spec.id), name: endpoint.outerName },
       };
     case "macvlan": {

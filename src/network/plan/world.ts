@@ -7,6 +7,8 @@ export interface World {
   readonly networks: ReadonlyMap<string, NetworkState>;
   readonly sandboxes: ReadonlyMap<string, SandboxState>;
   readonly cluster: ClusterNetworking | undefined;
+  /** Of the device with the data path address, at most 1500: what fits between all hosts. */
+  readonly pathMtu: number;
 }
 
 export interface Attached {

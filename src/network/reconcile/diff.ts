@@ -103,7 +103,8 @@ function diffSysctls(plan: NamespacePlan, actual: Actual) {
   return steps;
 }
 
-function diffTables(plan: NamespacePlan, actual: Actual): Step[] {
+/** The part of the difference that discovery changes: no links, no addresses, no dump of the kernel needed. */
+export function diffTables(plan: NamespacePlan, actual: Pick<Actual, "tables">): Step[] {
   const steps: Step[] = [];
   const wanted = new Map(plan.tables.map((table) => [tableId(table), table]));
   for (const id of actual.tables.keys()) {

@@ -3,9 +3,15 @@ import { KeyedMutex } from "../../base/async.ts";
 import type { Logger } from "../../base/log.ts";
 import type { NamespaceKey, NamespacePlan } from "../plan/types.ts";
 import { apply } from "./apply.ts";
-import { describe, diff, type Step } from "./diff.ts";
-import type { Namespaces } from "./namespaces.ts";
+import { describe, diff, diffTables, type Step } from "./diff.ts";
+import type { Namespaces, OpenNamespace } from "./namespaces.ts";
 import { snapshot } from "./snapshot.ts";
+
+/**
+ * "tables": only nftables, against what was loaded last; for changes of discovery, which come in bursts.
+ * "quick": all, with nftables as loaded last. "deep": nftables as the kernel lists them, too.
+ */
+export type Depth = "tables" | "quick" | "deep";
 
 export class Reconciler {
   readonly #namespaces: Namespaces;
@@ -23,20 +29,31 @@ export class Reconciler {
    * Brings a namespace to its plan. `plan` is called when it is this namespace's turn, so that it is never
    * older than the last one applied. Gives the steps that were taken.
    */
-  async run(key: NamespaceKey, plan: () => NamespacePlan | undefined, options = { deep: false }): Promise<Step[]> {
+  async run(key: NamespaceKey, plan: () => NamespacePlan | undefined, depth: Depth): Promise<Step[]> {
     return this.#busy.run(key, async () => {
       const open = this.#namespaces.find(key);
       const wanted = open && plan();
       if (!wanted) return [];
-      const brokenPairs = this.#broken.get(key) ?? new Set();
-      const steps = diff(wanted, snapshot(open, wanted, { deep: options.deep, brokenPairs }));
-      this.#broken.delete(key);
+      const steps = this.#difference(open, wanted, depth);
       // Nothing can be put on a device that is not there: its pair comes first, then this again.
-      if (steps.length === 0 || steps.some((step) => step.do === "await inner")) return steps;
-      await apply(open, steps, this.#namespaces);
-      this.#log.debug("reconciled", { namespace: key, steps: steps.map(describe).join("; ") });
+      if (steps.length > 0 && !steps.some((step) => step.do === "await inner")) {
+        await apply(open, steps, this.#namespaces);
+        this.#log.debug("reconciled", { namespace: key, steps: steps.map(describe).join("; ") });
+      }
+      // A context of libnftables is a third of a megabyte and as many milliseconds to open.
+      if (key !== "host") open.closeNft();
       return steps;
     });
+  }
+
+  #difference(open: OpenNamespace, wanted: NamespacePlan, depth: Depth): Step[] {
+    if (depth === "tables" && open.surveyed) {
+      return diffTables(wanted, { tables: new Map([...open.loaded].map(([id, { body }]) => [id, body])) });
+    }
+    const brokenPairs = this.#broken.get(open.key) ?? new Set();
+    const steps = diff(wanted, snapshot(open, wanted, { deep: depth === "deep", brokenPairs }));
+    this.#broken.delete(open.key);
+    return steps;
   }
 
   /** The inner halves that a sandbox waits for have lost their pair: their outer halves are to be made anew. */

@@ -68,6 +68,7 @@ export function sandbox(id: string, endpoints: EndpointState[], partial: Partial
 
 export function world(networks: NetworkState[], sandboxes: SandboxState[], cluster = true): World {
   return {
+    pathMtu: 1500,
     networks: new Map(networks.map((n) => [n.spec.id, n])),
     sandboxes: new Map(sandboxes.map((s) => [s.id, s])),
     cluster: cluster

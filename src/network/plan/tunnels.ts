@@ -1,0 +1,38 @@
+/**
+ * Who may speak VXLAN to this host: table `inet skein-tunnels`. The kernel's device takes any frame with its network's
+ * number, whoever sends it; here only the swarm's hosts are heard, on their data path address. This keeps strangers
+ * on the same segment out, not forgers of addresses: against those only encryption helps.
+ */
+import type { ClusterNetworking } from "../types.ts";
+import type { PlannedTable } from "./table.ts";
+
+/** `hosts`: data path addresses told in peer records and addresses of gossip members, in any order. */
+export function tunnelTable(cluster: ClusterNetworking, hosts: readonly string[]): PlannedTable {
+  const known = [...new Set([...hosts, cluster.dataPathAddress])].sort();
+  const set = (name: string, type: string, members: string[]) => {
+    const elements = members.length > 0 ? ` elements = { ${members.join(", ")} }` : "";
+    return `  set ${name} { type ${type};${elements} }\n`;
+  };
+  const own = cluster.dataPathAddress;
+  const heard = own.includes(":") ? `ip6 daddr ${own} ip6 saddr @hosts6` : `ip daddr ${own} ip saddr @hosts4`;
+  const body = [
+    set(
+      "hosts4",
+      "ipv4_addr",
+      known.filter((host) => !host.includes(":")),
+    ),
+    set(
+      "hosts6",
+      "ipv6_addr",
+      known.filter((host) => host.includes(":")),
+    ),
+    "  chain input {\n",
+    "    type filter hook input priority filter; policy accept;\n",
+    "    meta l4proto != udp accept\n",
+    `    udp dport != ${cluster.dataPathPort} accept\n`,
+    `    ${heard} accept\n`,
+    "    drop\n",
+    "  }\n",
+  ].join("");
+  return { family: "inet", name: "skein-tunnels", body };
+}
