@@ -9,8 +9,9 @@ import { dirname } from "node:path";
 import { type Clock, sleep, systemClock } from "../../base/clock.ts";
 import { messageOf, unavailable } from "../../base/errors.ts";
 import { readFileIfAny } from "../../base/file.ts";
+import { grpcMessageOf } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
-import type { Containerd } from "./client.ts";
+import { type Containerd, snapshotter } from "./client.ts";
 import { containerdConfig, type OwnPaths } from "./config.ts";
 
 const readyTimeout = 20_000;
@@ -82,16 +83,34 @@ export class Supervisor implements AsyncDisposable {
       this.#pid = child.pid;
       writeFileSync(paths.pidFile, `${child.pid}\n`, { mode: 0o600 });
     }
-    const deadline = this.#clock.now() + readyTimeout;
-    // No call before the socket is there: a refused connection makes the channel back off.
-    while (!existsSync(paths.socket) || !(await this.#answers(1_000))) {
-      signal?.throwIfAborted();
-      if (failure) throw unavailable(`containerd could not be started: ${failure.message}${lastWords(paths.log)}`);
-      if (this.#clock.now() > deadline) throw unavailable(`containerd did not answer in time${lastWords(paths.log)}`);
-      await sleep(this.#clock, 10, signal);
+    try {
+      await this.#ready(() => failure, signal);
+    } catch (error) {
+      // Not ours any more, so that its end is no reason to start another.
+      this.#pid = 0;
+      if (child.pid !== undefined) await this.#stop(child.pid);
+      throw error;
     }
     this.#delay = restartDelay.first;
     this.#log.info("containerd started", { pid: child.pid });
+  }
+
+  async #ready(failure: () => Error | undefined, signal?: AbortSignal): Promise<void> {
+    const { socket, log } = this.#paths;
+    const deadline = this.#clock.now() + readyTimeout;
+    // No call before the socket is there: a refused connection makes the channel back off.
+    while (!existsSync(socket) || !(await this.#answers(1_000))) {
+      signal?.throwIfAborted();
+      const reason = failure();
+      if (reason) throw unavailable(`containerd could not be started: ${reason.message}${lastWords(log)}`);
+      if (this.#clock.now() > deadline) throw unavailable(`containerd did not answer in time${lastWords(log)}`);
+      await sleep(this.#clock, 10, signal);
+    }
+    try {
+      await this.#probe();
+    } catch (error) {
+      throw unavailable(`containerd started without all its parts: ${grpcMessageOf(error)}${lastWords(log)}`);
+    }
   }
 
   async #answers(timeoutMs: number): Promise<boolean> {
@@ -101,6 +120,23 @@ export class Supervisor implements AsyncDisposable {
     } catch {
       return false;
     }
+  }
+
+  /** containerd runs on when a part of it fails to load: asks every part that is needed. */
+  async #probe(): Promise<void> {
+    const { content, images, leases, snapshots, tasks } = this.#client;
+    const call = this.#client.call({ timeoutMs: 5_000 });
+    const none = ["name==none"];
+    const drain = async (stream: AsyncIterable<unknown>) => {
+      for await (const _each of stream);
+    };
+    await Promise.all([
+      tasks.list({}, call),
+      images.list({ filters: none }, call),
+      leases.list({ filters: ["id==none"] }, call),
+      drain(content.list({ filters: ["digest==none"] }, call)),
+      drain(snapshots.list({ snapshotter, filters: none }, call)),
+    ]);
   }
 
   /** An adopted containerd is nobody's child any more: its end is noticed by looking. */

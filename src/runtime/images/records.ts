@@ -10,7 +10,6 @@ import { ifFound, isAlreadyExists } from "../containerd/errors.ts";
 import type { Image, ImageConfig } from "../types.ts";
 import { type Descriptor, readBytes } from "./content.ts";
 import { type ConfigDocument, chainIds, type Manifest, parseConfig, parseManifest } from "./manifest.ts";
-import { parseReference, repositoryOf } from "./reference.ts";
 
 const idLabel = "skein.image.id";
 

@@ -96,7 +96,7 @@ export function execProcess(container: OciProcess, spec: ExecSpec, user: OciUser
     ...container,
     terminal: spec.tty,
     args: spec.args,
-    env: spec.tty && !spec.env.some((entry) => entry.startsWith("TERM=")) ? [...spec.env, "TERM=xterm"] : spec.env,
+    env: mergeEnv([...container.env, ...(spec.tty ? ["TERM=xterm"] : [])], spec.env),
     cwd: spec.cwd || "/",
     user,
     capabilities,
@@ -120,6 +120,17 @@ function environment(spec: ContainerSpec): string[] {
   ];
   if (spec.tty) defaults.push(["TERM", "xterm"]);
   return [...defaults.filter(([name]) => !set.has(name)).map(([name, value]) => `${name}=${value}`), ...spec.env];
+}
+
+/** `base` with `over`: a later value replaces an earlier one, a name without "=" takes it away. */
+export function mergeEnv(base: readonly string[], over: readonly string[]): string[] {
+  const merged = new Map<string, string>();
+  for (const entry of [...base, ...over]) {
+    const name = entry.split("=", 1)[0] ?? "";
+    if (entry.includes("=")) merged.set(name, entry);
+    else merged.delete(name);
+  }
+  return [...merged.values()];
 }
 
 function namespaces(spec: ContainerSpec, cgroup2: boolean): { type: string; path?: string }[] {

@@ -278,6 +278,7 @@ export class Containers {
       ]);
       this.#mounts.delete(id);
       this.#records.delete(id);
+      this.#exits.drop(id);
       for (const dir of [this.#fifoDir(id), `${this.#fifoDir(id)}-exec`]) rmSync(dir, { recursive: true, force: true });
     });
   }

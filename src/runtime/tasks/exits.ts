@@ -69,6 +69,11 @@ export class Exits {
     this.#waiters.delete(key);
   }
 
+  /** The container is gone for good. */
+  drop(id: string): void {
+    this.#oom.delete(id);
+  }
+
   wasOomKilled(id: string): boolean {
     return this.#oom.has(id);
   }

@@ -76,7 +76,13 @@ describe("images", () => {
     const id = await images.importTar(Readable.from([gzipSync(await layer({ "hello.txt": "hi\n" }))]), {
       reference: "tmp:1",
     });
+    // Removing runs the garbage collector: images and created containers must outlast it.
+    const waiting = b.spec("waiting", ["cat", "/etc/group"]);
+    await b.runtime.create(waiting);
     const gone = await images.remove("tmp:1", free);
+    assert.match((await output(await b.runtime.start(waiting))).out, /^root/);
+    await b.runtime.remove("waiting");
+    assert.match(await cat(b.image, "/etc/passwd"), /^root/);
     assert.deepEqual(gone.slice(0, 2), [{ Untagged: "tmp:1" }, { Deleted: id }]);
     assert.equal(gone.length, 3);
     assert.equal(await images.find(id), undefined);

@@ -44,6 +44,8 @@ export interface Bench extends AsyncDisposable {
   readonly image: string;
   spec(id: string, args: string[], more?: Partial<ContainerSpec>): ContainerSpec;
   killContainerd(): void;
+  /** Disposes of the runtime as a daemon that ends does; what ran must have been removed by then. */
+  stop(): Promise<void>;
 }
 
 export async function bench(): Promise<Bench> {
@@ -52,6 +54,11 @@ export async function bench(): Promise<Bench> {
   const options = { root: `${dir}/root`, run: `${dir}/run`, cgroupParent };
   const runtime = await startRuntime(options, nullLogger);
   const image = await runtime.images.importTar(busyboxTar(), { reference: "box" });
+  let disposed = false;
+  const stop = async () => {
+    disposed = true;
+    await runtime[Symbol.asyncDispose]();
+  };
   const spec: Bench["spec"] = (id, args, more = {}) => specOf(image, id, args, more);
   return {
     dir,
@@ -62,9 +69,12 @@ export async function bench(): Promise<Bench> {
     killContainerd() {
       process.kill(Number(readFileSync(`${dir}/run/containerd/containerd.pid`, "utf8")), "SIGKILL");
     },
+    stop,
     async [Symbol.asyncDispose]() {
-      for (const { id } of await runtime.list()) await runtime.remove(id);
-      await runtime[Symbol.asyncDispose]();
+      if (!disposed) {
+        for (const { id } of await runtime.list()) await runtime.remove(id);
+        await stop();
+      }
       removeCgroups(cgroupParent, { deep: true });
       removeCgroups("/skein-test");
       rmSync(dir, { recursive: true, force: true });
