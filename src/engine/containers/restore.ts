@@ -6,7 +6,8 @@ import { emitContainer } from "./attributes.ts";
 import type { Container } from "./container.ts";
 import { removeNow } from "./remove.ts";
 import { restartDelay, startsAtBoot } from "./restart.ts";
-import { startNow, watch } from "./start.ts";
+import { scheduleRestart, watch } from "./start.ts";
+import { next } from "./states.ts";
 
 const PARALLEL = 16;
 /** Docker's exit code of a process whose end nobody saw. */
@@ -40,16 +41,12 @@ export async function restoreContainers(ctx: EngineContext): Promise<void> {
     },
   );
   await inParallel(ctx.registry.all(), (container) => restoreOne(ctx, container));
-  void inParallel(
-    ctx.registry.all().filter((container) => wantsStart(container)),
-    (container) =>
-      ctx.locks.run(container.id, async () => {
-        if (container.up) return;
-        await startNow(ctx, container).catch((error) =>
-          ctx.log.warn("container not started at boot", { container: container.id, error: messageOf(error) }),
-        );
-      }),
-  );
+  for (const container of ctx.registry.all()) {
+    if (!wantsStart(container)) continue;
+    container.record.state.status = next(container.record.state.status, "boot");
+    container.record.restartDelay = 0;
+    scheduleRestart(ctx, container, 0);
+  }
 }
 
 async function restoreOne(ctx: EngineContext, container: Container): Promise<void> {

@@ -192,7 +192,8 @@ export function scheduleRestart(ctx: EngineContext, container: Container, delay:
 async function restartNow(ctx: EngineContext, container: Container): Promise<void> {
   const { record } = container;
   if (record.state.status !== "restarting") return;
-  record.restartCount++;
+  // A start at boot is no restart.
+  if (record.restartDelay > 0) record.restartCount++;
   try {
     await startNow(ctx, container);
   } catch (error) {

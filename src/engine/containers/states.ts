@@ -9,6 +9,7 @@ export type Transition =
   | "unpause"
   | "exit"
   | "exitToRestart"
+  | "boot"
   | "cancelRestart"
   | "remove"
   | "removeFailed";
@@ -18,6 +19,7 @@ export type Transition =
  *                      │  ▲ ▲ └─exitToRestart─▶ restarting ─start─▶ running
  *                 pause▼  │unpause                   └─cancelRestart─▶ exited
  *                      paused ──exit──▶ exited
+ *   exited ──boot──▶ restarting: a restart policy after the daemon's start
  *   any that does not run ──remove──▶ removing ──removeFailed──▶ dead ──remove──▶ removing
  */
 export const transitions: Record<Status, Partial<Record<Transition, Status>>> = {
@@ -25,7 +27,7 @@ export const transitions: Record<Status, Partial<Record<Transition, Status>>> = 
   running: { pause: "paused", exit: "exited", exitToRestart: "restarting" },
   paused: { unpause: "running", exit: "exited", exitToRestart: "restarting" },
   restarting: { start: "running", startFailed: "exited", cancelRestart: "exited", remove: "removing" },
-  exited: { start: "running", startFailed: "exited", remove: "removing" },
+  exited: { start: "running", startFailed: "exited", boot: "restarting", remove: "removing" },
   removing: { removeFailed: "dead" },
   dead: { remove: "removing", removeFailed: "dead" },
 };
