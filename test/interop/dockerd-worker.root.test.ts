@@ -21,7 +21,7 @@ import { NodeStatus_State, TaskState } from "#proto/docker/swarmkit/types_pb.js"
 import { systemClock } from "../../src/base/clock.ts";
 import { createLogger } from "../../src/base/log.ts";
 import { bootstrapCluster, startManager } from "../../src/swarm/manager/manager.ts";
-import type { Manager } from "../../src/swarm/manager/types.ts";
+import type { Manager, ManagerOptions } from "../../src/swarm/manager/types.ts";
 
 const NS = "mg-w1";
 const LINK = "mg-m0";
@@ -88,6 +88,14 @@ function startDockerd(): ChildProcess {
   return spawn("nsenter", args, { stdio: ["ignore", log, log] });
 }
 
+const options = (): ManagerOptions => ({
+  stateDir: join(dir, "swarm"),
+  listenAddr: `${HOST_IP}:2377`,
+  advertiseAddr: `${HOST_IP}:2377`,
+  log: createLogger((line) => process.env.MG_VERBOSE && console.log(line), "debug"),
+  clock: systemClock,
+});
+
 before(async () => {
   if (!root) return;
   dir = mkdtempSync(join(tmpdir(), "mg-"));
@@ -102,12 +110,9 @@ before(async () => {
   run("ip", "-n", NS, "link", "set", "lo", "up");
   run("ip", "-n", NS, "route", "add", "default", "via", HOST_IP);
   dockerd = startDockerd();
-  const stateDir = join(dir, "swarm");
-  await bootstrapCluster(stateDir);
+  await bootstrapCluster(join(dir, "swarm"));
   manager = await startManager({
-    stateDir,
-    listenAddr: `${HOST_IP}:2377`,
-    advertiseAddr: `${HOST_IP}:2377`,
+    ...options(),
     bootstrap: {
       clusterSpec: create(ClusterSpecSchema),
       defaultAddressPool: [],
@@ -115,8 +120,6 @@ before(async () => {
       dataPathPort: 0,
       forceNewCluster: false,
     },
-    log: createLogger((line) => process.env.MG_VERBOSE && console.log(line), "debug"),
-    clock: systemClock,
   });
 });
 
@@ -143,7 +146,7 @@ test("a real dockerd joins as a worker, runs tasks, is drained and leaves", {
   timeout: 180_000,
 }, async () => {
   assert.ok(manager);
-  const { control } = manager;
+  let { control } = manager;
   await until("dockerd", 30, async () => {
     try {
       return await docker("version");
@@ -185,7 +188,7 @@ test("a real dockerd joins as a worker, runs tasks, is drained and leaves", {
           case: "container",
           value: {
             image: "mg-busybox:1",
-            command: ["sleep", "1000"],
+            command: ["sh", "-c", "echo hello; exec sleep 1000"],
             env: [`TEXT=${text}`],
             stopGracePeriod: { seconds: 1n },
           },
@@ -248,7 +251,22 @@ test("a real dockerd joins as a worker, runs tasks, is drained and leaves", {
       AbortSignal.timeout(10_000),
     ),
   );
-  assert.ok(Array.isArray(logs));
+  const lines = logs.map((message) => new TextDecoder().decode(message.data).trim());
+  assert.ok(lines.length >= 2 && lines.every((line) => line === "hello"), JSON.stringify(lines));
+
+  // The manager starts again: the worker comes back, nothing was restarted.
+  const before = wanted().map(({ id }) => id);
+  await manager.close();
+  manager = await startManager(options());
+  control = manager.control;
+  await until("the worker's return", 30, () => control.node(node.id)?.status?.state === NodeStatus_State.READY);
+  assert.deepEqual(
+    wanted()
+      .map(({ id }) => id)
+      .sort(),
+    before.sort(),
+  );
+  assert.ok(running(2)());
 
   // Drained: its tasks end and wait for a node, and say what for.
   const drained = control.node(node.id);

@@ -15,6 +15,7 @@ export interface LoopOptions {
 }
 
 const MAX_PAUSE_MS = 5_000;
+const MAX_REST_MS = 500;
 
 export class Loop {
   readonly #options: LoopOptions;
@@ -24,14 +25,16 @@ export class Loop {
   #again = false;
   #closed = false;
   #pause = 100;
+  /** What the last tick took. */
+  #lastMs = 0;
 
   constructor(options: LoopOptions) {
     this.#options = options;
   }
 
-  /** There is work: tick after the debounce. */
+  /** There is work: tick after the debounce. A loop whose ticks take long rests as long, so that others have their turn. */
   mark(): void {
-    this.markIn(this.#options.debounceMs);
+    this.markIn(Math.max(this.#options.debounceMs, Math.min(this.#lastMs, MAX_REST_MS)));
   }
 
   /** There will be work in `ms`: an earlier tick stays as it is. */
@@ -61,6 +64,7 @@ export class Loop {
       return;
     }
     this.#busy = true;
+    const started = this.#options.clock.now();
     try {
       await this.#options.work();
       this.#pause = 100;
@@ -72,6 +76,7 @@ export class Loop {
       }
     } finally {
       this.#busy = false;
+      this.#lastMs = this.#options.clock.now() - started;
     }
     if (this.#again) {
       this.#again = false;

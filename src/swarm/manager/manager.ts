@@ -74,7 +74,11 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
   const server = await listen(options, credentials, (grpc, identityOf) => {
     const authority = createAuthority(identityOf, clusterId, isBlacklisted);
     const ca = new CaServer(store, clusterId, authority, clock, log);
-    dispatcher = new Dispatcher(store, clusterId, nodeId, authority, clock, log);
+    dispatcher = new Dispatcher({
+      ...{ store, clusterId, authority, clock, log },
+      managerId: nodeId,
+      managerHost: splitAddress(options.advertiseAddr).host,
+    });
     const broker = new LogBroker(store, authority);
     undo.defer(() => ca.close());
     undo.defer(() => broker.close());

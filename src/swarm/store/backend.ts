@@ -2,12 +2,13 @@
 import { type AnyObject, type Kind, withVersion } from "./objects.ts";
 import type { Write } from "./transaction.ts";
 
-/** An object as the backend tells it; `object` undefined = removed at that revision. */
+/** An object as the backend tells it; no object = removed at that revision. */
 export interface Entry {
   readonly kind: Kind;
   readonly id: string;
   readonly revision: bigint;
-  readonly object: AnyObject | undefined;
+  /** Reads the object; called only for what is not known already. */
+  readonly object: () => AnyObject | undefined;
 }
 
 /** `applied: false` = somebody else changed one of the objects first; the store catches up to `revision` and tries again. */
@@ -51,14 +52,12 @@ export class MemoryBackend implements Backend {
     }
     const revision = ++this.#revision;
     this.commits++;
-    const entries = writes.map(({ kind, id, object }) => ({
-      kind,
-      id,
-      revision,
-      object: object && withVersion(object, revision),
-    }));
+    const entries = writes.map(({ kind, id, object }) => {
+      const stored = object && withVersion(object, revision);
+      return { kind, id, revision, object: () => stored };
+    });
     for (const entry of entries) {
-      if (entry.object) this.#objects.set(`${entry.kind}/${entry.id}`, entry);
+      if (entry.object()) this.#objects.set(`${entry.kind}/${entry.id}`, entry);
       else this.#objects.delete(`${entry.kind}/${entry.id}`);
     }
     for (const watcher of this.#watchers) queueMicrotask(() => watcher(entries, revision));

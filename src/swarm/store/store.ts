@@ -52,6 +52,8 @@ export class Store {
   /** Objects this store removed and whose last change the watch has not told yet. */
   #tombs = new Map<string, bigint>();
   #stopWatch: () => void = () => {};
+  #committing = false;
+  #held: [Entry[], bigint][] = [];
 
   private constructor(backend: Backend, clock: Clock, log: Logger) {
     this.#backend = backend;
@@ -63,7 +65,7 @@ export class Store {
   static async open(backend: Backend, clock: Clock, log: Logger): Promise<Store> {
     const store = new Store(backend, clock, log);
     const { revision, entries } = await backend.load();
-    for (const { kind, object } of entries) if (object) store.#tables.put(kind, object as never);
+    for (const { kind, object } of entries) store.#tables.put(kind, object() as never);
     store.#revision = revision;
     store.#watched = revision;
     store.#stopWatch = backend.watch(revision, (changed, upTo) => store.#onWatch(changed, upTo));
@@ -143,6 +145,7 @@ export class Store {
       try {
         await this.#commit(jobs, overlay.writes());
       } catch (error) {
+        this.#releaseWatch();
         for (const job of jobs) job.reject(error);
       }
     }
@@ -153,8 +156,12 @@ export class Store {
     let writes = first;
     for (let races = 0; races < MAX_RACES; races++) {
       if (writes.length > 0) {
-        const result = await this.#backend.commit(writes);
+        this.#committing = true;
+        const result = await this.#backend.commit(writes).finally(() => {
+          this.#committing = false;
+        });
         if (!result.applied) {
+          this.#releaseWatch();
           await this.#catchUp(result.revision);
           const overlay = new Overlay(this.#tables, this.#clock.now(), this.#revision + 1n);
           for (const job of jobs.splice(0)) if (run(job, overlay)) jobs.push(job);
@@ -162,6 +169,7 @@ export class Store {
           continue;
         }
         this.#applyOwn(writes, result.revision);
+        this.#releaseWatch();
       }
       for (const job of jobs) job.resolve();
       return;
@@ -172,7 +180,7 @@ export class Store {
   #applyOwn(writes: Write[], revision: bigint): void {
     const changes: Change[] = [];
     for (const { kind, id, object } of writes) {
-      // The watch may have been faster than the answer.
+      // Another answer may have been lost and its commit told by the watch.
       const current = this.#tables.get(kind, id);
       if (current && versionOf(current) >= revision) continue;
       const change = this.#apply(kind, id, object && withVersion(object, revision));
@@ -183,7 +191,16 @@ export class Store {
     this.#emit(changes);
   }
 
+  /** What the watch told while a commit was on its way: it waits, because it mostly is that commit's echo. */
+  #releaseWatch(): void {
+    for (const [entries, upTo] of this.#held.splice(0)) this.#onWatch(entries, upTo);
+  }
+
   #onWatch(entries: Entry[], upTo: bigint): void {
+    if (this.#committing) {
+      this.#held.push([entries, upTo]);
+      return;
+    }
     const changes: Change[] = [];
     for (const { kind, id, revision, object } of entries) {
       const key = `${kind}/${id}`;
@@ -194,7 +211,7 @@ export class Store {
       }
       const current = this.#tables.get(kind, id);
       if (current && versionOf(current) >= revision) continue;
-      const change = this.#apply(kind, id, object);
+      const change = this.#apply(kind, id, object());
       if (change) changes.push(change);
     }
     this.#watched = upTo;

@@ -19,7 +19,7 @@ import {
   VersionSchema,
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
-import { notFound, notImplemented, SkeinError } from "../../../base/errors.ts";
+import { notFound, notImplemented } from "../../../base/errors.ts";
 import { swarmId } from "../../../base/id.ts";
 import { validityOf } from "../../ca/certificates.ts";
 import { makeToken } from "../../ca/token.ts";
@@ -34,8 +34,9 @@ import type { LogBroker } from "../log-broker.ts";
 import { rolledBack } from "../orchestrator/updater.ts";
 import { isOver } from "../tasks.ts";
 import { dependencyApi } from "./dependencies.ts";
-import { outOfSequence, rpcError } from "./errors.ts";
+import { rpcError } from "./errors.ts";
 import { checkNetwork, checkService, resolveNetworks, usersOfNetwork } from "./validate.ts";
+import { atVersion, creating } from "./writing.ts";
 
 export interface ControlOptions {
   readonly store: Store;
@@ -45,27 +46,6 @@ export interface ControlOptions {
   readonly logs: LogBroker;
   /** Ends the connections of a node that was removed. */
   readonly disconnect: (nodeId: string) => void;
-}
-
-/** The object at this version; throws "not found" or "update out of sequence". */
-export function atVersion<K extends Kind>(tx: Transaction, kind: K, id: string, version: bigint): ObjectOf<K> {
-  const object = tx.get(kind, id);
-  if (!object) throw rpcError("NotFound", `${kind} ${id} not found`);
-  if (versionOf(object) !== version) throw outOfSequence();
-  return object;
-}
-
-/** Runs a transaction; a name that is taken is told in Docker's words for this kind. */
-export async function creating<T>(kind: string, name: string, work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    if (error instanceof SkeinError && error.message.startsWith("name conflicts")) {
-      const prefix = kind === "service" ? "name conflicts with an existing object: " : "";
-      throw rpcError("AlreadyExists", `${prefix}${kind} ${name} already exists`);
-    }
-    throw error;
-  }
 }
 
 export function createControl(options: ControlOptions): ControlApi {

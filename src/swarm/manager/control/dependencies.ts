@@ -13,9 +13,9 @@ import type { Store } from "../../store/store.ts";
 import type { Transaction } from "../../store/transaction.ts";
 import type { ControlApi } from "../../types.ts";
 import { dependenciesOf } from "../dispatcher/assignments.ts";
-import { atVersion, creating } from "./control.ts";
 import { rpcError } from "./errors.ts";
 import { checkFileName } from "./validate.ts";
+import { atVersion, creating } from "./writing.ts";
 
 const MAX_SECRET_BYTES = 500 * 1024;
 const MAX_CONFIG_BYTES = 1000 * 1024;

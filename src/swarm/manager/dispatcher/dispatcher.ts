@@ -56,9 +56,22 @@ class Feed {
   }
 }
 
+export interface DispatcherOptions {
+  readonly store: Store;
+  readonly clusterId: string;
+  readonly managerId: string;
+  /** Where this manager's own node is, for others: its agent calls from this very host. */
+  readonly managerHost: string;
+  readonly authority: Authority;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
 export class Dispatcher {
   readonly #store: Store;
   readonly #clusterId: string;
+  readonly #managerId: string;
+  readonly #managerHost: string;
   readonly #authority: Authority;
   readonly #clock: Clock;
   readonly #log: Logger;
@@ -72,9 +85,11 @@ export class Dispatcher {
   readonly #orphans = new Map<string, () => void>();
   readonly #closing = new AbortController();
 
-  constructor(store: Store, clusterId: string, managerId: string, authority: Authority, clock: Clock, log: Logger) {
+  constructor({ store, clusterId, managerId, managerHost, authority, clock, log }: DispatcherOptions) {
     this.#store = store;
     this.#clusterId = clusterId;
+    this.#managerId = managerId;
+    this.#managerHost = managerHost;
     this.#authority = authority;
     this.#clock = clock;
     this.#log = log;
@@ -186,7 +201,7 @@ export class Dispatcher {
     const forget = addTo(this.#sessionFeeds, nodeId, feed);
     const signal = AbortSignal.any([context.signal, session.ended.signal, this.#closing.signal]);
     try {
-      const addr = hostOf(context.peer);
+      const addr = nodeId === this.#managerId ? this.#managerHost : hostOf(context.peer);
       await this.#statuses.node(nodeId, { state: NodeStatus_State.READY, message: "", addr, description });
       this.#log.info("a node has a session", { node: nodeId, addr });
       let last: SessionMessage | undefined;

@@ -3,6 +3,9 @@ import type { Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import type { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import type { Transaction } from "../../store/transaction.ts";
 
+/** Writes per step: what is left over is planned again on what this step changed. */
+export const MAX_WRITES = 1000;
+
 export class Actions {
   readonly created: Task[] = [];
   readonly desired = new Map<string, TaskState>();
@@ -32,12 +35,17 @@ export class Actions {
   /** Writes the actions; a desired state never goes back. */
   apply(tx: Transaction, serviceId: string): void {
     const service = tx.get("service", serviceId);
+    let room = MAX_WRITES;
     for (const [id, state] of this.desired) {
+      if (room-- === 0) return;
       const task = tx.get("task", id);
       if (task && task.desiredState < state) tx.update("task", { ...task, desiredState: state });
     }
     if (!service) return;
-    for (const task of this.created) tx.create("task", task);
+    for (const task of this.created) {
+      if (room-- === 0) break;
+      tx.create("task", task);
+    }
     if (this.service) tx.update("service", this.service(service));
   }
 }

@@ -11,7 +11,7 @@ import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { STOP_PATIENCE_MS } from "../defaults.ts";
 import { type Constraint, meets, parseConstraints } from "../scheduler/constraints.ts";
 import { isGlobal, isInvalid, isLost, isOnNode, isOver, isWanted, slotOf, stateOf } from "../tasks.ts";
-import type { Actions } from "./actions.ts";
+import { type Actions, MAX_WRITES } from "./actions.ts";
 import { byAge, createdAt, newTask, type RestartHistory, restartDelayMs, shouldRestart } from "./task.ts";
 
 export interface World {
@@ -22,9 +22,11 @@ export interface World {
   readonly now: number;
 }
 
-/** Tasks of a service by the place they fill. */
+/** Tasks of a service by the place they fill, oldest first. */
 export function slotsOf(tasks: readonly Task[]): Map<string, Task[]> {
-  return Map.groupBy([...tasks].sort(byAge), slotOf);
+  const slots = Map.groupBy(tasks, slotOf);
+  for (const slot of slots.values()) if (slot.length > 1) slot.sort(byAge);
+  return slots;
 }
 
 /** Replaces tasks that ended or whose node is gone. Returns the tasks as they will be, with the new ones. */
@@ -79,7 +81,7 @@ export function planReplicas(service: Service, tasks: readonly Task[], world: Wo
   const { cluster, now } = world;
   if (filled.length < replicas) {
     const used = new Set(filled.map(([key]) => key));
-    for (let slot = 1, missing = replicas - filled.length; missing > 0; slot++) {
+    for (let slot = 1, missing = Math.min(replicas - filled.length, MAX_WRITES); missing > 0; slot++) {
       if (used.has(String(slot))) continue;
       missing--;
       actions.create(

@@ -175,7 +175,7 @@ export class EtcdBackend implements Backend {
   #entry(kv: KeyValue, removed: boolean): Entry | undefined {
     const [, , kind, id] = new TextDecoder().decode(kv.key).split("/");
     if (kind === undefined || id === undefined || !isKind(kind)) return undefined;
-    const object = removed ? undefined : decode(kind, kv.value, kv.modRevision);
+    const object = () => (removed ? undefined : decode(kind, kv.value, kv.modRevision));
     return { kind, id, revision: kv.modRevision, object };
   }
 }
