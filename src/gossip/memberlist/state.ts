@@ -195,6 +195,8 @@ export class MemberState {
       case "left":
         return this.dead({ kind: "dead", node: name, incarnation, from: name }, now);
       case "dead":
+        if (name === this.#options.name && !this.#leaving) return this.#takenForDead(incarnation);
+        return this.suspect({ kind: "suspect", node: name, incarnation, from: this.#options.name }, now);
       case "suspect":
         return this.suspect({ kind: "suspect", node: name, incarnation, from: this.#options.name }, now);
     }
@@ -211,6 +213,13 @@ export class MemberState {
       Buffer.compare(message.meta, self.meta) === 0 &&
       Buffer.compare(message.vsn, self.vsn) === 0;
     return same ? [] : this.#refute(message.incarnation);
+  }
+
+  /** Another node has given us up. Even where our incarnation proves it wrong, it has forgotten what we had. */
+  #takenForDead(accused: number): Action[] {
+    const self = this.#members.get(this.#options.name);
+    if (self && accused < self.incarnation) return [{ kind: "accused", dead: true }];
+    return this.#absurd(accused, self) ? [{ kind: "ignored", reason: "badIncarnation" }] : this.#refute(accused, true);
   }
 
   #refute(accused: number, dead = false): Action[] {

@@ -301,15 +301,7 @@ export class NetworkDb implements Delegate {
 
   declaredDead(): void {
     this.#options.counters.add("declaredDead");
-    // Others have dropped our networks and entries; say it all again once they have heard that we live.
-    this.#later("announce", announceDelayMs, () => {
-      const ltime = this.#networkClock.increment();
-      this.#peers.renew(ltime);
-      for (const networkId of this.#own.keys()) {
-        this.#announce({ kind: "network", type: "join", ltime, node: this.#options.name, networkId });
-        for (const peer of this.#peers.others(networkId)) this.#syncSoon(peer, networkId);
-      }
-    });
+    this.#sayAgain();
   }
 
   // -- what comes in -----------------------------------------------------------------------------------------------
@@ -439,7 +431,9 @@ export class NetworkDb implements Delegate {
     onNode({ kind: "join", name, address });
     for (const event of this.#pendingNetworks.take(name)) this.#onNetwork(event, true);
     if (!before) return;
-    // It was taken for dead, and its networks and entries were dropped; it may not even know. Ask it.
+    // It was taken for dead, and its networks and entries were dropped; it may not even know. Ask it. And it may
+    // have taken us for dead as well.
+    this.#sayAgain();
     this.#later(`learn/${name}`, 300 + random() * 700, () => {
       if (this.#peers.networks(name).length === 0) this.#exchange(name);
     });
@@ -538,6 +532,21 @@ export class NetworkDb implements Delegate {
     const { name, random } = this.#options;
     const others = this.#list?.members().filter((member) => member.name !== name) ?? [];
     for (const member of sample(others, random, eagerNodes)) this.#list?.sendPacket(member, message);
+  }
+
+  /**
+   * Others have dropped our networks and entries, or may have: say it all again, once they have heard that we live.
+   * A real Docker node would else not know before its next push/pull and bulk sync, half a minute each.
+   */
+  #sayAgain(): void {
+    this.#later("announce", announceDelayMs, () => {
+      const ltime = this.#networkClock.increment();
+      this.#peers.renew(ltime);
+      for (const networkId of this.#own.keys()) {
+        this.#announce({ kind: "network", type: "join", ltime, node: this.#options.name, networkId });
+        for (const peer of this.#peers.others(networkId)) this.#syncSoon(peer, networkId);
+      }
+    });
   }
 
   #collect(networkId: string): Uint8Array[] {

@@ -197,7 +197,7 @@ describe("a real dockerd's networkdb", { skip, timeout: 300_000 }, () => {
     const begun = Date.now();
     await eventually("c1 here", async () => us.entries(names, networkId).length > 1, 30_000);
     console.log(`healed here after ${Date.now() - begun} ms`);
-    await eventually("we there", async () => (await resolves("skein-again")) === "10.0.55.97", 40_000);
+    await eventually("we there", async () => (await resolves("skein-again")) === "10.0.55.97", 15_000);
     console.log(`healed there after ${Date.now() - begun} ms`);
   });
 

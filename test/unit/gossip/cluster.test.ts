@@ -174,3 +174,53 @@ test("keys are rotated one by one without a loss", async () => {
   assert.equal(a.gossip.stats()["dropped.undecryptable"] ?? 0, 0);
   assert.deepEqual(kinds(a), ["join 10.0.0.2"]);
 });
+
+test("nodes that lost each other reconnect without bootstrap addresses, even after a long time", async () => {
+  await using cluster = new Cluster(9);
+  const [a, b] = [await cluster.start(1), await cluster.start(2, [1])];
+  await cluster.pass(3);
+  b.gossip.setBootstrap([]);
+  for (const node of [a, b]) await cluster.run(node.gossip.joinNetwork("n"));
+  a.gossip.createEntry("t", "n", "k", Buffer.from("v"));
+  cluster.network.partition(() => true);
+  await cluster.pass(600);
+  assert.equal(b.gossip.entries("t", "n").length, 0);
+  cluster.network.partition(undefined);
+  const took = await cluster.until(() => b.gossip.entries("t", "n").length === 1, 20, "the entry is back");
+  assert.ok(took < 14, `took ${took} s`);
+});
+
+test("bootstrap is tried until somebody is there", async () => {
+  await using cluster = new Cluster(10);
+  const b = await cluster.start(2, [1]);
+  await cluster.pass(20);
+  const a = await cluster.start(1);
+  const took = await cluster.until(() => a.gossip.peers().length === 2 && b.gossip.peers().length === 2, 15, "a pair");
+  assert.ok(took < 12, `took ${took} s`);
+});
+
+test("a hundred nodes: all know all, a change is everywhere in two seconds, and one that dies is dead to all", {
+  skip: process.env.GOSSIP_LARGE ? false : "GOSSIP_LARGE=1 runs it",
+}, async () => {
+  await using cluster = new Cluster(11);
+  const nodes: TestNode[] = [await cluster.start(1)];
+  for (let host = 2; host <= 100; host++) nodes.push(await cluster.start(host, [1]));
+  const know = (count: number) => () => nodes.every((node) => node.gossip.peers().length === count);
+  console.log("all know all after", await cluster.until(know(100), 60, "all know all"), "s");
+  await Promise.all([...nodes.map((node) => node.gossip.joinNetwork("n")), cluster.pass(15)]);
+  nodes[7]?.gossip.createEntry("t", "n", "k", Buffer.from("v"));
+  const everywhere = () => nodes.every((node) => node.gossip.entries("t", "n").length === 1);
+  const took = await cluster.until(everywhere, 10, "the entry is everywhere");
+  console.log("an entry is everywhere after", took, "s");
+  assert.ok(took <= 2);
+  const packets = cluster.network.packets;
+  const wall = performance.now();
+  await cluster.pass(20);
+  console.log(
+    `idle: ${Math.round((cluster.network.packets - packets) / 2000)} packets and`,
+    `${((performance.now() - wall) / 2000).toFixed(2)} ms of CPU per node and second`,
+  );
+  const dead = nodes.splice(50, 1)[0] as TestNode;
+  await cluster.crash(dead);
+  console.log("a dead node is known dead by all after", await cluster.until(know(99), 60, "the death"), "s");
+});

@@ -125,6 +125,17 @@ test("merge: another's dead are only suspected", () => {
   assert.deepEqual(short(actions), ["suspect a 1", "a suspect", "dead b 1", "b left", "alive c 1", "c join"]);
 });
 
+test("merge: whoever holds us for dead, even of old, has forgotten what we had", () => {
+  const state = machine("a");
+  const self = { name: "me", addr: Uint8Array.of(10, 0, 0, 1), port: 7946, meta, vsn };
+  assert.deepEqual(short(state.merge([{ ...self, incarnation: 1, state: "dead" }], 0)), [
+    "accused of death",
+    "alive me 2",
+  ]);
+  assert.deepEqual(short(state.merge([{ ...self, incarnation: 1, state: "dead" }], 0)), ["accused of death"]);
+  assert.deepEqual(short(state.merge([{ ...self, incarnation: 2, state: "suspect" }], 0)), ["accused", "alive me 3"]);
+});
+
 test("the dead are forgotten after a while", () => {
   const state = machine("a");
   state.dead(dead("a", 1), 1000);
