@@ -56,6 +56,8 @@ export function ociSpec(spec: ContainerSpec, around: Surroundings): OciSpec {
       user: around.user,
       capabilities: processCapabilities(capabilities, around.user),
       noNewPrivileges: spec.noNewPrivileges ?? false,
+      // Always said: else it is the shim's, which differs from the machine's ordinary 0.
+      oomScoreAdj: spec.oomScoreAdj ?? 0,
       rlimits: (spec.ulimits ?? []).map(({ name, soft, hard }) => ({
         type: `RLIMIT_${name.toUpperCase()}`,
         soft: limit(soft),
@@ -75,7 +77,6 @@ export function ociSpec(spec: ContainerSpec, around: Surroundings): OciSpec {
     },
   };
   if (spec.utsMode !== "host") result.hostname = spec.hostname;
-  if (spec.oomScoreAdj) result.process.oomScoreAdj = spec.oomScoreAdj;
   const propagation = rootPropagation(mounts);
   if (propagation) result.linux.rootfsPropagation = propagation;
   if (!spec.privileged && !spec.seccompUnconfined) {
