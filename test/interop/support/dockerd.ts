@@ -44,14 +44,17 @@ export class Dockerd implements AsyncDisposable {
   /** The engine's address, and this end's. */
   readonly address: string;
   readonly peerAddress: string;
+  /** A bridge to which its cable goes; without one, this end has `peerAddress`. */
+  readonly bridge: string | undefined;
   #pid: number | undefined;
 
   /** `prefix` names the namespace and the links; `subnet` like "10.211.1". */
-  constructor(prefix: string, subnet: string) {
+  constructor(prefix: string, subnet: string, on: { bridge?: string; host?: number; gateway?: number } = {}) {
     this.ns = `${prefix}-dockerd`;
     this.link = `${prefix}-veth`;
-    this.address = `${subnet}.1`;
-    this.peerAddress = `${subnet}.2`;
+    this.bridge = on.bridge;
+    this.address = `${subnet}.${on.host ?? 1}`;
+    this.peerAddress = `${subnet}.${on.gateway ?? 2}`;
     this.dir = mkdtempSync(join(tmpdir(), `${prefix}-`));
   }
 
@@ -60,7 +63,8 @@ export class Dockerd implements AsyncDisposable {
     execFileSync("sh", ["-c", `ip netns del ${this.ns} 2>/dev/null; ip link del ${this.link} 2>/dev/null; true`]);
     ip("netns", "add", this.ns);
     ip("link", "add", this.link, "type", "veth", "peer", "name", "eth0", "netns", this.ns);
-    ip("addr", "add", `${this.peerAddress}/24`, "dev", this.link);
+    if (this.bridge) ip("link", "set", this.link, "master", this.bridge);
+    else ip("addr", "add", `${this.peerAddress}/24`, "dev", this.link);
     ip("link", "set", this.link, "up");
     ip("-n", this.ns, "addr", "add", `${this.address}/24`, "dev", "eth0");
     ip("-n", this.ns, "link", "set", "eth0", "up");
