@@ -1,5 +1,5 @@
 /** What Docker's API has and Skein has not: 501 by name instead of "page not found". */
-import { notImplemented } from "../base/errors.ts";
+import { notFound, notImplemented } from "../base/errors.ts";
 import { json } from "./http/reply.ts";
 import { type Method, type Route, route } from "./http/router.ts";
 
@@ -11,6 +11,9 @@ const refuse = (method: Method, pattern: string, what: string): Route =>
 export const unsupportedRoutes: Route[] = [
   route("GET", "/plugins", () => json([])),
   refuse("POST", "/plugins/:rest*", "plugins"),
+  route("GET", "/plugins/:name*/json", ({ params }) => {
+    throw notFound(`plugin ${JSON.stringify(params.name)} not found`);
+  }),
   refuse("GET", "/plugins/:rest*", "plugins"),
   refuse("DELETE", "/plugins/:rest*", "plugins"),
   refuse("POST", "/build/prune", "image build"),

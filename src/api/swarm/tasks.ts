@@ -1,6 +1,7 @@
 /** /tasks. */
 import type { Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { isDirty } from "../../swarm/manager/orchestrator/task.ts";
 import type { ControlApi } from "../../swarm/types.ts";
 import { json } from "../http/reply.ts";
 import type { Filters } from "../http/request.ts";
@@ -12,9 +13,9 @@ import { logsReply } from "./logs.ts";
 
 const FILTERS = ["name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
 
-/** Runs the spec that its service has now. */
+/** Runs what its service asks for now, under whatever version of the spec it was made. */
 function isUpToDate(task: Task, service: Service | undefined): boolean {
-  return service !== undefined && (service.specVersion?.index ?? 0n) === (task.specVersion?.index ?? 0n);
+  return service !== undefined && !isDirty(service, task);
 }
 
 /** Tasks that pass Docker's filters; names of services and nodes in them are resolved. */
