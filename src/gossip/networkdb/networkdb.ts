@@ -13,6 +13,7 @@ import type { Member, MemberChange } from "../memberlist/state.ts";
 import type { NodeEvent, TableEntry, TableEvent } from "../types.ts";
 import { BulkSyncer } from "./bulksync.ts";
 import { LamportClock } from "./clock.ts";
+import { Later } from "./later.ts";
 import {
   type BulkSync,
   type DbMessage,
@@ -25,6 +26,7 @@ import {
 } from "./messages.ts";
 import { type PeerStatus, Peers } from "./peers.ts";
 import { Pending } from "./pending.ts";
+import { type OwnNetwork, SyncPlan, settleMs } from "./sync-plan.ts";
 import { TableGossip } from "./table-gossip.ts";
 import { type Change, reapEntryMs, Tables } from "./tables.ts";
 
@@ -44,24 +46,11 @@ export interface NetworkDbOptions {
   readonly onNode: (event: NodeEvent) => void;
 }
 
-interface OwnNetwork {
-  /** Synced with the members once; from then on we pass on what we hear. */
-  inSync: boolean;
-  /** Own entries were made before all members can have heard that we joined. */
-  early: boolean;
-  joinedAt: number;
-}
-
 const maxNesting = 3;
 /** Above so many queued events those of bulk syncs are not passed on. */
 const busyQueue = 500;
 const pendingMs = 10_000;
 const pendingCapacity = 8192;
-/** Joining a network waits no longer for its members' answers. */
-const joinPatienceMs = 10_000;
-/** How soon after joining others may still be unaware of it. */
-const settleMs = 2_000;
-const settlePeers = 8;
 /** Announcements are told at once to so many nodes. */
 const eagerNodes = 32;
 const maxReconnects = 4;
@@ -82,13 +71,13 @@ export class NetworkDb implements Delegate {
   readonly #bulk: BulkSyncer;
   readonly #pendingTables = new Pending<{ event: TableMessage; bulk: boolean }>(pendingMs, pendingCapacity);
   readonly #pendingNetworks = new Pending<NetworkMessage>(pendingMs, pendingCapacity);
-  readonly #soon = new Map<string, () => void>();
+  readonly #later: Later;
+  readonly #plan: SyncPlan;
   readonly #timers: (() => void)[] = [];
   readonly #reconnecting = new Set<string>();
   /** Peers taken for gone because another name came up at their address. */
   readonly #replaced = new Set<string>();
   #list: Memberlist | undefined;
-  #closed = false;
 
   constructor(options: NetworkDbOptions) {
     this.#options = options;
@@ -117,6 +106,8 @@ export class NetworkDb implements Delegate {
         await this.#list.sendStream(member, payload);
       },
     });
+    this.#later = new Later(clock);
+    this.#plan = new SyncPlan(options, { bulk: this.#bulk, peers: this.#peers, own: this.#own, later: this.#later });
   }
 
   start(list: Memberlist): void {
@@ -127,15 +118,14 @@ export class NetworkDb implements Delegate {
       clock.every(1_000, () => this.#everySecond()),
       clock.every(reapIntervalMs, () => this.#reap()),
       clock.after(random() * bulkSyncIntervalMs, () => {
-        this.#timers.push(clock.every(bulkSyncIntervalMs, () => this.#periodicSync()));
+        this.#timers.push(clock.every(bulkSyncIntervalMs, () => this.#plan.periodic()));
       }),
     );
   }
 
   close(): void {
-    this.#closed = true;
-    for (const cancel of [...this.#timers, ...this.#soon.values()]) cancel();
-    this.#soon.clear();
+    for (const cancel of this.#timers) cancel();
+    this.#later.close();
     this.#gossip.close();
   }
 
@@ -170,16 +160,7 @@ export class NetworkDb implements Delegate {
     const ltime = this.#networkClock.increment();
     this.#peers.attach(name, networkId, ltime);
     this.#announce({ kind: "network", type: "join", ltime, node: name, networkId });
-    const syncs = this.#peers.others(networkId).map((peer) => this.#bulk.sync(peer, this.#peers.common(peer)));
-    await new Promise<void>((resolve) => {
-      const cancel = clock.after(joinPatienceMs, resolve);
-      Promise.all(syncs).then(() => {
-        cancel();
-        resolve();
-      });
-    });
-    own.inSync = true;
-    this.#later(`settle/${networkId}`, settleMs, () => this.#settle(networkId, own));
+    await this.#plan.joining(networkId, own);
   }
 
   leaveNetwork(networkId: string): void {
@@ -366,7 +347,7 @@ export class NetworkDb implements Delegate {
   /** A node is in a network now: what came too early is taken up, and if we are in it too, a sync is due. */
   #attached(node: string, networkId: string): void {
     for (const { event, bulk } of this.#pendingTables.take(`${node}/${networkId}`)) this.#onTable(event, bulk);
-    if (this.#own.has(networkId)) this.#syncSoon(node, networkId);
+    if (this.#own.has(networkId)) this.#plan.soon(node, networkId);
   }
 
   #onTable(event: TableMessage, bulk: boolean): void {
@@ -434,7 +415,7 @@ export class NetworkDb implements Delegate {
     // It was taken for dead, and its networks and entries were dropped; it may not even know. Ask it. And it may
     // have taken us for dead as well.
     this.#sayAgain();
-    this.#later(`learn/${name}`, 300 + random() * 700, () => {
+    this.#later.run(`learn/${name}`, 300 + random() * 700, () => {
       if (this.#peers.networks(name).length === 0) this.#exchange(name);
     });
   }
@@ -463,7 +444,7 @@ export class NetworkDb implements Delegate {
 
   /** Events of a node came that is not known to be in that network: unless that resolves by itself, ask it. */
   #askNetworks(node: string, networkId: string): void {
-    this.#later(`ask/${node}`, 1_000, () => {
+    this.#later.run(`ask/${node}`, 1_000, () => {
       if (this.#pendingTables.has(`${node}/${networkId}`)) this.#exchange(node);
     });
   }
@@ -507,7 +488,7 @@ export class NetworkDb implements Delegate {
     const event: TableMessage = { kind: "table", type, ltime, owner, networkId, table, key, value, residualReap };
     if (!this.#gossip.push(networkId, `${table}/${key}`, encodeDb(event), true)) {
       // Too large for a packet: streams carry it.
-      for (const peer of this.#peers.others(networkId)) this.#syncSoon(peer, networkId);
+      for (const peer of this.#peers.others(networkId)) this.#plan.soon(peer, networkId);
     }
     this.#tell([{ kind: type, networkId, table, key, value, owner }]);
   }
@@ -539,12 +520,12 @@ export class NetworkDb implements Delegate {
    * A real Docker node would else not know before its next push/pull and bulk sync, half a minute each.
    */
   #sayAgain(): void {
-    this.#later("announce", announceDelayMs, () => {
+    this.#later.run("announce", announceDelayMs, () => {
       const ltime = this.#networkClock.increment();
       this.#peers.renew(ltime);
       for (const networkId of this.#own.keys()) {
         this.#announce({ kind: "network", type: "join", ltime, node: this.#options.name, networkId });
-        for (const peer of this.#peers.others(networkId)) this.#syncSoon(peer, networkId);
+        for (const peer of this.#peers.others(networkId)) this.#plan.soon(peer, networkId);
       }
     });
   }
@@ -563,40 +544,6 @@ export class NetworkDb implements Delegate {
     return messages;
   }
 
-  /** Syncs with a peer in a second or two, unless that happens by itself before. */
-  #syncSoon(peer: string, networkId: string): void {
-    const { clock, random } = this.#options;
-    const asked = clock.now();
-    this.#later(`sync/${peer}/${networkId}`, 1_000 + random() * 1_000, () => {
-      if (!this.#own.has(networkId) || !this.#peers.isMember(peer, networkId)) return;
-      if ((this.#bulk.syncedAt(peer, networkId) ?? -1) > asked) return;
-      this.#bulk.sync(peer, this.#peers.common(peer));
-    });
-  }
-
-  /** Real Docker nodes drop our first entries if they have not heard yet that we joined: give them once more. */
-  #settle(networkId: string, own: OwnNetwork): void {
-    if (!own.early || this.#own.get(networkId) !== own) return;
-    for (const peer of sample(this.#peers.others(networkId), this.#options.random, settlePeers)) {
-      this.#bulk.sync(peer, this.#peers.common(peer));
-    }
-  }
-
-  /** Each network is exchanged with one random member; with a second if the first does not answer. */
-  async #periodicSync(): Promise<void> {
-    const covered = new Set<string>();
-    for (const networkId of [...this.#own.keys()]) {
-      if (covered.has(networkId)) continue;
-      for (const peer of sample(this.#peers.others(networkId), this.#options.random, 2)) {
-        const common = this.#peers.common(peer);
-        if (!(await this.#bulk.sync(peer, common))) continue;
-        for (const id of common) covered.add(id);
-        break;
-      }
-      if (this.#closed) return;
-    }
-  }
-
   // -- loops and tools ---------------------------------------------------------------------------------------------
 
   #everySecond(): void {
@@ -611,16 +558,6 @@ export class NetworkDb implements Delegate {
     const now = this.#options.clock.now();
     this.#tables.reap(now);
     for (const networkId of this.#peers.reap(now)) if (!this.#own.has(networkId)) this.#tables.dropNetwork(networkId);
-  }
-
-  /** Runs a job once after `ms`; asking again meanwhile changes nothing. */
-  #later(key: string, ms: number, job: () => void): void {
-    if (this.#soon.has(key) || this.#closed) return;
-    const cancel = this.#options.clock.after(ms, () => {
-      this.#soon.delete(key);
-      job();
-    });
-    this.#soon.set(key, cancel);
   }
 
   #place(owner: string): { ownerAddress: string; local: boolean } {
