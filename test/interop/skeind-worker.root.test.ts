@@ -1,5 +1,6 @@
 /** A whole skeind as a worker of a real dockerd's swarm: containers of both talk over one overlay network. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { buildRootfs } from "../../src/lab/image/rootfs.ts";
@@ -46,7 +47,17 @@ describe("skeind in a real dockerd's swarm", { skip, timeout: 240_000 }, () => {
     await manager.docker("network", "create", "--driver", "overlay", "--attachable", "side");
     await manager.docker(
       ...["service", "create", "--detach", "--no-resolve-image", "--name", "web", "--network", "side"],
-      ...["--endpoint-mode", "dnsrr", "--constraint", `node.hostname==${host}`, image, "sleep", "1000"],
+      ...[
+        "--endpoint-mode",
+        "dnsrr",
+        "--stop-signal",
+        "KILL",
+        "--constraint",
+        `node.hostname==${host}`,
+        image,
+        "sleep",
+        "1000",
+      ],
     );
     await eventually("running", async () => {
       const line = await manager.docker(
@@ -81,6 +92,25 @@ describe("skeind in a real dockerd's swarm", { skip, timeout: 240_000 }, () => {
       async () => (await manager.docker("exec", "theirs", "ping", "-c1", "-W1", "mine")) !== "",
     );
     await lab.ok(host, "rm", "--force", "mine");
+  });
+
+  it("hands a secret to its container, publishes a port by the mesh, sends its logs", async () => {
+    await manager.docker("secret", "create", "pass", "/etc/hostname");
+    const command = "echo up; cat /run/secrets/pass; exec httpd -f -p 8080 -h /run/secrets";
+    await manager.docker(
+      ...["service", "create", "--detach", "--no-resolve-image", "--name", "site", "--secret", "pass"],
+      ...["--publish", "8088:8080", "--constraint", `node.hostname==${host}`, image, "sh", "-c", command],
+    );
+    const expected = readFileSync("/etc/hostname", "utf8");
+    const address = lab.lab.spec.hosts[0]?.address;
+    await eventually("the page", async () => {
+      const response = await fetch(`http://${address}:8088/pass`, { signal: AbortSignal.timeout(1_000) });
+      return (await response.text()) === expected;
+    });
+    await eventually("the logs", async () =>
+      (await manager.docker("service", "logs", "--raw", "site")).startsWith(`up\n${expected.trim()}`),
+    );
+    await manager.docker("service", "rm", "site");
   });
 
   it("leaves", async () => {
