@@ -168,7 +168,10 @@ export interface OutputChunk {
 
 /** The live stdio of a process: outputs are events, input is a writable that may be absent. */
 export interface ProcessIo {
-  /** Adds a listener; the returned function removes it. */
+  /**
+   * Adds a listener; the returned function removes it. Output is held back until the first one is there, at most
+   * for a second: a process nobody listens to must not block.
+   */
   onOutput(listener: (chunk: OutputChunk) => void): () => void;
   /** Resolves when all output of the process has been seen. */
   readonly drained: Promise<void>;
@@ -210,7 +213,10 @@ export interface Runtime extends AsyncDisposable {
   create(spec: ContainerSpec): Promise<void>;
   /** Creates and starts the process. Throws with runc's message and leaves nothing half-started. */
   start(spec: ContainerSpec): Promise<StartedProcess>;
-  /** The running process of a container that outlived the daemon, or undefined when it is not running. */
+  /**
+   * The process of a container that outlived the daemon. One that ended while no daemon was there is given with
+   * `exit` settled. Undefined when there is none.
+   */
   adopt(id: string): Promise<StartedProcess | undefined>;
   exec(id: string, spec: ExecSpec): Promise<StartedProcess>;
   kill(id: string, signal: number, options?: { all?: boolean; execId?: string }): Promise<void>;

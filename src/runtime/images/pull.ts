@@ -46,8 +46,8 @@ export async function pullImage(
     const diffIds = parseConfig(config).rootfs.diff_ids ?? [];
     for (const layer of manifest.layers) say({ status: "Pulling fs layer", id: short(layer) });
     await inParallel(manifest.layers, parallel, async (layer) => {
-      await fetchBlob(shared, layer);
-      say({ status: "Download complete", id: short(layer) });
+      const fetched = await fetchBlob(shared, layer);
+      say({ status: fetched ? "Download complete" : "Already exists", id: short(layer) });
     });
     await unpack(containerd, manifest.layers, lease, {
       diffIds,
@@ -91,20 +91,24 @@ interface Shared {
   readonly signal?: AbortSignal;
 }
 
-async function fetchBlob(shared: Shared, blob: ManifestDescriptor): Promise<void> {
+/** Whether it had to be fetched. */
+async function fetchBlob(shared: Shared, blob: ManifestDescriptor): Promise<boolean> {
   const { client, containerd, lease, say, signal } = shared;
   let told = 0;
+  let fetched = blob.size === 0;
   // The download begins only when the content store asks for it: it does not for what it has.
   await writeBlob(containerd, client.blob(blob.digest, blob.size), {
     lease,
     expected: blob.digest,
     ...(signal ? { signal } : {}),
     onBytes: (current) => {
+      fetched = true;
       if (current - told < 512 * 1024 && current < blob.size) return;
       told = current;
       say({ status: "Downloading", id: short(blob), progressDetail: { current, total: blob.size } });
     },
   });
+  return fetched;
 }
 
 const short = ({ digest }: { digest: string }): string => digest.slice("sha256:".length, "sha256:".length + 12);

@@ -1,7 +1,7 @@
 /** The image store of the runtime: Docker's images on containerd's content, snapshot and image services. */
 import type { Readable, Writable } from "node:stream";
 import { Mutex } from "../../base/async.ts";
-import { invalid, notFound } from "../../base/errors.ts";
+import { invalid, notFound, notImplemented } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { type Containerd, withLease } from "../containerd/client.ts";
 import type { Image, ImageConfig, ImageStore, Progress, RegistryAuth } from "../types.ts";
@@ -14,7 +14,14 @@ import { Records, type StoredImage } from "./records.ts";
 import { familiar, normalise, parseReference } from "./reference.ts";
 import { planRemoval } from "./remove.ts";
 import { saveArchive } from "./save.ts";
-import { sniff } from "./sniff.ts";
+import { type Compression, sniff } from "./sniff.ts";
+
+/** What containerd unpacks. */
+const layerType: Partial<Record<Compression, string>> = {
+  none: mediaTypes.dockerLayer,
+  gzip: mediaTypes.dockerLayerGzip,
+  zstd: mediaTypes.ociLayerZstd,
+};
 
 export class ContainerdImages implements ImageStore {
   readonly #containerd: Containerd;
@@ -68,8 +75,9 @@ export class ContainerdImages implements ImageStore {
     const name = options.reference === undefined ? undefined : normalise(options.reference);
     return await withLease(this.#containerd, async (lease) => {
       const { kind, stream } = await sniff(tar);
+      const mediaType = layerType[kind];
+      if (!mediaType) throw notImplemented(`tarballs compressed with ${kind}`);
       const { digest, size } = await writeBlob(this.#containerd, stream, { lease });
-      const mediaType = kind === "gzip" ? mediaTypes.dockerLayerGzip : mediaTypes.dockerLayer;
       const architecture = options.platform?.split("/")[1];
       const parts = await imageOfLayer(
         this.#containerd,
