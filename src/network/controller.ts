@@ -256,7 +256,7 @@ class Controller implements NetworkController {
       else this.#ports.adopt(sandbox.id, sandbox.ports);
     }
     restore.sweepPins();
-    for (const sandbox of this.#core.sandboxes.values()) await this.#names.ensure(sandbox);
+    await Promise.all([...this.#core.sandboxes.values()].map((sandbox) => this.#names.ensure(sandbox)));
     for (const network of this.#core.networks.values()) if (network.spec.ingress) this.#datapath.changed(network);
     this.#core.namespaces.host.nft.run(userChainScript());
     await this.#pass("restored");
@@ -294,15 +294,18 @@ class Controller implements NetworkController {
   /** What a pass after a start finds is no drift: it was never there, or the daemon was away. */
   async #pass(reason: "restored" | "drift"): Promise<string[]> {
     const core = this.#core;
+    await core.sweep();
     for (const networkId of this.#cluster.resync()) {
       const network = core.networks.get(networkId);
       this.#names.changed(networkId);
       if (network) this.#datapath.changed(network);
     }
     const mended = this.#overlays.repin();
+    // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.
+    const depth = reason === "drift" ? "deep" : "quick";
     for (const key of core.namespaces.keys()) {
       try {
-        for (const [namespace, differences] of await core.settle([key], "deep")) {
+        for (const [namespace, differences] of await core.settle([key], depth)) {
           if (reason === "drift") {
             core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
             core.events.emit({ kind: "drift", namespace, differences });
@@ -357,6 +360,6 @@ class Controller implements NetworkController {
     this.#cancelPass();
     await this.#cluster.close();
     await this.#names.close();
-    this.#core.namespaces[Symbol.dispose]();
+    this.#core.close();
   }
 }

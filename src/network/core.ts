@@ -4,6 +4,7 @@
  */
 import { Emitter, KeyedMutex } from "../base/async.ts";
 import { type Clock, systemClock } from "../base/clock.ts";
+import { messageOf } from "../base/errors.ts";
 import { readFileIfAny } from "../base/file.ts";
 import type { Logger } from "../base/log.ts";
 import { parseResolvConf, type ResolvConf } from "./files.ts";
@@ -22,6 +23,8 @@ import { Store } from "./store.ts";
 import type { ClusterNetworking, NetworkControllerOptions, NetworkEvent } from "./types.ts";
 
 const ethernetMtu = 1500;
+/** How long the kernel is given to take a namespace apart. */
+const laterMs = 500;
 
 /** What resolver, balancer and gossip contribute to plans. Set by the controller when it puts the parts together. */
 export interface Contributions {
@@ -53,6 +56,8 @@ export class Core {
     hostSysctls: () => ({}),
   };
   readonly #reconciler: Reconciler;
+  readonly #later = new Set<NamespaceKey>();
+  #cancelLater: (() => void) | undefined;
 
   constructor(options: NetworkControllerOptions) {
     this.options = options;
@@ -101,6 +106,29 @@ export class Core {
       if (lost.length > 0) throw new Error(`${key}: ${lost.map(describe).join(", ")}`);
     }
     return done;
+  }
+
+  /** Reconciles these namespaces in a while, together with what else comes until then. */
+  settleLater(keys: readonly NamespaceKey[]): void {
+    for (const key of keys) this.#later.add(key);
+    if (this.#later.size === 0) return;
+    this.#cancelLater ??= this.clock.after(laterMs, () => {
+      this.sweep().catch((error) => this.log.error("cannot sweep leftovers", { error: messageOf(error) }));
+    });
+  }
+
+  /** Does now what was put off. */
+  async sweep(): Promise<void> {
+    this.#cancelLater?.();
+    this.#cancelLater = undefined;
+    const due = [...this.#later];
+    this.#later.clear();
+    await this.settle(due);
+  }
+
+  close(): void {
+    this.#cancelLater?.();
+    this.namespaces[Symbol.dispose]();
   }
 
   #run(key: NamespaceKey, depth: Depth): Promise<Step[]> {

@@ -39,6 +39,8 @@ export class Sandboxes {
   readonly #core: Core;
   readonly #ports: HostPorts;
   readonly #hooks: EndpointHooks;
+  /** Number of the next port of each overlay's switch. */
+  readonly #nextPort = new Map<string, number>();
 
   constructor(core: Core, ports: HostPorts, hooks: EndpointHooks) {
     this.#core = core;
@@ -93,13 +95,16 @@ export class Sandboxes {
       await this.#hooks.sandboxGone(sandbox);
       const endpoints = sandbox.endpoints.splice(0);
       core.sandboxes.delete(id);
+      const published = sandbox.ports.length > 0;
       this.#unpublish(sandbox, endpoints);
       core.store.deleteSandbox(id);
       for (const endpoint of endpoints) this.#release(endpoint);
-      // The outer halves go first: with them the inner ones, whoever still holds the namespace.
-      await core.settle(["host", ...endpoints.flatMap((endpoint) => this.#outer(endpoint))]);
+      if (published) await core.settle(["host"], "tables");
       const file = sandbox.path?.split("/").at(-1);
       if (file) core.namespaces.destroy(sandboxKey(id), file);
+      // With its last process gone the kernel takes the namespace apart, both halves of each pair included, without
+      // anybody waiting for it. What is left after a while is deleted.
+      core.settleLater(endpoints.flatMap((endpoint) => this.#outer(endpoint)));
       for (const endpoint of endpoints) {
         this.#hooks.left(sandbox, endpoint);
         this.#tell("disconnect", sandbox, endpoint);
@@ -369,9 +374,12 @@ export class Sandboxes {
     }
   }
 
+  /** Never one that was used before: its device may still be on the way out. */
   #overlayPort(networkId: string): string {
-    const taken = new Set(attachedTo(this.#core.world, networkId).map(({ endpoint }) => endpoint.outerName));
-    for (let n = 0; ; n++) if (!taken.has(`veth${n}`)) return `veth${n}`;
+    const used = attachedTo(this.#core.world, networkId).map(({ endpoint }) => Number(endpoint.outerName.slice(4)));
+    const next = Math.max(this.#nextPort.get(networkId) ?? 0, ...used.map((n) => n + 1));
+    this.#nextPort.set(networkId, next + 1);
+    return `veth${next}`;
   }
 
   #outer(endpoint: EndpointState): NamespaceKey[] {
