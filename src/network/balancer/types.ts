@@ -38,7 +38,14 @@ export interface MeshHost {
   readonly bridgeSubnet: string;
   /** ingress_sbox's address on the gateway bridge. */
   readonly sandbox: string;
-  readonly ports: readonly { readonly protocol: Protocol; readonly publishedPort: number }[];
+  readonly ports: readonly MeshHostPort[];
+}
+
+export interface MeshHostPort {
+  readonly protocol: Protocol;
+  readonly publishedPort: number;
+  /** IPv4 addresses of this host at which it is published; none or empty: all, loopback included. */
+  readonly addresses?: readonly string[];
 }
 
 /** ingress_sbox's half of the mesh. */

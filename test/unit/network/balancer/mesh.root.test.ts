@@ -202,6 +202,32 @@ test("local clients of an entry node are served: loopback, its own address, its 
   }
 });
 
+test("a port published at some addresses is at no other, and at 127.0.0.1 only for the host itself", async () => {
+  await using lab = new Lab();
+  const { client, hosts, setBackends } = await build(lab, 1, false);
+  const [host] = hosts;
+  assert.ok(host);
+  setBackends({ address: host.taskAddress, returnsToEntry: false });
+  const publish = (...addresses: string[]) =>
+    lab.nft(
+      host.ns,
+      replaceScript(
+        meshHostTable({
+          bridge: "docker_gwbridge",
+          bridgeSubnet: "172.18.0.0/16",
+          sandbox: "172.18.0.2",
+          ports: [{ protocol: "tcp", publishedPort: 8080, addresses }],
+        }),
+      ),
+    );
+  publish(host.address);
+  assert.match(await askTcp(client, host.address, 8080), /^task1/);
+  assert.equal(await askTcp(host.ns, "127.0.0.1", 8080), "ECONNREFUSED");
+  publish("127.0.0.1");
+  assert.equal(await askTcp(client, host.address, 8080), "ECONNREFUSED");
+  assert.match(await askTcp(host.ns, "127.0.0.1", 8080), /^task1/);
+});
+
 test("tasks that cannot return to the entry node see its address instead", async () => {
   await using lab = new Lab();
   const { client, hosts, setBackends } = await build(lab, 2, false);

@@ -37,6 +37,35 @@ test("a VIP leads to every task, over TCP, UDP and ping, with the caller's own a
   assert.equal(await askUdp(caller, "10.0.1.9", 80), "ECONNREFUSED");
 });
 
+test("connections spread evenly over ten tasks", async () => {
+  await using lab = new Lab();
+  const switch_ = lab.namespace();
+  lab.bridge(switch_, "br0");
+  const [caller, tasks] = [lab.namespace(), lab.namespace()];
+  lab.plug(caller, "eth0", ["10.0.1.3/24"], switch_, "br0");
+  const backends = Array.from({ length: 10 }, (_, i) => `10.0.1.${10 + i}`);
+  lab.plug(
+    tasks,
+    "eth0",
+    backends.map((address) => `${address}/24`),
+    switch_,
+    "br0",
+  );
+  for (const address of backends) await lab.serve(tasks, 80, address, address);
+  lab.nft(caller, renderVips([{ ...web, backends }]));
+  const counts = new Map<string, number>();
+  const rounds = 500;
+  for (let i = 0; i < rounds; i++) {
+    const answer = await askUdp(caller, "10.0.1.2", 80);
+    counts.set(answer, (counts.get(answer) ?? 0) + 1);
+  }
+  assert.equal(counts.size, 10);
+  const expected = rounds / 10;
+  const chiSquare = [...counts.values()].reduce((sum, count) => sum + (count - expected) ** 2 / expected, 0);
+  // Nine degrees of freedom: beyond 33.7 once in ten thousand fair runs.
+  assert.ok(chiSquare < 33.7, `chi-square ${chiSquare}`);
+});
+
 test("a task can call its own service and reach itself", async () => {
   await using lab = new Lab();
   const { a } = await overlay(lab);
