@@ -2,6 +2,7 @@
  * The connection table (ctnetlink). Changing a map of backends does not move live connections: they follow
  * their entry here until it is deleted.
  */
+import { KernelError } from "./error.ts";
 import { toBytes } from "./inet.ts";
 import { AF_INET, AF_INET6 } from "./libc.ts";
 import { type Attributes, attributes, Builder, type Message, nested } from "./netlink/codec.ts";
@@ -18,6 +19,11 @@ const CTA_TUPLE_REPLY = 2;
 const CTA_MARK = 8;
 const CTA_ID = 12;
 const CTA_ZONE = 18;
+const CTA_FILTER = 25;
+const CTA_FILTER_ORIG_FLAGS = 1;
+const CTA_FILTER_REPLY_FLAGS = 2;
+const FILTER_IP_SRC = 1;
+const FILTER_IP_DST = 2;
 const CTA_TUPLE_IP = 1;
 const CTA_TUPLE_PROTO = 2;
 const CTA_IP_V4_SRC = 1;
@@ -50,9 +56,8 @@ class Table implements Conntrack {
   flush(filter: ConntrackFilter): number {
     const family = filter.family === 4 ? AF_INET : AF_INET6;
     const matches = matcher(filter);
-    const found = this.#socket
-      .dump("list connections", CT_GET, new Builder(header(family)))
-      .map(({ body }: Message) => attributes(body, 4))
+    const found = this.#dump(family, filter)
+      .map(({ body }) => attributes(body, 4))
       .filter(matches);
     let deleted = 0;
     for (let at = 0; at < found.length; at += BATCH) {
@@ -68,6 +73,16 @@ class Table implements Conntrack {
       }
     }
     return deleted;
+  }
+
+  /** Kernels before 5.8 ignore or refuse the filter: what comes is always matched here again. */
+  #dump(family: number, filter: ConntrackFilter): Message[] {
+    try {
+      return this.#socket.dump("list connections", CT_GET, filtered(family, filter));
+    } catch (error) {
+      if (!(error instanceof KernelError) || !["EINVAL", "EOPNOTSUPP"].includes(error.code)) throw error;
+      return this.#socket.dump("list connections", CT_GET, new Builder(header(family)));
+    }
   }
 
   count(): number {
@@ -89,6 +104,31 @@ function deletion(family: number, entry: Attributes): Builder {
   if (tuple) builder.attr(CTA_TUPLE_ORIG | 0x8000, tuple);
   if (id) builder.attr(CTA_ID, id);
   if (zone) builder.attr(CTA_ZONE, zone);
+  return builder;
+}
+
+/** A request for the entries with the filter's addresses only. */
+function filtered(family: number, filter: ConntrackFilter): Builder {
+  const [src, dst] = filter.family === 4 ? [CTA_IP_V4_SRC, CTA_IP_V4_DST] : [CTA_IP_V6_SRC, CTA_IP_V6_DST];
+  const builder = new Builder(header(family));
+  const tuple = (type: number, from: string | undefined, to: string | undefined): number => {
+    if (from === undefined && to === undefined) return 0;
+    builder.nest(type, (inner) => {
+      inner.nest(CTA_TUPLE_IP, (ip) => {
+        if (from !== undefined) ip.attr(src, toBytes(from));
+        if (to !== undefined) ip.attr(dst, toBytes(to));
+      });
+    });
+    return (from === undefined ? 0 : FILTER_IP_SRC) | (to === undefined ? 0 : FILTER_IP_DST);
+  };
+  const orig = tuple(CTA_TUPLE_ORIG, filter.origSrc, filter.origDst);
+  const reply = tuple(CTA_TUPLE_REPLY, filter.replySrc, undefined);
+  if (orig || reply) {
+    builder.nest(CTA_FILTER, (flags) => {
+      if (orig) flags.u32(CTA_FILTER_ORIG_FLAGS, orig);
+      if (reply) flags.u32(CTA_FILTER_REPLY_FLAGS, reply);
+    });
+  }
   return builder;
 }
 

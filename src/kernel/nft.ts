@@ -5,12 +5,17 @@
 
 import { writeSync } from "node:fs";
 import koffi from "koffi";
+import { Mutex } from "../base/async.ts";
 import { KernelError } from "./error.ts";
 import * as libc from "./libc.ts";
 import type { NetNs, Nft } from "./types.ts";
 
 const FLAG_JSON = 1 << 4;
 const FLAG_NUMERIC_PRIORITY = 1 << 8;
+
+type RunScript = ((ctx: unknown, script: string) => number) & {
+  async(ctx: unknown, script: string, done: (error: unknown, status: number) => void): void;
+};
 
 /** Loaded at first use: a machine without libnftables can run what needs none. */
 function load() {
@@ -30,7 +35,7 @@ function load() {
     setFlags: lib.func("void nft_ctx_output_set_flags(void *ctx, uint flags)") as (ctx: unknown, f: number) => void,
     setDryRun: lib.func("void nft_ctx_set_dry_run(void *ctx, bool dry)") as (ctx: unknown, dry: boolean) => void,
     runFile: lib.func("int nft_run_cmd_from_filename(void *ctx, str name)") as (ctx: unknown, name: string) => number,
-    run: lib.func("int nft_run_cmd_from_buffer(void *ctx, str script)") as (ctx: unknown, script: string) => number,
+    run: lib.func("int nft_run_cmd_from_buffer(void *ctx, str script)") as RunScript,
   };
 }
 let library: ReturnType<typeof load> | undefined;
@@ -45,15 +50,23 @@ class Context implements Nft {
   #lib: ReturnType<typeof load>;
   #ns: NetNs | undefined;
   #context: unknown;
+  /** What pool threads work with: never touched by this thread while one has it. */
+  #background: unknown;
+  #queue = new Mutex();
 
   constructor(lib: ReturnType<typeof load>, ns: NetNs | undefined) {
     this.#lib = lib;
     this.#ns = ns;
-    // The context holds a netlink socket of the namespace in which it is made.
-    this.#context = this.#inside(() => lib.create(0));
-    if (!this.#context) throw new KernelError("ENOMEM", "nftables");
-    lib.bufferOutput(this.#context);
-    lib.bufferError(this.#context);
+    this.#context = this.#create();
+  }
+
+  #create(): unknown {
+    // The context holds a netlink socket of the namespace in which it is made, whichever thread uses it.
+    const context = this.#inside(() => this.#lib.create(0));
+    if (!context) throw new KernelError("ENOMEM", "nftables");
+    this.#lib.bufferOutput(context);
+    this.#lib.bufferError(context);
+    return context;
   }
 
   #inside<T>(fn: () => T): T {
@@ -62,6 +75,19 @@ class Context implements Nft {
 
   run(script: string): void {
     this.#execute(script, 0);
+  }
+
+  runAsync(script: string): Promise<void> {
+    return this.#queue.run(async () => {
+      if (this.#context === undefined) throw new KernelError("EBADF", "nft", "closed");
+      this.#background ??= this.#create();
+      const context = this.#background;
+      const { promise, resolve, reject } = Promise.withResolvers<number>();
+      this.#lib.run.async(context, script, (error, status) => (error ? reject(error) : resolve(status)));
+      if ((await promise) === 0) return;
+      const problem = (this.#lib.error(context) ?? "").trim();
+      throw new KernelError(codeOf(problem), "nft", problem);
+    });
   }
 
   list(what: string): unknown[] | undefined {
@@ -126,6 +152,10 @@ class Context implements Nft {
     if (this.#context === undefined) return;
     this.#lib.free(this.#context);
     this.#context = undefined;
+    void this.#queue.run(() => {
+      if (this.#background !== undefined) this.#lib.free(this.#background);
+      this.#background = undefined;
+    });
   }
 }
 

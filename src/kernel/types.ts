@@ -181,6 +181,11 @@ export interface Rtnl extends Disposable {
 export interface Nft extends Disposable {
   /** Runs a script as one atomic transaction; throws `KernelError` with nft's own message. */
   run(script: string): void;
+  /**
+   * As `run`, on a pool thread: for scripts of thousands of elements, which take tens of milliseconds. One
+   * after another, in the order of the calls; `run` meanwhile goes ahead of those that wait.
+   */
+  runAsync(script: string): Promise<void>;
   /** `nft -j list …`, parsed. Undefined when what is listed does not exist. */
   list(what: string): unknown[] | undefined;
   /** Name and family of each table. */
@@ -198,7 +203,7 @@ export interface ConntrackFilter {
 }
 
 export interface Conntrack extends Disposable {
-  /** Deletes the entries that match; gives their number. */
+  /** Deletes the entries that match; gives their number. The kernel looks for addresses, so few come up here. */
   flush(filter: ConntrackFilter): number;
   count(): number;
 }

@@ -253,6 +253,28 @@ test("nft: transactions are atomic, listings are nft's, absence is undefined", (
   assert.ok(!outside.tables().some((one) => one.name === "t"));
 });
 
+test("nft on a pool thread: in order, apart from the rest, with errors, closed in time", async () => {
+  using ns = scratchNetNs();
+  const nft = openNft(ns);
+  const first = nft.runAsync("add table ip a");
+  const failing = assert.rejects(nft.runAsync("add rule ip nowhere c accept"), refusal("ENOENT"));
+  const last = nft.runAsync("add chain ip a c");
+  nft.run("add table ip b");
+  await Promise.all([first, failing, last]);
+  assert.deepEqual(
+    nft
+      .tables()
+      .map(({ name }) => name)
+      .sort(),
+    ["a", "b"],
+  );
+  const late = nft.runAsync("add table ip late");
+  nft[Symbol.dispose]();
+  await assert.rejects(Promise.all([late, nft.runAsync("add table ip never")]), refusal("EBADF"));
+  using outside = openNft();
+  assert.ok(!outside.tables().some(({ name }) => name === "a" || name === "late"));
+});
+
 test("sysctls of a namespace are its own", () => {
   using ns = scratchNetNs();
   const before = readSysctl("net.ipv4.ip_forward");
@@ -282,6 +304,8 @@ test("sockets work inside a namespace and their connections can be forgotten", a
     assert.equal(conntrack.count(), 1);
     assert.equal(conntrack.flush({ family: 4, replySrc: "127.0.0.12" }), 0);
     assert.equal(conntrack.flush({ family: 4, protocol: 6 }), 0);
+    assert.equal(conntrack.flush({ family: 4, origSrc: "127.0.0.1", origDst: "127.0.0.12" }), 0);
+    assert.equal(conntrack.flush({ family: 6, origSrc: "::1" }), 0);
     assert.equal(conntrack.flush({ family: 4, protocol: 17, replySrc: "127.0.0.11" }), 1);
     assert.equal(conntrack.count(), 0);
   } finally {
