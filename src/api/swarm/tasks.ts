@@ -24,20 +24,19 @@ export function listTasks(control: ControlApi, filters: Filters): Task[] {
   const services = new Set(values(filters, "service").map((ref) => findService(control, ref).id));
   const nodes = new Set(values(filters, "node").map((ref) => findNode(control, ref).id));
   const upToDate = values(filters, "_up-to-date").length > 0;
-  return control
-    .tasks()
-    .filter(
-      (task) =>
-        task.spec?.runtime.case !== "attachment" &&
-        byValue(filters, "runtime", "container") &&
-        (services.size === 0 || services.has(task.serviceId)) &&
-        (nodes.size === 0 || nodes.has(task.nodeId)) &&
-        byPrefix(filters, "name", taskName(task)) &&
-        byPrefix(filters, "id", task.id) &&
-        byLabels(filters, "label", task.annotations?.labels) &&
-        byEnum(filters, "desired-state", TaskState, task.desiredState) &&
-        (!upToDate || isUpToDate(task, control.service(task.serviceId))),
-    );
+  return control.tasks().filter(
+    (task) =>
+      task.spec?.runtime.case !== "attachment" &&
+      byValue(filters, "runtime", "container") &&
+      (services.size === 0 || services.has(task.serviceId)) &&
+      (nodes.size === 0 || nodes.has(task.nodeId)) &&
+      byPrefix(filters, "name", taskName(task)) &&
+      byPrefix(filters, "id", task.id) &&
+      // A service's labels are those of its tasks too: `docker stack ps` asks by them.
+      byLabels(filters, "label", { ...task.serviceAnnotations?.labels, ...task.annotations?.labels }) &&
+      byEnum(filters, "desired-state", TaskState, task.desiredState) &&
+      (!upToDate || isUpToDate(task, control.service(task.serviceId))),
+  );
 }
 
 export function taskRoutes(api: SwarmApi): Route[] {

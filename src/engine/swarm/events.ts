@@ -11,7 +11,7 @@ type Attributes = Record<string, string>;
 /** Old and new value of something that changed. */
 function pair(name: string, before: string | undefined, after: string): Attributes {
   if (before === undefined || before === after) return {};
-  return { [`${name}.old`]: before, [`${name}.new`]: after };
+  return { ...(before !== "" && before !== "unknown" && { [`${name}.old`]: before }), [`${name}.new`]: after };
 }
 
 const imageOf = (service: Service): string => {

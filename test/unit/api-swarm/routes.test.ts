@@ -230,6 +230,7 @@ test("filters of lists", async () => {
   assert.equal(await tasks({ service: ["web"] }), 2);
   assert.equal(await tasks({ service: ["web"], "desired-state": ["shutdown"] }), 0);
   assert.equal(await tasks({ name: ["web.1"] }), 1);
+  assert.equal(await tasks({ label: ["env=prod"] }), 2, "the labels of the service");
   assert.equal(await tasks({ node: ["host-a"], "_up-to-date": ["true"] }), 3);
   assert.equal((await s.api("GET", `/tasks?${filters({ service: ["nope"] })}`)).status, 404);
   assert.match(
