@@ -192,8 +192,10 @@ describe("containers on containerd", () => {
   });
 
   test("--init reaps and forwards signals", async () => {
-    const process = await b.runtime.start(b.spec("init", ["sleep", "100"], { init: true }));
-    assert.match(readFileSync(`/proc/${process.pid}/cmdline`, "utf8"), /docker-init\0--\0sleep/);
+    const script = "tr '\\0' ' ' < /proc/1/cmdline; exec sleep 100";
+    const process = await b.runtime.start(b.spec("init", ["sh", "-c", script], { init: true }));
+    const first = await new Promise<string>((resolve) => process.io.onOutput(({ data }) => resolve(data.toString())));
+    assert.match(first, /^\/sbin\/docker-init -- sh -c/);
     await b.runtime.kill("init", 15);
     assert.equal((await process.exit).exitCode, 143);
     await b.runtime.remove("init");
