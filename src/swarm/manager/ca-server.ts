@@ -180,7 +180,10 @@ export class CaServer {
   async #sign(): Promise<void> {
     const ids = [...this.#unsigned];
     this.#unsigned.clear();
-    await Promise.all(ids.map((id) => this.#signOne(id)));
+    const results = await Promise.allSettled(ids.map((id) => this.#signOne(id)));
+    const failed = results.find((result) => result.status === "rejected");
+    for (const [at, id] of ids.entries()) if (results[at]?.status === "rejected") this.#unsigned.add(id);
+    if (failed) throw failed.reason;
   }
 
   async #signOne(id: string): Promise<void> {

@@ -17,22 +17,27 @@ export interface CommitResult {
   readonly revision: bigint;
 }
 
+/**
+ * `revision`: up to here everything was told. `complete`: the entries are all there is, what is not among them is gone
+ * (the history between was compacted away).
+ */
+export type OnEntries = (entries: Entry[], revision: bigint, complete: boolean) => void;
+
 export interface Backend {
   load(): Promise<{ revision: bigint; entries: Entry[] }>;
   /** All writes or none, on stable storage when it resolves. */
   commit(writes: Write[]): Promise<CommitResult>;
   /**
-   * Tells every change after `revision`, also our own, in order. The second argument of `onEntries` is the revision
-   * up to which everything was told.
+   * Tells every change after `revision`, also our own, in order.
    */
-  watch(revision: bigint, onEntries: (entries: Entry[], revision: bigint) => void): () => void;
+  watch(revision: bigint, onEntries: OnEntries): () => void;
 }
 
 /** A backend in memory. `delay` puts a pause into each commit, so that concurrent ones are grouped. */
 export class MemoryBackend implements Backend {
   #revision = 0n;
   #objects = new Map<string, Entry>();
-  #watchers = new Set<(entries: Entry[], revision: bigint) => void>();
+  #watchers = new Set<OnEntries>();
   #delay: () => Promise<void>;
   commits = 0;
 
@@ -60,11 +65,11 @@ export class MemoryBackend implements Backend {
       if (entry.object()) this.#objects.set(`${entry.kind}/${entry.id}`, entry);
       else this.#objects.delete(`${entry.kind}/${entry.id}`);
     }
-    for (const watcher of this.#watchers) queueMicrotask(() => watcher(entries, revision));
+    for (const watcher of this.#watchers) queueMicrotask(() => watcher(entries, revision, false));
     return { applied: true, revision };
   }
 
-  watch(_revision: bigint, onEntries: (entries: Entry[], revision: bigint) => void): () => void {
+  watch(_revision: bigint, onEntries: OnEntries): () => void {
     this.#watchers.add(onEntries);
     return () => this.#watchers.delete(onEntries);
   }

@@ -10,7 +10,7 @@ import { SkeinError, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Backend, Entry } from "./backend.ts";
 import { type Reader, Tables } from "./memory.ts";
-import { type Kind, type ObjectOf, versionOf, withVersion } from "./objects.ts";
+import { KINDS, type Kind, type ObjectOf, versionOf, withVersion } from "./objects.ts";
 import { Overlay, type Transaction, type Write } from "./transaction.ts";
 
 /** One change of a commit. */
@@ -53,7 +53,7 @@ export class Store {
   #tombs = new Map<string, bigint>();
   #stopWatch: () => void = () => {};
   #committing = false;
-  #held: [Entry[], bigint][] = [];
+  #held: [Entry[], bigint, boolean][] = [];
 
   private constructor(backend: Backend, clock: Clock, log: Logger) {
     this.#backend = backend;
@@ -68,7 +68,9 @@ export class Store {
     for (const { kind, object } of entries) store.#tables.put(kind, object() as never);
     store.#revision = revision;
     store.#watched = revision;
-    store.#stopWatch = backend.watch(revision, (changed, upTo) => store.#onWatch(changed, upTo));
+    store.#stopWatch = backend.watch(revision, (changed, upTo, complete) => {
+      store.#onWatch(changed, upTo, complete);
+    });
     return store;
   }
 
@@ -193,12 +195,12 @@ export class Store {
 
   /** What the watch told while a commit was on its way: it waits, because it mostly is that commit's echo. */
   #releaseWatch(): void {
-    for (const [entries, upTo] of this.#held.splice(0)) this.#onWatch(entries, upTo);
+    for (const held of this.#held.splice(0)) this.#onWatch(...held);
   }
 
-  #onWatch(entries: Entry[], upTo: bigint): void {
+  #onWatch(entries: Entry[], upTo: bigint, complete: boolean): void {
     if (this.#committing) {
-      this.#held.push([entries, upTo]);
+      this.#held.push([entries, upTo, complete]);
       return;
     }
     const changes: Change[] = [];
@@ -214,6 +216,7 @@ export class Store {
       const change = this.#apply(kind, id, object());
       if (change) changes.push(change);
     }
+    if (complete) changes.push(...this.#removeAllBut(entries, upTo));
     this.#watched = upTo;
     if (upTo > this.#revision) this.#revision = upTo;
     this.#caughtUp = this.#caughtUp.filter(({ revision, resolve }) => {
@@ -222,6 +225,19 @@ export class Store {
       return false;
     });
     this.#emit(changes);
+  }
+
+  #removeAllBut(entries: Entry[], upTo: bigint): Change[] {
+    const present = new Set(entries.map(({ kind, id }) => `${kind}/${id}`));
+    const changes: Change[] = [];
+    for (const kind of KINDS) {
+      for (const object of this.#tables.all(kind)) {
+        if (present.has(`${kind}/${object.id}`) || versionOf(object) > upTo) continue;
+        const change = this.#apply(kind, object.id, undefined);
+        if (change) changes.push(change);
+      }
+    }
+    return changes;
   }
 
   #apply(kind: Kind, id: string, object: ObjectOf<Kind> | undefined): Change | undefined {

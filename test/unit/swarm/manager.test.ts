@@ -1,23 +1,30 @@
 /** A whole manager with a real etcd, asked over the wire like a node would. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { X509Certificate } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { connect } from "node:tls";
 import { create } from "@bufbuild/protobuf";
 import { CA, NodeCA } from "#proto/docker/swarmkit/ca_pb.js";
 import { AssignmentsMessage_Type, Dispatcher } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import { Health, HealthCheckResponse_ServingStatus } from "#proto/docker/swarmkit/health_pb.js";
 import { RaftMembership } from "#proto/docker/swarmkit/raftmember_pb.js";
 import { ResourceAllocator } from "#proto/docker/swarmkit/resource_pb.js";
-import { ClusterSpecSchema, NetworkSpecSchema, ServiceSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
+import {
+  ClusterSpecSchema,
+  NetworkSpecSchema,
+  SecretSpecSchema,
+  ServiceSpecSchema,
+} from "#proto/docker/swarmkit/specs_pb.js";
 import { IssuanceStatus_State, NodeRole, NodeStatus_State, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { systemClock } from "../../../src/base/clock.ts";
 import { Channel, credentials, grpcCodeOf, status } from "../../../src/base/grpc.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { createCsr, createRootCa, identityOf, signCsr, verifyChain } from "../../../src/swarm/ca/certificates.ts";
-import { certificatePaths, readCredentials } from "../../../src/swarm/ca/files.ts";
+import { certificatePaths, readCredentials, writeCredentials } from "../../../src/swarm/ca/files.ts";
 import { parseToken, rootDigest } from "../../../src/swarm/ca/token.ts";
 import { bootstrapCluster, startManager } from "../../../src/swarm/manager/manager.ts";
 import type { Manager, ManagerOptions } from "../../../src/swarm/manager/types.ts";
@@ -300,6 +307,33 @@ test("a manager that is killed finds everything again", { timeout: 30_000 }, asy
     await again.close();
     rmSync(dir, { recursive: true });
   }
+});
+
+test("a renewed certificate is served to new connections, and the store goes on", async () => {
+  const ca = manager.control.cluster().rootCa;
+  const { csrPem, keyPem } = await createCsr();
+  const certPem = await signCsr({
+    root: { certPem: root(), keyPem: decode(ca?.caKey) },
+    ...{ csrPem, cn: manager.nodeId, ou: "swarm-manager", o: manager.clusterId },
+  });
+  const [host = "", port = ""] = manager.localAddr.split(":");
+  const shown = () =>
+    new Promise<string>((resolve, reject) => {
+      const socket = connect({ host, port: Number(port), rejectUnauthorized: false, ALPNProtocols: ["h2"] }, () => {
+        resolve(socket.getPeerX509Certificate()?.serialNumber ?? "");
+        socket.destroy();
+      });
+      socket.once("error", reject);
+    });
+  const before = await shown();
+  writeCredentials(stateDir, { keyPem, certPem });
+  manager.reloadCertificate();
+  assert.notEqual(await shown(), before);
+  assert.equal(await shown(), new X509Certificate(certPem).serialNumber);
+  const secret = await manager.control.createSecret(
+    create(SecretSpecSchema, { annotations: { name: "s" }, data: encode("x") }),
+  );
+  await manager.control.removeSecret(secret.id);
 });
 
 async function until(probe: () => boolean): Promise<void> {

@@ -9,7 +9,7 @@ import { systemClock, VirtualClock } from "../../../src/base/clock.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { createCsr, createRootCa, signCsr } from "../../../src/swarm/ca/certificates.ts";
 import { readCredentials, writeCredentials } from "../../../src/swarm/ca/files.ts";
-import { MemoryBackend } from "../../../src/swarm/store/backend.ts";
+import { MemoryBackend, type OnEntries } from "../../../src/swarm/store/backend.ts";
 import { EtcdBackend } from "../../../src/swarm/store/etcd/backend.ts";
 import { connectEtcd } from "../../../src/swarm/store/etcd/client.ts";
 import { EtcdSupervisor } from "../../../src/swarm/store/etcd/supervisor.ts";
@@ -108,6 +108,34 @@ test("two stores on one backend see each other's changes and never both win", as
   await new Promise((done) => setImmediate(done));
   assert.equal(a.view.get("task", "t")?.slot, 20n);
   assert.equal(b.view.get("task", "t")?.slot, 20n);
+});
+
+test("a watch that lost its history is told everything, and what is gone goes", async () => {
+  const backend = new MemoryBackend();
+  let tell: OnEntries | undefined;
+  const watch: typeof backend.watch = (revision, onEntries) => {
+    tell = onEntries;
+    return backend.watch(revision, onEntries);
+  };
+  const store = await Store.open(
+    { load: () => backend.load(), commit: (w) => backend.commit(w), watch },
+    new VirtualClock(),
+    nullLogger,
+  );
+  await store.update((tx) => {
+    tx.create("network", net("a"));
+    tx.create("network", net("b"));
+  });
+  const { entries, revision } = await backend.load();
+  const seen: string[] = [];
+  store.onCommit((changes) => seen.push(...changes.map(({ action, object }) => `${action} ${object.id}`)));
+  tell?.(
+    entries.filter(({ id }) => id === "b"),
+    revision + 5n,
+    true,
+  );
+  assert.deepEqual(seen, ["remove a"]);
+  assert.equal(store.revision, revision + 5n);
 });
 
 test("etcd: survives its own death and ours", { timeout: 30_000 }, async () => {

@@ -10,7 +10,7 @@ import {
   SessionMessageSchema,
 } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import { type Node, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
-import { type NodeDescription, NodeRole, NodeStatus_State, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { type NodeDescription, NodeStatus_State, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
 import { sleep } from "../../../base/clock.ts";
 import { type CallContext, GrpcError, type Handlers, status } from "../../../base/grpc.ts";
@@ -276,7 +276,7 @@ export class Dispatcher {
             this.#orphans.get(change.object.id)?.();
             this.#orphans.delete(change.object.id);
           }
-          if (change.object.role === NodeRole.MANAGER || change.old?.role === NodeRole.MANAGER) this.#markAll();
+          if (change.old?.managerStatus !== change.object.managerStatus) this.#markAll();
           else for (const feed of this.#sessionFeeds.get(change.object.id) ?? []) feed.mark();
           break;
         }

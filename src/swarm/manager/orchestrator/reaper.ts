@@ -7,7 +7,7 @@ import type { Logger } from "../../../base/log.ts";
 import type { Change, Store } from "../../store/store.ts";
 import { TASK_HISTORY } from "../defaults.ts";
 import { Loop } from "../loop.ts";
-import { slotOf, stateOf } from "../tasks.ts";
+import { isOver, slotOf, stateOf } from "../tasks.ts";
 import { byAge } from "./task.ts";
 
 const DEBOUNCE_MS = 100;
@@ -17,7 +17,10 @@ const isAtRest = (task: Task) => stateOf(task) >= TaskState.COMPLETE || stateOf(
 
 /** True when the task is to be deleted without regard to its fellows. */
 export function isReapable(task: Task): boolean {
-  return (task.desiredState === TaskState.REMOVE && isAtRest(task)) || stateOf(task) === TaskState.ORPHANED;
+  if (stateOf(task) === TaskState.ORPHANED) return true;
+  // An attachment has no service that would look at how it ended.
+  if (task.serviceId === "") return isOver(task);
+  return task.desiredState === TaskState.REMOVE && isAtRest(task);
 }
 
 /** Of the tasks of one slot those beyond the limit, oldest first; running ones are never among them. */

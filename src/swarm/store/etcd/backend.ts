@@ -19,7 +19,7 @@ import { type Clock, sleep } from "../../../base/clock.ts";
 import { messageOf, unavailable } from "../../../base/errors.ts";
 import { grpcCodeOf, status } from "../../../base/grpc.ts";
 import type { Logger } from "../../../base/log.ts";
-import type { Backend, CommitResult, Entry } from "../backend.ts";
+import type { Backend, CommitResult, Entry, OnEntries } from "../backend.ts";
 import { decode, encode, isKind } from "../objects.ts";
 import type { Write } from "../transaction.ts";
 import type { EtcdClient } from "./client.ts";
@@ -132,18 +132,14 @@ export class EtcdBackend implements Backend {
     return kv && Buffer.compare(kv.value, number) === 0 ? kv.modRevision : undefined;
   }
 
-  watch(revision: bigint, onEntries: (entries: Entry[], revision: bigint) => void): () => void {
+  watch(revision: bigint, onEntries: OnEntries): () => void {
     const stop = new AbortController();
     const signal = AbortSignal.any([stop.signal, this.#closing.signal]);
     void this.#follow(revision, onEntries, signal);
     return () => stop.abort();
   }
 
-  async #follow(
-    from: bigint,
-    onEntries: (entries: Entry[], revision: bigint) => void,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #follow(from: bigint, onEntries: OnEntries, signal: AbortSignal): Promise<void> {
     let seen = from;
     while (!signal.aborted) {
       try {
@@ -155,6 +151,12 @@ export class EtcdBackend implements Backend {
           },
         });
         for await (const message of stream) {
+          if (message.compactRevision > seen) {
+            const { revision, entries } = await this.load();
+            seen = revision;
+            onEntries(entries, revision, true);
+            break;
+          }
           if (message.canceled) throw new Error(`the watch was cancelled: ${message.cancelReason || "compacted"}`);
           if (message.created) continue;
           const entries: Entry[] = [];
@@ -163,7 +165,7 @@ export class EtcdBackend implements Backend {
             if (entry) entries.push(entry);
           }
           seen = message.events.at(-1)?.kv?.modRevision ?? message.header?.revision ?? seen;
-          onEntries(entries, seen);
+          onEntries(entries, seen, false);
         }
       } catch (error) {
         if (!signal.aborted) this.#log.warn("the watch of the swarm store broke, opening it again", { error });
