@@ -1,5 +1,4 @@
 /** Figures of a container from its cgroup. */
-import { readdirSync } from "node:fs";
 import { totalmem } from "node:os";
 import { readFileIfAny } from "../base/file.ts";
 import { cgroupDir, cgroupTrees } from "./cgroup.ts";
@@ -99,22 +98,4 @@ export function parseIoStat(text: string): ProcessStats["blkio"] {
       ] as const
     ).map(([op, value]) => ({ major: Number(major), minor: Number(minor), op, value: Number(value) })),
   );
-}
-
-/** Pids in the cgroup and those below it. */
-export function cgroupPids(cgroup: string): number[] {
-  const dir = cgroupDir(cgroup, "pids") ?? cgroupDir(cgroup, "memory");
-  return dir ? collect(dir) : [];
-}
-
-function collect(dir: string): number[] {
-  const own = (readFileIfAny(`${dir}/cgroup.procs`) ?? "").split("\n").filter(Boolean).map(Number);
-  try {
-    for (const entry of readdirSync(dir, { withFileTypes: true })) {
-      if (entry.isDirectory()) own.push(...collect(`${dir}/${entry.name}`));
-    }
-  } catch {
-    // It went away meanwhile, and its processes with it.
-  }
-  return own;
 }

@@ -4,7 +4,6 @@ import { grpcCodeOf, grpcMessageOf, status } from "../../base/grpc.ts";
 
 export const isNotFound = (error: unknown): boolean => grpcCodeOf(error) === status.NOT_FOUND;
 export const isAlreadyExists = (error: unknown): boolean => grpcCodeOf(error) === status.ALREADY_EXISTS;
-export const isUnavailable = (error: unknown): boolean => grpcCodeOf(error) === status.UNAVAILABLE;
 
 /** The value, or undefined when containerd says that there is no such thing. */
 export async function ifFound<T>(promise: Promise<T>): Promise<T | undefined> {

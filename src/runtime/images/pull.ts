@@ -40,7 +40,7 @@ export async function pullImage(
 
   const id = await withLease(containerd, async (lease) => {
     const shared = { client, containerd, lease, say, ...(options.signal ? { signal: options.signal } : {}) };
-    await fetchBlob(shared, manifest.config);
+    await fetchBlob({ ...shared, say: () => {} }, manifest.config);
     const config = await readBytes(containerd, manifest.config.digest);
     if (!config) throw notFound(`configuration ${manifest.config.digest} is gone`);
     const diffIds = parseConfig(config).rootfs.diff_ids ?? [];

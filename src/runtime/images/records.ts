@@ -2,7 +2,6 @@
  * Images as containerd's image service keeps them. Each image has one record named by its id, which holds it
  * while it has no other name, and one per reference. All point at the same manifest.
  */
-import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { notFound } from "../../base/errors.ts";
 import type { Containerd, Lease } from "../containerd/client.ts";
 import { snapshotter } from "../containerd/client.ts";
@@ -80,13 +79,12 @@ export class Records {
   /** All images, newest first. Records whose content is gone are left out. */
   async list(): Promise<StoredImage[]> {
     const { images } = await this.#containerd.images.list({}, this.#containerd.call());
-    const byId = new Map<string, { digest: string; names: string[]; seen: number }>();
-    for (const { name, labels, target, updatedAt } of images) {
+    const byId = new Map<string, { digest: string; names: string[] }>();
+    for (const { name, labels, target } of images) {
       const id = labels[idLabel];
       if (!id || !target) continue;
-      const entry = byId.get(id) ?? { digest: target.digest, names: [], seen: 0 };
+      const entry = byId.get(id) ?? { digest: target.digest, names: [] };
       if (name !== id) entry.names.push(name);
-      entry.seen = Math.max(entry.seen, updatedAt ? timestampDate(updatedAt).getTime() : 0);
       byId.set(id, entry);
     }
     const found = await Promise.all(
