@@ -159,8 +159,12 @@ export class Allocator {
     try {
       return plan(object);
     } catch (error) {
-      if (!(error instanceof CannotAllocate)) throw error;
       this.#blocked[kind].add(object.id);
+      if (!(error instanceof CannotAllocate)) {
+        // One broken object must not keep the others from theirs.
+        this.#log.error("the allocator stumbled", { kind, id: object.id, error });
+        return undefined;
+      }
       this.#log.warn("cannot allocate", { kind, id: object.id, reason: error.message });
       if (kind === "service") this.#explain(this.#store.view.tasksOfService(object.id), error.message);
       if (kind === "task") this.#explain([object as Task], error.message);

@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { NetworkSchema, ServiceSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { NetworkSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
+import { formatCidr, overlaps, parseCidr, parseIp } from "../../../src/swarm/manager/allocator/ipv4.ts";
+import { type Pools, planNetwork } from "../../../src/swarm/manager/allocator/plan.ts";
+import { AddressPool } from "../../../src/swarm/manager/allocator/pool.ts";
+import { AllocatorState } from "../../../src/swarm/manager/allocator/state.ts";
+import { createWorld, service } from "./support/world.ts";
+
+const cidr = (text: string) => {
+  const parsed = parseCidr(text);
+  assert.ok(parsed, text);
+  return parsed;
+};
+
+test("addresses and subnets are read strictly", () => {
+  for (const bad of ["10.0.0", "10.0.0.256", "a.b.c.d", "10.0.0.0.1", "1e1.0.0.0", ""])
+    assert.equal(parseIp(bad), undefined, bad);
+  for (const bad of ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/8/8"])
+    assert.equal(parseCidr(bad), undefined, bad);
+  assert.equal(formatCidr(cidr("10.1.2.3/24")), "10.1.2.0/24");
+  assert.ok(overlaps(cidr("10.0.0.0/8"), cidr("10.9.0.0/16")));
+  assert.ok(!overlaps(cidr("10.0.0.0/24"), cidr("10.0.1.0/24")));
+});
+
+test("addresses go out one after another, and rest before they come again", () => {
+  const pool = new AddressPool(cidr("10.0.1.0/29"), parseIp("10.0.1.1") ?? 0);
+  const take = (now: number) => pool.allocate("x", now);
+  assert.deepEqual([take(0), take(0), take(0)], ["10.0.1.2/29", "10.0.1.3/29", "10.0.1.4/29"]);
+  pool.release("10.0.1.2/29", "x", 0);
+  pool.release("10.0.1.3/29", "somebody else", 0);
+  assert.deepEqual([take(1), take(2)], ["10.0.1.5/29", "10.0.1.6/29"], "not the one just freed");
+  pool.release("10.0.1.5/29", "x", 40_000);
+  assert.equal(take(40_001), "10.0.1.2/29", "rested long enough");
+  assert.equal(take(40_002), "10.0.1.5/29", "when nothing else is left, the one that rested longest");
+  assert.equal(take(40_003), undefined);
+});
+
+test("an ip-range limits what is given out, and a claim is exclusive", () => {
+  const pool = new AddressPool(cidr("10.0.0.0/24"), parseIp("10.0.0.1") ?? 0, cidr("10.0.0.64/30"));
+  const all = Array.from({ length: 4 }, () => pool.allocate("x", 0));
+  assert.deepEqual(all, ["10.0.0.64/24", "10.0.0.65/24", "10.0.0.66/24", "10.0.0.67/24"]);
+  assert.equal(pool.allocate("x", 0), undefined);
+  assert.ok(pool.claim("10.0.0.9/24", "a"));
+  assert.ok(pool.claim("10.0.0.9/24", "a"), "again by the same owner");
+  assert.ok(!pool.claim("10.0.0.9/24", "b"));
+  assert.ok(!pool.claim("10.0.0.1/24", "b"), "the gateway");
+  assert.ok(!pool.claim("10.0.9.9/24", "b"), "outside");
+});
+
+test("networks get consecutive subnets and VNIs; foreign subnets are jumped over", () => {
+  const state = new AllocatorState();
+  const pools: Pools = { subnets: [cidr("10.0.0.0/8")], size: 24 };
+  const plan = (id: string, spec: Parameters<typeof create<typeof NetworkSpecSchema>>[1] = {}) => {
+    const network = planNetwork(create(NetworkSchema, { id, spec: create(NetworkSpecSchema, spec) }), state, pools);
+    state.apply({ action: "update", kind: "network", object: network, old: undefined }, 0);
+    const { driverState, ipam } = network;
+    return [ipam?.configs[0]?.subnet, Object.values(driverState?.options ?? {}).at(-1)];
+  };
+  assert.deepEqual(plan("ingress"), ["10.0.0.0/24", "4096"]);
+  assert.deepEqual(plan("a"), ["10.0.1.0/24", "4097"]);
+  assert.deepEqual(plan("big", { ipam: { configs: [{ subnet: "10.0.2.0/23" }] } }), ["10.0.2.0/23", "4098"]);
+  assert.deepEqual(plan("b"), ["10.0.4.0/24", "4099"]);
+  assert.throws(() => plan("c", { ipam: { configs: [{ subnet: "10.0.3.0/24" }] } }), /Pool overlaps/);
+  assert.deepEqual(plan("local", { driverConfig: { name: "bridge" } }), [undefined, undefined]);
+  assert.deepEqual(plan("d"), ["10.0.5.0/24", "4100"]);
+  const tiny = new AllocatorState();
+  const exhausted = { subnets: [cidr("10.0.0.0/23")], size: 24 };
+  const grow = (id: string) => {
+    const network = planNetwork(create(NetworkSchema, { id }), tiny, exhausted);
+    tiny.apply({ action: "update", kind: "network", object: network, old: undefined }, 0);
+  };
+  grow("1");
+  grow("2");
+  assert.throws(() => grow("3"), /no free subnet is left in the default address pools/);
+});
+
+const onNetworks = (...names: string[]) => ({
+  runtime: { case: "container", value: { image: "x" } } as const,
+  networks: names.map((target) => ({ target })),
+});
+
+test("published ports: dynamic ones from 30000, kept over updates, given back", async () => {
+  const world = await createWorld();
+  await world.run(100);
+  const ports = (id: string) => world.control.service(id)?.endpoint?.ports.map((port) => port.publishedPort);
+  const spec = service(0, { endpoint: { ports: [{ targetPort: 80 }, { targetPort: 53, protocol: 1 }] } });
+  const a = await world.control.createService(spec);
+  await world.run(100);
+  assert.deepEqual(ports(a.id), [30000, 30001]);
+  const current = world.control.service(a.id);
+  assert.ok(current?.spec);
+  const changed = { ...current.spec, task: { ...current.spec.task, forceUpdate: 1n } } as typeof spec;
+  await world.control.updateService(a.id, current.meta?.version?.index ?? 0n, changed, false);
+  await world.run(100);
+  assert.deepEqual(ports(a.id), [30000, 30001]);
+  const taken = service(0, { endpoint: { ports: [{ targetPort: 80, publishedPort: 30000 }] } });
+  await assert.rejects(world.control.createService(taken), /port '30000' is already in use/);
+  await world.control.removeService(a.id);
+  await world.run(100);
+  const b = await world.control.createService(taken);
+  await world.run(100);
+  assert.deepEqual(ports(b.id), [30000]);
+  world.close();
+});
+
+test("a full network says so in the task's status, and goes on when an address comes free", async () => {
+  const world = await createWorld();
+  await world.addNode("n1");
+  await world.control.createNetwork(
+    create(NetworkSpecSchema, { annotations: { name: "small" }, ipam: { configs: [{ subnet: "10.9.0.0/29" }] } }),
+  );
+  await world.run(100);
+  // Five addresses: one VIP and four tasks.
+  const { id } = await world.control.createService(service(6, { task: onNetworks("small") }));
+  await world.run(1000);
+  const waiting = world.wanted(id).filter((task) => task.nodeId === "");
+  assert.equal(world.running(id).length, 4);
+  assert.equal(waiting.length, 2);
+  assert.match(waiting[0]?.status?.err ?? "", /no available IP address in network small/);
+  const current = world.control.service(id);
+  assert.ok(current);
+  await world.control.updateService(
+    id,
+    current.meta?.version?.index ?? 0n,
+    { ...(current.spec ?? service(0)), mode: service(2).mode },
+    false,
+  );
+  await world.run(1000);
+  assert.equal(world.running(id).length, 2);
+  assert.equal(world.store.view.get("node", "n1")?.attachments.length, 2);
+  world.close();
+});
+
+test("a service's endpoint follows its spec: networks come and go with their VIPs", async () => {
+  const world = await createWorld();
+  for (const name of ["a", "b"])
+    await world.control.createNetwork(create(NetworkSpecSchema, { annotations: { name } }));
+  await world.run(100);
+  const on = (...names: string[]) => service(0, { annotations: { name: "s" }, task: onNetworks(...names) });
+  const { id } = await world.control.createService(on("a"));
+  await world.run(100);
+  const vips = () => world.control.service(id)?.endpoint?.virtualIps ?? [];
+  const [first] = vips();
+  const put = async (spec: ReturnType<typeof on>) => {
+    const version = (world.control.service(id) ?? create(ServiceSchema)).meta?.version?.index ?? 0n;
+    await world.control.updateService(id, version, spec, false);
+    await world.run(100);
+  };
+  await put(on("a", "b"));
+  assert.equal(vips().length, 2);
+  assert.deepEqual(vips()[0], first, "what it has it keeps");
+  await put(on("b"));
+  assert.equal(vips().length, 1);
+  await put({ ...on("b"), endpoint: service(0, { endpoint: { mode: 1 } }).endpoint });
+  assert.deepEqual(vips(), []);
+  assert.deepEqual(world.allocator.state.dump(), AllocatorState.of(world.store.view, 0).dump());
+  world.close();
+});

@@ -1,0 +1,185 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { AssignmentChange_AssignmentAction, type AssignmentsMessage } from "#proto/docker/swarmkit/dispatcher_pb.js";
+import {
+  LogSubscriptionOptionsSchema,
+  type PublishLogsMessage,
+  PublishLogsMessageSchema,
+  type SubscriptionMessage,
+} from "#proto/docker/swarmkit/logbroker_pb.js";
+import { SecretSchema, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { VirtualClock } from "../../../src/base/clock.ts";
+import { GrpcError, grpcCodeOf, status } from "../../../src/base/grpc.ts";
+import { nullLogger } from "../../../src/base/log.ts";
+import { AssignmentSet } from "../../../src/swarm/manager/dispatcher/assignments.ts";
+import { Liveness } from "../../../src/swarm/manager/dispatcher/liveness.ts";
+import { firstKeys, rotateKeys, SUBSYSTEMS } from "../../../src/swarm/manager/keys.ts";
+import { LogBroker } from "../../../src/swarm/manager/log-broker.ts";
+import { MemoryBackend } from "../../../src/swarm/store/backend.ts";
+import { Store } from "../../../src/swarm/store/store.ts";
+
+const openStore = () => Store.open(new MemoryBackend(), new VirtualClock(), nullLogger);
+
+const shown = (message: AssignmentsMessage | undefined) =>
+  message?.changes.map(({ action, assignment }) => {
+    const sign = action === AssignmentChange_AssignmentAction.REMOVE ? "-" : "+";
+    return `${sign}${assignment?.item.case} ${assignment?.item.value?.id}`;
+  });
+
+test("assignments: tasks with what they need, once, and taken back with the last user", async () => {
+  const store = await openStore();
+  const task = (id: string, state: TaskState) =>
+    create(TaskSchema, {
+      id,
+      nodeId: "n",
+      status: { state },
+      desiredState: TaskState.RUNNING,
+      spec: { runtime: { case: "container", value: { image: "x", secrets: [{ secretId: "k", secretName: "k" }] } } },
+    });
+  await store.update((tx) => {
+    tx.create("secret", create(SecretSchema, { id: "k" }));
+    tx.create("task", task("a", TaskState.ASSIGNED));
+    tx.create("task", task("b", TaskState.PENDING));
+  });
+  const set = new AssignmentSet("n");
+  const first = set.complete(store.view);
+  assert.deepEqual(shown(first), ["+secret k", "+task a"]);
+  assert.deepEqual([first.appliesTo, first.resultsIn], ["", "1"]);
+  const move = (id: string, state: TaskState, desiredState = TaskState.RUNNING) =>
+    store.update((tx) => {
+      const current = tx.get("task", id);
+      assert.ok(current?.status);
+      tx.update("task", { ...current, desiredState, status: { ...current.status, state } });
+    });
+  await move("a", TaskState.RUNNING);
+  assert.equal(set.next(store.view, ["a"], []), undefined, "its own report is no news to the agent");
+  await move("b", TaskState.ASSIGNED);
+  const second = set.next(store.view, ["b"], []);
+  assert.deepEqual(shown(second), ["+task b"]);
+  assert.deepEqual([second?.appliesTo, second?.resultsIn], ["1", "2"]);
+  await move("a", TaskState.RUNNING, TaskState.SHUTDOWN);
+  assert.deepEqual(shown(set.next(store.view, ["a"], [])), ["+task a"]);
+  await store.update((tx) => tx.remove("task", "a"));
+  assert.deepEqual(shown(set.next(store.view, ["a"], [])), ["-task a"]);
+  await store.update((tx) => {
+    const secret = tx.get("secret", "k");
+    assert.ok(secret);
+    tx.update("secret", secret);
+  });
+  assert.deepEqual(shown(set.next(store.view, [], [["secret", "k"]])), ["+secret k"]);
+  await move("b", TaskState.FAILED);
+  assert.deepEqual(shown(set.next(store.view, ["b"], [])), ["-secret k"]);
+});
+
+test("liveness: three silent periods, six after a manager's start, three registrations in eight seconds", () => {
+  const clock = new VirtualClock();
+  const lost: string[] = [];
+  const liveness = new Liveness(
+    clock,
+    () => 5000,
+    (node, message) => lost.push(`${clock.now()} ${node} ${message}`),
+  );
+  liveness.expect("old");
+  const session = liveness.register("n");
+  clock.advance(14_000);
+  assert.ok(liveness.beat("n", session.id) >= 4500);
+  clock.advance(15_001);
+  assert.deepEqual(lost, ["29000 n heartbeat failure"]);
+  assert.ok(session.ended.signal.aborted);
+  clock.advance(1000);
+  assert.deepEqual(lost[1], '30000 old heartbeat failure for node in "unknown" state');
+  assert.throws(
+    () => liveness.beat("n", session.id),
+    (error) => grpcCodeOf(error) === status.NOT_FOUND,
+  );
+  for (let i = 0; i < 3; i++) liveness.register("n");
+  assert.throws(
+    () => liveness.register("n"),
+    (error) => grpcCodeOf(error) === status.UNAVAILABLE,
+  );
+  clock.advance(8000);
+  const latest = liveness.register("n");
+  assert.throws(
+    () => liveness.check("n", "other"),
+    (error) => grpcCodeOf(error) === status.INVALID_ARGUMENT,
+  );
+  assert.equal(liveness.find("n", latest.id), latest);
+  liveness.close(new GrpcError(status.ABORTED, "node must disconnect"));
+});
+
+test("network keys: three of each, distinct times, the middle one stays through a rotation", () => {
+  const first = firstKeys(undefined, 100);
+  assert.deepEqual(
+    first.keys.map((key) => Number(key.lamportTime)),
+    [101, 102, 103, 104, 105, 106],
+  );
+  const second = rotateKeys(first);
+  for (const subsystem of SUBSYSTEMS) {
+    const times = (ring: typeof first) =>
+      ring.keys.filter((key) => key.subsystem === subsystem).map((key) => key.lamportTime);
+    assert.equal(times(second).length, 3);
+    assert.deepEqual(times(second).slice(0, 2), times(first).slice(1));
+  }
+  assert.equal(new Set(second.keys.map((key) => key.lamportTime)).size, 6);
+  assert.equal(second.clock, 108n);
+});
+
+test("logs: the nodes of a service are asked, their messages come together, absent ones are named", async () => {
+  const store = await openStore();
+  await store.update((tx) => {
+    for (const [id, nodeId] of [
+      ["a", "n1"],
+      ["b", "n2"],
+      ["c", "n3"],
+    ])
+      tx.create("task", create(TaskSchema, { id, nodeId, serviceId: "s" }));
+  });
+  let caller = "";
+  const identity = () => ({ cn: caller, ou: "swarm-worker", o: "c" });
+  const broker = new LogBroker(store, { caller: identity, require: identity });
+  const handlers = broker.broker();
+  const contexts: AbortController[] = [];
+  const context = () => {
+    const abort = new AbortController();
+    contexts.push(abort);
+    return { signal: abort.signal, metadata: undefined as never, peer: "", call: undefined as never };
+  };
+  const listen = (nodeId: string) => {
+    caller = nodeId;
+    const stream = handlers.listenSubscriptions(undefined as never, context())[Symbol.asyncIterator]();
+    return stream.next();
+  };
+  const asked = [listen("n1"), listen("n2")];
+  const lines: string[] = [];
+  const reading = (async () => {
+    const options = create(LogSubscriptionOptionsSchema);
+    for await (const { data } of broker.subscribe(
+      { serviceIds: ["s"], nodeIds: [], taskIds: [] },
+      options,
+      new AbortController().signal,
+    )) {
+      lines.push(new TextDecoder().decode(data));
+    }
+  })();
+  for (const [at, nodeId] of ["n1", "n2"].entries()) {
+    const message = (await asked[at])?.value as SubscriptionMessage;
+    assert.deepEqual(message.selector?.serviceIds, ["s"]);
+    assert.ok(message.options);
+    const publish = async function* (from: string): AsyncGenerator<PublishLogsMessage> {
+      const messages = [
+        { context: { nodeId: from, taskId: "a", serviceId: "s" }, data: new TextEncoder().encode(from) },
+      ];
+      yield create(PublishLogsMessageSchema, { subscriptionId: message.id, messages });
+      yield create(PublishLogsMessageSchema, { subscriptionId: message.id, close: true });
+    };
+    caller = nodeId;
+    if (at === 0) await assert.rejects(handlers.publishLogs(publish("n9"), context()), /that they own/);
+    else await handlers.publishLogs(publish(nodeId), context());
+  }
+  await assert.rejects(reading, /incomplete log stream.*node n3 is not available/);
+  assert.deepEqual(lines, ["n2"]);
+  for (const abort of contexts) abort.abort();
+  broker.close();
+});
