@@ -3,7 +3,7 @@
  *
  * 1. From docker_gwbridge, to this sandbox's address, port P. nat `prerouting`: one of the service's tasks at random,
  *    by its ingress address, port P kept: so do real Docker nodes, and so do tasks expect it. A port without tasks
- *    is not translated: nobody listens here, so the client is refused.
+ *    refuses.
  * 2. Over the ingress network to the task, here or on another host (mesh-task.ts). The client's address is kept,
  *    with two exceptions that get this sandbox's own:
  *    - tasks whose node cannot send answers back through the entry node (`hidden`: real Docker nodes);
@@ -23,26 +23,29 @@ import {
   namedMap,
   namedSet,
   quoted,
+  REFUSAL,
   SRCNAT,
 } from "./text.ts";
 import type { MeshPort, MeshSandbox } from "./types.ts";
 
 const chainOf = (port: MeshPort): string => `${port.protocol}-${port.publishedPort}`;
 
+const rulesOf = ({ backends }: MeshPort): string[] =>
+  backends.length > 0 ? [dnatToOneOf(backends.map(({ address }) => address))] : REFUSAL;
+
 export function meshSandboxTable(state: MeshSandbox): PlannedTable {
-  const served = state.ports.filter(({ backends }) => backends.length > 0);
   const hidden = new Set(
-    served.flatMap(({ backends }) => backends.filter((one) => !one.returnsToEntry).map((one) => one.address)),
+    state.ports.flatMap(({ backends }) => backends.filter((one) => !one.returnsToEntry).map((one) => one.address)),
   );
   const out = `oifname ${quoted(state.ingressDevice)}`;
-  const verdicts = served.map((port) => `${port.protocol} . ${port.publishedPort} : goto ${chainOf(port)}`);
+  const verdicts = state.ports.map((port) => `${port.protocol} . ${port.publishedPort} : goto ${chainOf(port)}`);
   return {
     family: "ip",
     name: "skein-mesh",
     body: body(
       namedMap("services", "inet_proto . inet_service : verdict", verdicts),
       namedSet("hidden", "ipv4_addr", [...hidden]),
-      ...served.map((port) => chain(chainOf(port), [dnatToOneOf(port.backends.map(({ address }) => address))])),
+      ...state.ports.map((port) => chain(chainOf(port), rulesOf(port))),
       baseChain("prerouting", "nat", "prerouting", DSTNAT, [
         `iifname ${quoted(state.gatewayDevice)} fib daddr type local meta l4proto . th dport vmap @services`,
       ]),

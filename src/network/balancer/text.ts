@@ -42,4 +42,10 @@ export function dnatToOneOf(addresses: readonly string[]): string {
  */
 export const CLAMP_MSS = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu";
 
+/**
+ * Nobody there: a refusal is kinder than silence. Refused before routing, a datagram leaves no connection entry that
+ * would keep its successors from the task that comes later.
+ */
+export const REFUSAL = ["meta l4proto tcp reject with tcp reset", "reject with icmp port-unreachable"];
+
 export const quoted = (name: string): string => JSON.stringify(name);

@@ -11,7 +11,7 @@
  * `conntrack` (`goneBackends`): their next packet is then dealt to another task, which resets what it does not know.
  */
 import { type PlannedTable, replaceScript } from "../plan/table.ts";
-import { baseChain, body, chain, DSTNAT, dnatToOneOf, namedMap } from "./text.ts";
+import { baseChain, body, chain, DSTNAT, dnatToOneOf, namedMap, REFUSAL } from "./text.ts";
 import type { VipService } from "./types.ts";
 
 const FAMILY = "ip";
@@ -20,9 +20,6 @@ const TABLE = `${FAMILY} ${NAME}`;
 
 const chainOf = (service: VipService): string => `svc-${service.id}`;
 const elementOf = (service: VipService): string => `${service.vip} : goto ${chainOf(service)}`;
-
-/** Nobody there: a refusal is kinder than silence. */
-const REFUSAL = ["meta l4proto tcp reject with tcp reset", "reject with icmp port-unreachable"];
 
 const rulesOf = ({ backends }: VipService): string[] => (backends.length > 0 ? [dnatToOneOf(backends)] : REFUSAL);
 

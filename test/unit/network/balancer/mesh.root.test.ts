@@ -253,6 +253,19 @@ test("nothing but the published port answers on the ingress network, and nobody 
   assert.equal(await askTcp(client, first.address, 8081), "ECONNREFUSED");
   setBackends();
   assert.equal(await askTcp(client, first.address, 8080), "ECONNREFUSED", "a port without tasks refuses");
+  const socket = await udpSocketIn(client, "0.0.0.0", 0);
+  const answer = new Promise<string>((resolve) => socket.once("message", (data) => resolve(data.toString())));
+  try {
+    const send = () => new Promise((resolve) => socket.send("?", 8080, first.address, resolve));
+    await send();
+    await send();
+    setBackends({ address: first.taskAddress, returnsToEntry: true });
+    await send();
+    const late = new Promise((resolve) => setTimeout(() => resolve("stuck"), 700));
+    assert.equal(await Promise.race([answer, late]), "task1 192.168.50.100", "and keeps nobody from the first task");
+  } finally {
+    socket.close();
+  }
 });
 
 test("the containers of docker_gwbridge do not reach the host's loopback", async () => {
