@@ -254,8 +254,11 @@ export class Cluster {
       this.#mark(event.networkId, "endpoints");
       return;
     }
-    const changed = this.#tables.get(event.networkId)?.apply(event);
-    if (changed) this.#mark(event.networkId, changed);
+    const tables = this.#tables.get(event.networkId);
+    const changed = tables?.apply(event);
+    if (!changed) return;
+    if (changed === "peers" && tables?.names(event.key)) this.#mark(event.networkId, "peers", "endpoints");
+    else this.#mark(event.networkId, changed);
   }
 
   #node(event: NodeEvent): void {
@@ -360,6 +363,14 @@ export class Cluster {
       });
     }
     return [...local, ...(this.#tables.get(networkId)?.participants(this.#suspended) ?? [])];
+  }
+
+  /** Addresses of a network that endpoints have, wherever they are and whatever they do. */
+  taken(networkId: string): string[] {
+    return [
+      ...attachedTo(this.#core.world, networkId).map(({ endpoint }) => plainIp(endpoint.ipv4)),
+      ...this.remotePeers(networkId).map((peer) => peer.address),
+    ];
   }
 
   /** Addresses of all participants, those of suspected nodes included. */

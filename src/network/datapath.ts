@@ -40,6 +40,16 @@ interface Vips {
 }
 
 const meshOwner = "routing mesh";
+/**
+ * For so long after its last task a service still refuses: connections that were open would otherwise wait for an
+ * answer to their last packet as long as TCP is willing to.
+ */
+const lateMs = 10 * 60_000;
+
+interface Late {
+  readonly service: VipService;
+  readonly until: number;
+}
 
 export class Datapath {
   readonly #core: Core;
@@ -48,6 +58,8 @@ export class Datapath {
   readonly #ports: HostPorts;
   /** By network; dropped when the network's participants change. */
   readonly #services = new Map<string, readonly VipService[]>();
+  /** Services by network and VIP that were there lately. */
+  readonly #late = new Map<string, Map<string, Late>>();
   /** By the networks of a container, joined: the table that all such containers have. */
   readonly #vips = new Map<string, Vips>();
   /** What a loaded body was made of, to find the way from it to the next: the last few of each combination. */
@@ -163,9 +175,21 @@ export class Datapath {
   }
 
   #servicesOf(networkId: string): readonly VipService[] {
-    const services = this.#services.get(networkId) ?? vipsOf(networkId, this.#cluster.participants(networkId));
-    this.#services.set(networkId, services);
-    return services;
+    const known = this.#services.get(networkId);
+    if (known) return known;
+    const now = this.#core.clock.now();
+    const services = vipsOf(networkId, this.#cluster.participants(networkId));
+    const late = this.#late.get(networkId) ?? new Map<string, Late>();
+    for (const service of services)
+      late.set(service.vip, { service: { ...service, backends: [] }, until: now + lateMs });
+    // An address that somebody else has now is no late service's any more.
+    for (const address of this.#cluster.taken(networkId)) late.delete(address);
+    for (const [vip, { until }] of late) if (until <= now) late.delete(vip);
+    this.#late.set(networkId, late);
+    const here = new Set(services.map((service) => service.vip));
+    const all = [...services, ...[...late.values()].flatMap(({ service }) => (here.has(service.vip) ? [] : [service]))];
+    this.#services.set(networkId, all);
+    return all;
   }
 
   /** Namespaces whose tables show who serves what on this network. */
@@ -225,6 +249,7 @@ export class Datapath {
 
   forget(networkId: string): void {
     this.#services.delete(networkId);
+    this.#late.delete(networkId);
     this.#known.delete(networkId);
     for (const map of [this.#vips, this.#earlier]) {
       for (const key of map.keys()) if (key.split(" ").includes(networkId)) map.delete(key);

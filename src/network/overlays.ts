@@ -45,6 +45,8 @@ export class Overlays {
   async bringUp(network: NetworkState, lbAddress: string | undefined): Promise<void> {
     if (!this.#core.cluster) return;
     this.#cluster.join(network.spec.id);
+    // The filter of tunnels before there is one.
+    await this.#core.settle(["host"], "tables");
     await this.ensure(network);
     await this.#balancer(network, lbAddress ?? this.#addresses.get(network.spec.id) ?? network.lbAddress);
   }

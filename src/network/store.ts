@@ -1,5 +1,6 @@
 /**
- * State that survives: one JSON file per network and per sandbox, written whole and renamed into place.
+ * State that survives: one JSON file per network and per sandbox, written whole and renamed into place. What must survive
+ * power loss (networks, the place in the cluster) waits for the disk.
  * Address leases are not kept apart: they are the addresses of the endpoints.
  */
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -122,6 +123,12 @@ export type KeptRecord = z.infer<typeof records>[number];
 /** File names are ids; anything else would leave the directory. */
 const fileOf = (id: string) => `${id.replaceAll(/[^\w.-]/g, "_")}.json`;
 
+/** Whole or not at all for whoever reads it, also after the daemon was killed; not after power loss. */
+function replaceFile(path: string, content: string): void {
+  writeFileSync(`${path}.tmp`, content, { mode: 0o600 });
+  renameSync(`${path}.tmp`, path);
+}
+
 export class Store {
   readonly #networks: string;
   readonly #sandboxes: string;
@@ -148,8 +155,9 @@ export class Store {
     rmSync(join(this.#networks, fileOf(id)), { force: true });
   }
 
+  /** A sandbox does not outlive the machine's run, so its file need not either: no wait for the disk. */
   saveSandbox(state: SandboxState): void {
-    writeFileAtomic(join(this.#sandboxes, fileOf(state.id)), JSON.stringify(state));
+    replaceFile(join(this.#sandboxes, fileOf(state.id)), JSON.stringify(state));
   }
 
   deleteSandbox(id: string): void {
@@ -168,9 +176,7 @@ export class Store {
 
   /** What was heard of a network, for the time between a restart and the first sync. Loss of it costs only that. */
   saveRecords(networkId: string, kept: readonly KeptRecord[]): void {
-    const path = join(this.#records, fileOf(networkId));
-    writeFileSync(`${path}.tmp`, JSON.stringify(kept), { mode: 0o600 });
-    renameSync(`${path}.tmp`, path);
+    replaceFile(join(this.#records, fileOf(networkId)), JSON.stringify(kept));
   }
 
   records(networkId: string): KeptRecord[] {

@@ -71,9 +71,21 @@ export class NetworkTables {
     return [...this.#peers.values()].map((entry) => entry.value);
   }
 
-  /** Participants of other nodes, without those of suspended owners. */
+  /**
+   * Participants of other nodes, without those of suspended owners, and without those whose peer record is not here
+   * (yet): a name or a balancer that leads to an address nobody can reach is worse than none.
+   */
   participants(suspended: ReadonlySet<string>): Participant[] {
-    return [...this.#endpoints.values()].filter((e) => !suspended.has(e.owner)).map((entry) => entry.value);
+    const found: Participant[] = [];
+    for (const [key, { owner, value }] of this.#endpoints) {
+      if (!suspended.has(owner) && this.#peers.has(key)) found.push(value);
+    }
+    return found;
+  }
+
+  /** Whether an endpoint takes part in discovery, be it reachable or not. */
+  names(endpointId: string): boolean {
+    return this.#endpoints.has(endpointId);
   }
 
   /** Everything as it was heard, to be kept over a restart. */

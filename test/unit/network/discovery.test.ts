@@ -145,6 +145,8 @@ test("tables: last word counts, a suspect's records are kept aside, a late delet
   });
   const seen = (suspended: string[] = []) => tables.participants(new Set(suspended)).map((p) => p.name);
   assert.equal(tables.apply(event("create", "node1", "a")), "endpoints");
+  assert.deepEqual(seen(), [], "nobody knows yet where it is");
+  assert.equal(tables.apply(event("create", "node1", "", peerTable)), "peers");
   assert.equal(tables.apply(event("create", "node1", "a")), undefined, "nothing new");
   assert.deepEqual(seen(), ["a"]);
   assert.deepEqual(seen(["node1"]), [], "suspended");
@@ -152,7 +154,7 @@ test("tables: last word counts, a suspect's records are kept aside, a late delet
   assert.equal(tables.apply(event("create", "node2", "b")), "endpoints");
   assert.equal(tables.apply(event("delete", "node1", "a")), undefined, "no longer node1's to delete");
   assert.deepEqual(seen(), ["b"]);
-  assert.equal(tables.apply(event("create", "node1", "", peerTable)), "peers");
+  assert.equal(tables.apply(event("create", "node2", "", peerTable)), "peers", "its new owner says the same");
   assert.equal(tables.resync({ peers: [], endpoints: [] }), 2, "the database knows neither");
   assert.deepEqual([seen(), tables.peers()], [[], []]);
   assert.equal(
