@@ -113,6 +113,13 @@ export function setsockopt(fd: number, level: number, name: number, value: numbe
   check("setsockopt", () => raw.setsockopt(fd, level, name, bytes, 4));
 }
 
+/** A timeout option (SO_RCVTIMEO, SO_SNDTIMEO): afterwards the call fails with EAGAIN. */
+export function setTimeoutOption(fd: number, level: number, name: number, seconds: number): void {
+  const timeval = Buffer.alloc(16);
+  timeval.writeBigInt64LE(BigInt(seconds));
+  check("setsockopt", () => raw.setsockopt(fd, level, name, timeval, timeval.length));
+}
+
 export function send(fd: number, data: Buffer): void {
   check("send", () => raw.send(fd, data, data.length, 0));
 }

@@ -1,4 +1,5 @@
 /** A netlink socket: one request, its answers, the kernel's explanation when it refuses. */
+import { errnoOf } from "../../base/errors.ts";
 import { KernelError } from "../error.ts";
 import * as libc from "../libc.ts";
 import {
@@ -24,10 +25,17 @@ const SOL_NETLINK = 270;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
+const SOL_SOCKET = 1;
+const SO_RCVTIMEO = 20;
+const SO_RCVBUFFORCE = 33;
 const NLMSGERR_ATTR_MSG = 1;
 const NLM_F_CAPPED = 0x100;
 const NLM_F_ACK_TLVS = 0x200;
 const MSG_TRUNC = 0x20;
+
+const ANSWER_SECONDS = 5;
+/** Room for the acknowledgements of a whole batch. */
+const RECEIVE_BUFFER = 1 << 20;
 
 /** Dumps that keep being interrupted by changes are given as they came after this many attempts. */
 const DUMP_ATTEMPTS = 10;
@@ -42,6 +50,9 @@ export class NetlinkSocket implements Disposable {
 
   constructor(protocol: number) {
     this.#fd = libc.socket(libc.AF_NETLINK, libc.SOCK_RAW, protocol);
+    // An answer is there when the request returns. Were one lost, the whole process would wait for it for ever.
+    libc.setTimeoutOption(this.#fd, SOL_SOCKET, SO_RCVTIMEO, ANSWER_SECONDS);
+    libc.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER);
     // Without CAP_ACK the explanation would sit behind an echo of the whole request.
     libc.setsockopt(this.#fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
     libc.setsockopt(this.#fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
@@ -110,10 +121,19 @@ export class NetlinkSocket implements Disposable {
   }
 
   #receive(operation: string): Message | undefined {
-    const length = libc.recv(this.#fd, scratch, MSG_TRUNC);
+    const length = this.#read(operation);
     if (length > scratch.length) throw new KernelError("EMSGSIZE", operation);
     this.#pending.push(...messages(Buffer.from(scratch.subarray(0, length))));
     return this.#pending.shift();
+  }
+
+  #read(operation: string): number {
+    try {
+      return libc.recv(this.#fd, scratch, MSG_TRUNC);
+    } catch (error) {
+      const code = errnoOf(error) ?? "EIO";
+      throw new KernelError(code === "EAGAIN" ? "ETIMEDOUT" : code, operation, "no answer from the kernel");
+    }
   }
 
   #next(): number {
