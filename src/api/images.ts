@@ -37,6 +37,7 @@ function createImage(engine: Engine, request: ApiRequest): Reply {
     const auth = registryAuth(request.headers["x-registry-auth"]);
     return jsonStream(
       engine.images.pull(reference, { ...(auth && { auth }), ...(platform && { platform }), signal: request.signal }),
+      { patient: true },
     );
   }
   const source = query.string("fromSrc");
@@ -53,6 +54,7 @@ function createImage(engine: Engine, request: ApiRequest): Reply {
       ...(platform && { platform }),
       changes: query.all("changes"),
     }),
+    { patient: true },
   );
 }
 
@@ -85,7 +87,9 @@ export function imageRoutes(engine: Engine): Route[] {
       ),
     ),
     route("POST", "/images/create", (request) => createImage(engine, request)),
-    route("POST", "/images/load", ({ body, query }) => jsonStream(images.load(body, query.bool("quiet")))),
+    route("POST", "/images/load", ({ body, query }) =>
+      jsonStream(images.load(body, query.bool("quiet")), { patient: true }),
+    ),
     route("POST", "/images/prune", async ({ query }) => json(await images.prune(query.filters()))),
     route("GET", "/images/get", async ({ query }) => save(engine, await ensureAll(engine, query.all("names")))),
     route("GET", "/images/search", () => {

@@ -6,8 +6,11 @@ export type Reply =
   | { kind: "empty"; status: number }
   | { kind: "json"; status: number; value: unknown }
   | { kind: "text"; status: number; text: string }
-  /** One JSON document per item, sent as it comes. An error ends the stream with Docker's error object. */
-  | { kind: "jsonStream"; items: AsyncIterable<unknown>; contentType: string }
+  /**
+   * One JSON document per item, sent as it comes. An error ends the stream with Docker's error object; with `patient`
+   * the status waits for the first document, so that an error before it has a status of its own.
+   */
+  | { kind: "jsonStream"; items: AsyncIterable<unknown>; contentType: string; patient: boolean }
   | { kind: "bytes"; contentType: string; body: Readable | AsyncIterable<Uint8Array>; headers?: Record<string, string> }
   /** The connection leaves HTTP: 101 where the client asked for an upgrade, 200 and a raw body where not. */
   | { kind: "hijack"; contentType: string; run: (stream: Hijacked) => Promise<void> };
@@ -15,10 +18,11 @@ export type Reply =
 export const empty = (status = 204): Reply => ({ kind: "empty", status });
 export const json = (value: unknown, status = 200): Reply => ({ kind: "json", status, value });
 export const text = (body: string, status = 200): Reply => ({ kind: "text", status, text: body });
-export const jsonStream = (items: AsyncIterable<unknown>, contentType = "application/json"): Reply => ({
+export const jsonStream = (items: AsyncIterable<unknown>, options: { patient?: boolean } = {}): Reply => ({
   kind: "jsonStream",
   items,
-  contentType,
+  contentType: "application/json",
+  patient: options.patient ?? false,
 });
 export const bytes = (
   contentType: string,

@@ -160,7 +160,7 @@ async function send(
       response.end(message.method === "HEAD" ? undefined : reply.text);
       return;
     case "jsonStream":
-      await sendJsonStream(reply.items, reply.contentType, response, signal);
+      await sendJsonStream(reply, response, signal);
       return;
     case "bytes":
       response.writeHead(200, { "Content-Type": reply.contentType, ...reply.headers });
@@ -178,16 +178,19 @@ async function send(
 }
 
 async function sendJsonStream(
-  items: AsyncIterable<unknown>,
-  contentType: string,
+  reply: Extract<Reply, { kind: "jsonStream" }>,
   response: ServerResponse,
   signal: AbortSignal,
 ): Promise<void> {
-  response.writeHead(200, { "Content-Type": contentType });
-  response.flushHeaders();
+  const begin = () => {
+    response.writeHead(200, { "Content-Type": reply.contentType });
+    response.flushHeaders();
+  };
+  if (!reply.patient) begin();
   try {
-    for await (const item of items) {
+    for await (const item of reply.items) {
       if (signal.aborted) return;
+      if (!response.headersSent) begin();
       if (!response.write(`${JSON.stringify(item)}\r\n`)) {
         await new Promise<void>((resolve) => {
           response.once("drain", resolve);
@@ -197,9 +200,11 @@ async function sendJsonStream(
     }
   } catch (error) {
     if (signal.aborted) return;
+    if (!response.headersSent) throw error;
     const message = messageOf(error);
     response.write(`${JSON.stringify({ errorDetail: { message }, error: message })}\r\n`);
   }
+  if (!response.headersSent) begin();
   response.end();
 }
 

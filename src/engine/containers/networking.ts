@@ -17,6 +17,8 @@ import type { NetworkUse, StoredAttachment } from "./record.ts";
 export interface Place {
   readonly netnsPath: string | undefined;
   readonly etc: ContainerSpec["etc"];
+  /** The sandbox is its own, not another container's. */
+  readonly own: boolean;
 }
 
 const shares = (container: Container): string | undefined => {
@@ -53,7 +55,7 @@ export async function joinNetworks(ctx: EngineContext, container: Container): Pr
       }
     }
     writeEtc(ctx, container);
-    return { netnsPath: sandbox.path, etc: etcFiles(ctx, container) };
+    return { netnsPath: sandbox.path, etc: etcFiles(ctx, container), own: true };
   } catch (error) {
     await leaveNetworks(ctx, container);
     throw error;
@@ -63,7 +65,7 @@ export async function joinNetworks(ctx: EngineContext, container: Container): Pr
 function joinOther(ctx: EngineContext, ref: string): Place {
   const other = ctx.registry.get(ref);
   if (!other.up) throw conflict(`cannot join network of a non running container: ${other.id}`);
-  return { netnsPath: ctx.network.sandbox(other.id)?.path, etc: etcFiles(ctx, other) };
+  return { netnsPath: ctx.network.sandbox(other.id)?.path, etc: etcFiles(ctx, other), own: false };
 }
 
 /** Removes the sandbox and gives back what the managers lent. Never rejects: what is left is swept at the next start. */

@@ -52,7 +52,7 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
         })),
         pidOf: (ref) => pidOf(ctx, ref),
       });
-      const activity = record.task || !place.etc ? undefined : ctx.network.setActivity(record.id, "active");
+      const activity = record.task || !place.own ? undefined : ctx.network.setActivity(record.id, "active");
       [process] = await Promise.all([ctx.runtime.start(spec), activity]);
     } catch (error) {
       await leaveNetworks(ctx, container);
