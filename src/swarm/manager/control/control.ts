@@ -4,10 +4,14 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Cluster, NetworkSchema, type Service, ServiceSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import {
   type ClusterSpec,
+  ClusterSpecSchema,
   type NetworkSpec,
+  NetworkSpecSchema,
   type NodeSpec,
   NodeSpec_Membership,
+  NodeSpecSchema,
   type ServiceSpec,
+  ServiceSpecSchema,
 } from "#proto/docker/swarmkit/specs_pb.js";
 import {
   BlacklistedCertificateSchema,
@@ -29,14 +33,14 @@ import type { Transaction } from "../../store/transaction.ts";
 import type { ControlApi } from "../../types.ts";
 import { isIngress } from "../allocator/drivers.ts";
 import type { AllocatorState } from "../allocator/state.ts";
-import { PREDEFINED_LABEL } from "../bootstrap.ts";
+import { PREDEFINED_LABEL, withDefaults } from "../bootstrap.ts";
 import type { LogBroker } from "../log-broker.ts";
 import { rolledBack } from "../orchestrator/updater.ts";
 import { isOver } from "../tasks.ts";
 import { dependencyApi } from "./dependencies.ts";
 import { rpcError } from "./errors.ts";
 import { checkNetwork, checkService, resolveNetworks, usersOfNetwork } from "./validate.ts";
-import { atVersion, creating } from "./writing.ts";
+import { atVersion, canonical, creating } from "./writing.ts";
 
 export interface ControlOptions {
   readonly store: Store;
@@ -59,7 +63,8 @@ export function createControl(options: ControlOptions): ControlApi {
     cluster: () => current("cluster", clusterId),
     isLeader: () => true,
     unlockKey: () => Promise.resolve(""),
-    updateCluster: async (version, spec, rotation) => {
+    updateCluster: async (version, given, rotation) => {
+      const spec = withDefaults(canonical(ClusterSpecSchema, given));
       await store.update((tx) => {
         const cluster = atVersion(tx, "cluster", clusterId, version);
         tx.update("cluster", updatedCluster(cluster, spec, rotation));
@@ -69,7 +74,8 @@ export function createControl(options: ControlOptions): ControlApi {
 
     nodes: () => store.view.all("node"),
     node: (id) => store.view.get("node", id),
-    updateNode: async (id, version, spec) => {
+    updateNode: async (id, version, given) => {
+      const spec = canonical(NodeSpecSchema, given);
       await store.update((tx) => updateNode(tx, id, version, spec));
       return current("node", id);
     },
@@ -80,7 +86,8 @@ export function createControl(options: ControlOptions): ControlApi {
 
     services: () => store.view.all("service"),
     service: (id) => store.view.get("service", id),
-    createService: async (spec) => {
+    createService: async (given) => {
+      const spec = canonical(ServiceSpecSchema, given);
       const id = swarmId();
       const work = store.update((tx) => {
         const resolved = resolveNetworks(spec, tx);
@@ -98,7 +105,8 @@ export function createControl(options: ControlOptions): ControlApi {
       await creating("service", spec.annotations?.name ?? "", work);
       return current("service", id);
     },
-    updateService: async (id, version, spec, rollback) => {
+    updateService: async (id, version, given, rollback) => {
+      const spec = canonical(ServiceSpecSchema, given);
       const work = store.update((tx) => {
         const service = atVersion(tx, "service", id, version);
         tx.update("service", rollback ? rolled(service, tx, options) : updatedService(service, spec, tx, options));
@@ -122,7 +130,7 @@ export function createControl(options: ControlOptions): ControlApi {
 
     networks: () => store.view.all("network"),
     network: (id) => store.view.get("network", id),
-    createNetwork: (spec) => createNetwork(options, spec),
+    createNetwork: (spec) => createNetwork(options, canonical(NetworkSpecSchema, spec)),
     removeNetwork: (id) => store.update((tx) => removeNetwork(tx, id)),
 
     ...dependencyApi(store),

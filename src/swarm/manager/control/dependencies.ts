@@ -15,7 +15,7 @@ import type { ControlApi } from "../../types.ts";
 import { dependenciesOf } from "../dispatcher/assignments.ts";
 import { rpcError } from "./errors.ts";
 import { checkFileName } from "./validate.ts";
-import { atVersion, creating } from "./writing.ts";
+import { atVersion, canonical, creating } from "./writing.ts";
 
 const MAX_SECRET_BYTES = 500 * 1024;
 const MAX_CONFIG_BYTES = 1000 * 1024;
@@ -55,7 +55,8 @@ export function dependencyApi(store: Store): Half {
   return {
     secrets: () => store.view.all("secret"),
     secret: (id) => store.view.get("secret", id),
-    createSecret: async (spec) => {
+    createSecret: async (given) => {
+      const spec = canonical(SecretSpecSchema, given);
       const name = checkFileName(spec.annotations);
       if (spec.driver) throw rpcError("Unimplemented", "secret drivers are not supported by skein yet");
       checkSize("secret", spec.data, MAX_SECRET_BYTES);
@@ -79,7 +80,8 @@ export function dependencyApi(store: Store): Half {
     removeSecret: remove("secret"),
     configs: () => store.view.all("config"),
     config: (id) => store.view.get("config", id),
-    createConfig: async (spec) => {
+    createConfig: async (given) => {
+      const spec = canonical(ConfigSpecSchema, given);
       const name = checkFileName(spec.annotations);
       checkSize("config", spec.data, MAX_CONFIG_BYTES);
       const config = create(ConfigSchema, { id: swarmId(), spec });

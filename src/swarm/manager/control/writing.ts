@@ -1,8 +1,17 @@
 /** What writing requests have in common: the version they expect, the name they may not take. */
+import { type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { SkeinError } from "../../../base/errors.ts";
 import { type Kind, type ObjectOf, versionOf } from "../../store/objects.ts";
 import type { Transaction } from "../../store/transaction.ts";
 import { outOfSequence, rpcError } from "./errors.ts";
+
+/**
+ * A copy of what a user gave, as it would come over the wire: complete, and nobody else's to change later. What is no
+ * such message throws here and not in some loop.
+ */
+export function canonical<S extends DescMessage>(schema: S, given: MessageShape<S>): MessageShape<S> {
+  return fromBinary(schema, toBinary(schema, given));
+}
 
 /** The object at this version; throws "not found" or "update out of sequence". */
 export function atVersion<K extends Kind>(tx: Transaction, kind: K, id: string, version: bigint): ObjectOf<K> {

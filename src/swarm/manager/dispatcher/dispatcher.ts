@@ -25,6 +25,7 @@ import { StatusWriter } from "./status.ts";
 const MANAGER_WEIGHT = 10n;
 /** Assignments are held back this long after a change, and sent at once past this many. */
 const BATCH_MS = 20;
+const MIN_PERIOD_MS = 1_000;
 const ORPHAN_MS = 24 * 3_600_000;
 
 /** Wakes whoever waits for a change that concerns a node; collects what changed meanwhile. */
@@ -94,7 +95,8 @@ export class Dispatcher {
     this.#clock = clock;
     this.#log = log;
     this.#statuses = new StatusWriter(store, managerId, clock, log);
-    const period = () => durationMs(this.#cluster()?.spec?.dispatcher?.heartbeatPeriod, HEARTBEAT_PERIOD_MS);
+    const period = () =>
+      Math.max(durationMs(this.#cluster()?.spec?.dispatcher?.heartbeatPeriod, HEARTBEAT_PERIOD_MS), MIN_PERIOD_MS);
     this.#liveness = new Liveness(clock, period, (nodeId, message) => this.#lost(nodeId, message));
     this.#stopWatching = store.onCommit((changes) => this.#onCommit(changes));
     this.#expectNodes();
