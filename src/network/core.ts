@@ -108,10 +108,10 @@ export class Core {
     return done;
   }
 
-  /** Reconciles these namespaces in a while, together with what else comes until then. */
-  settleLater(keys: readonly NamespaceKey[]): void {
-    for (const key of keys) this.#later.add(key);
-    if (this.#later.size === 0) return;
+  /** The outer half of a pair whose inner half's namespace has just ended: the kernel is given a while to remove it. */
+  letGo(key: NamespaceKey, link: string): void {
+    this.#later.add(key);
+    this.#reconciler.letGo(key, link);
     this.#cancelLater ??= this.clock.after(laterMs, () => {
       this.sweep().catch((error) => this.log.error("cannot sweep leftovers", { error: messageOf(error) }));
     });
@@ -123,6 +123,7 @@ export class Core {
     this.#cancelLater = undefined;
     const due = [...this.#later];
     this.#later.clear();
+    for (const key of due) this.#reconciler.expect(key);
     await this.settle(due);
   }
 

@@ -98,13 +98,15 @@ export class Sandboxes {
       const published = sandbox.ports.length > 0;
       this.#unpublish(sandbox, endpoints);
       core.store.deleteSandbox(id);
-      for (const endpoint of endpoints) this.#release(endpoint);
+      // With its last process gone the kernel takes the namespace apart, both halves of each pair included, without
+      // anybody waiting for it. What is left after a while is deleted.
+      for (const endpoint of endpoints) {
+        this.#release(endpoint);
+        for (const key of this.#outer(endpoint)) core.letGo(key, endpoint.outerName);
+      }
       if (published) await core.settle(["host"], "tables");
       const file = sandbox.path?.split("/").at(-1);
       if (file) core.namespaces.destroy(sandboxKey(id), file);
-      // With its last process gone the kernel takes the namespace apart, both halves of each pair included, without
-      // anybody waiting for it. What is left after a while is deleted.
-      core.settleLater(endpoints.flatMap((endpoint) => this.#outer(endpoint)));
       for (const endpoint of endpoints) {
         this.#hooks.left(sandbox, endpoint);
         this.#tell("disconnect", sandbox, endpoint);

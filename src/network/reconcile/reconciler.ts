@@ -19,6 +19,8 @@ export class Reconciler {
   readonly #busy = new KeyedMutex();
   /** Outer veth halves by namespace whose inner half was found missing. */
   readonly #broken = new Map<NamespaceKey, Set<string>>();
+  /** Links by namespace that the kernel is about to remove by itself: deleting them would only wait for it. */
+  readonly #leaving = new Map<NamespaceKey, Set<string>>();
 
   constructor(namespaces: Namespaces, log: Logger) {
     this.#namespaces = namespaces;
@@ -51,9 +53,23 @@ export class Reconciler {
       return diffTables(wanted, { tables: new Map([...open.loaded].map(([id, { body }]) => [id, body])) });
     }
     const brokenPairs = this.#broken.get(open.key) ?? new Set();
-    const steps = diff(wanted, snapshot(open, wanted, { deep: depth === "deep", brokenPairs }));
+    const actual = snapshot(open, wanted, { deep: depth === "deep", brokenPairs });
+    const leaving = this.#leaving.get(open.key);
+    const staying = leaving ? actual.links.filter((link) => !leaving.has(link.name)) : actual.links;
+    const steps = diff(wanted, { ...actual, links: staying });
     this.#broken.delete(open.key);
     return steps;
+  }
+
+  /** Leaves a link alone until `expect` is called: its namespace has just ended. */
+  letGo(key: NamespaceKey, link: string): void {
+    const links = this.#leaving.get(key) ?? new Set();
+    this.#leaving.set(key, links.add(link));
+  }
+
+  /** From now on what was let go is to be gone. */
+  expect(key: NamespaceKey): void {
+    this.#leaving.delete(key);
   }
 
   /** The inner halves that a sandbox waits for have lost their pair: their outer halves are to be made anew. */
