@@ -8,10 +8,10 @@
  *      And its own conntrack zone, for that direction only (`zoning`): a client may use one port for two
  *      entry nodes, which here would be one connection. Answers have no zone, so connection tracking gives the
  *      second another source port.
- *   b. `prerouting`: the destination becomes the target port; the address stays for sources of the ingress network
- *      and else becomes that of the default route. A datagram server bound to no address answers from the address
- *      that the kernel finds by the route to the client, and only an answer from the address that was asked is
- *      recognised as one.
+ *   b. `prerouting`: port P becomes the target port. The address stays, except for datagrams of marked connections
+ *      (`outside`): theirs becomes that of the default route. A datagram server bound to no address answers from
+ *      the address that the kernel finds by the route to the client, and only an answer from the address that was
+ *      asked is recognised as one. Streams answer from where they were accepted.
  * Out: the answer of a marked connection.
  *   c. `output`: the packet gets the connection's mark, by the rule and the route it leaves by the ingress device
  *      instead of the default route, towards a neighbour that does not exist.
@@ -69,8 +69,9 @@ export function planMeshTask(state: MeshTask): SandboxExtras {
 function portsTable(state: MeshTask, returning: boolean): PlannedTable {
   const device = quoted(state.ingressDevice);
   const arriving = `iifname ${device} ip daddr ${state.ingressAddress}`;
-  const targetsAt = (address: string) =>
-    state.ports.map(
+  const datagrams = state.ports.filter(({ protocol }) => protocol === "udp");
+  const targetsAt = (address: string, ports = state.ports) =>
+    ports.map(
       ({ protocol, publishedPort, targetPort }) => `${protocol} . ${publishedPort} : ${address} . ${targetPort}`,
     );
   const type = "inet_proto . inet_service : ipv4_addr . inet_service";
@@ -86,7 +87,7 @@ function portsTable(state: MeshTask, returning: boolean): PlannedTable {
       namedMap("ports", type, targetsAt(state.ingressAddress)),
       ...(returning
         ? [
-            namedMap("outside", type, targetsAt(state.defaultSource)),
+            namedMap("outside", type, targetsAt(state.defaultSource, datagrams)),
             namedMap("entries", "ether_addr : mark", entries),
             baseChain("zoning", "filter", "prerouting", RAW, [
               // An anonymous map: nft has no name for the type of a zone.

@@ -124,6 +124,27 @@ test("every entry node leads to every task, which sees the client's own address"
   }
 });
 
+test("a server bound to its ingress address serves the clients of the mesh", { skip }, async () => {
+  await using lab = new Lab();
+  const { client, hosts, setBackends } = await build(lab, 2);
+  const [first, second] = hosts;
+  assert.ok(first && second);
+  lab.apply(second.task, {
+    tables: planMeshTask({
+      ingressDevice: "eth0",
+      ingressAddress: second.taskAddress,
+      ingressSubnet: "10.0.0.0/24",
+      defaultSource: "172.18.0.3",
+      ports: [{ protocol: "tcp", publishedPort: 8080, targetPort: 83 }],
+      entries: hosts.map(({ entry }) => entry),
+      egressHook: true,
+    }).tables,
+  });
+  await lab.serve(second.task, 83, "bound", second.taskAddress);
+  setBackends({ address: second.taskAddress, returnsToEntry: true });
+  assert.equal(await askTcp(client, first.address, 8080), "bound 192.168.50.100");
+});
+
 test("one client port by two entry nodes to one task: each answer comes back by its own", { skip }, async () => {
   await using lab = new Lab();
   const { client, hosts, setBackends } = await build(lab, 3);
@@ -168,7 +189,7 @@ test("large transfers both ways, though the ingress network's packets are smalle
       if (got === size) socket.end(Buffer.alloc(size));
     });
   });
-  lab.nft(second.task, "add element ip skein-mesh outside { tcp . 8082 : 172.18.0.3 . 82 }");
+  lab.nft(second.task, `add element ip skein-mesh ports { tcp . 8082 : ${second.taskAddress} . 82 }`);
   lab.nft(second.task, "add element ip skein-mesh targets { tcp . 82 }");
   lab.nft(first.ns, "add element ip skein-ingress ports { tcp . 8082 }");
   lab.nft(first.sandbox, "add element ip skein-mesh services { tcp . 8082 : goto tcp-8080 }");
