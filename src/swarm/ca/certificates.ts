@@ -107,6 +107,37 @@ export async function createRootCa(now = Date.now()): Promise<RootCa> {
   return { certPem: pem("CERTIFICATE", certificate.rawData), keyPem: await privatePem(keys) };
 }
 
+/**
+ * The new root's key under the old root's signature: with it in its chain, a certificate of the new root is believed by
+ * nodes that know the old root only.
+ */
+export async function crossSign(next: string, old: RootCa): Promise<string> {
+  const certificate = new x509.X509Certificate(firstPem(next));
+  const issuer = new x509.X509Certificate(firstPem(old.certPem));
+  const crossed = await x509.X509CertificateGenerator.create({
+    serialNumber: serial(),
+    subject: certificate.subjectName.toJSON(),
+    issuer: issuer.subjectName.toJSON(),
+    notBefore: certificate.notBefore,
+    notAfter: certificate.notAfter,
+    publicKey: certificate.publicKey,
+    signingKey: await signingKey(old.keyPem),
+    signingAlgorithm: SIGNING,
+    extensions: [
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      await x509.SubjectKeyIdentifierExtension.create(certificate.publicKey),
+      await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
+    ],
+  });
+  return pem("CERTIFICATE", crossed.rawData);
+}
+
+/** True when the (first) certificate was issued by this root itself, without others between. */
+export function isIssuedBy(certificate: string, rootPem: string): boolean {
+  return signedBy(parse(certificate), parse(rootPem));
+}
+
 /** A new key (PKCS#8) and a request with an empty subject: the manager trusts only its public key. */
 export async function createCsr(): Promise<{ csrPem: string; keyPem: string }> {
   const keys = await newKeys();

@@ -13,6 +13,7 @@ import {
   IssuanceStatusSchema,
   NodeRole,
   NodeStatus_State,
+  RootCASchema,
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
@@ -191,13 +192,28 @@ export class CaServer {
     const cluster = this.#cluster();
     const csr = node?.certificate?.csr;
     if (!node || !cluster || !csr || !needsSigning(node)) return;
-    const root: RootCa = { certPem: text(cluster.rootCa?.caCert ?? csr), keyPem: text(cluster.rootCa?.caKey ?? csr) };
+    // While the root is being rotated the new one signs, and the old one vouches for it.
+    const { caCert, caKey, rootRotation } = cluster.rootCa ?? create(RootCASchema);
+    const root: RootCa = {
+      certPem: text(rootRotation?.caCert ?? caCert),
+      keyPem: text(rootRotation?.caKey ?? caKey),
+    };
+    const intermediatesPem = text(rootRotation?.crossSignedCaCert ?? new Uint8Array());
     const ou = node.certificate?.role === NodeRole.MANAGER ? MANAGER_OU : WORKER_OU;
     const expiryMs = durationMs(cluster.spec?.caConfig?.nodeCertExpiry, 0);
     let chain: string | undefined;
     let err = "";
     try {
-      chain = await signCsr({ root, csrPem: text(csr), cn: id, ou, o: cluster.id, now: this.#clock.now(), expiryMs });
+      chain = await signCsr({
+        root,
+        csrPem: text(csr),
+        cn: id,
+        ou,
+        o: cluster.id,
+        now: this.#clock.now(),
+        expiryMs,
+        intermediatesPem,
+      });
     } catch (error) {
       err = messageOf(error);
       this.#log.error("a certificate could not be signed", { node: id, error });

@@ -28,6 +28,7 @@ import { Enforcer } from "./orchestrator/enforcer.ts";
 import { Orchestrator } from "./orchestrator/orchestrator.ts";
 import { Reaper } from "./orchestrator/reaper.ts";
 import { resourceHandlers } from "./resources.ts";
+import { RootRotator } from "./root-rotation.ts";
 import { Scheduler } from "./scheduler/scheduler.ts";
 import { joinAddress, listenManager, splitAddress } from "./server.ts";
 import type { Manager, ManagerOptions } from "./types.ts";
@@ -114,6 +115,17 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
     tx.update("node", { ...node, managerStatus });
   });
 
+  // Peers are judged by the root in the store: it may be newer than the one on disk.
+  const rootPem = () => new TextDecoder().decode(store.view.get("cluster", clusterId)?.rootCa?.caCert);
+  const serve = () => server.server.setCredentials({ ...credentials, rootPem: rootPem() });
+  serve();
+  undo.defer(
+    store.onCommit((changes) => {
+      const rotated = changes.some(({ kind, object, old }) => kind === "cluster" && object.rootCa !== old?.rootCa);
+      if (rotated) serve();
+    }),
+  );
+
   const allocator = new Allocator(store, clusterId, clock, log);
   const loops = [
     allocator,
@@ -122,6 +134,7 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
     new Reaper(store, clusterId, clock, log),
     new Enforcer(store, clock, log),
     new KeyManager(store, clusterId, clock, log),
+    new RootRotator(store, clusterId, clock, log),
   ];
   undo.defer(() => {
     for (const loop of loops) loop.close();
@@ -153,7 +166,7 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
       const next = readCredentials(stateDir);
       if (!next || next.identity.cn !== nodeId) return;
       credentials = next;
-      server.server.setCredentials(next);
+      serve();
       const old = client;
       client = connectEtcd(etcd.address, next);
       old.close();

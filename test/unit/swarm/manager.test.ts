@@ -23,7 +23,14 @@ import { IssuanceStatus_State, NodeRole, NodeStatus_State, TaskState } from "#pr
 import { systemClock } from "../../../src/base/clock.ts";
 import { Channel, credentials, grpcCodeOf, status } from "../../../src/base/grpc.ts";
 import { nullLogger } from "../../../src/base/log.ts";
-import { createCsr, createRootCa, identityOf, signCsr, verifyChain } from "../../../src/swarm/ca/certificates.ts";
+import {
+  createCsr,
+  createRootCa,
+  identityOf,
+  issuerOf,
+  signCsr,
+  verifyChain,
+} from "../../../src/swarm/ca/certificates.ts";
 import { certificatePaths, readCredentials, writeCredentials } from "../../../src/swarm/ca/files.ts";
 import { parseToken, rootDigest } from "../../../src/swarm/ca/token.ts";
 import { bootstrapCluster, startManager } from "../../../src/swarm/manager/manager.ts";
@@ -334,6 +341,65 @@ test("a renewed certificate is served to new connections, and the store goes on"
     create(SecretSpecSchema, { annotations: { name: "s" }, data: encode("x") }),
   );
   await manager.control.removeSecret(secret.id);
+});
+
+test("the root is rotated: nodes renew, old and new believe each other, then the new one is alone", {
+  timeout: 20_000,
+}, async () => {
+  const { control } = manager;
+  for (const node of control.nodes()) if (node.id !== manager.nodeId) await control.removeNode(node.id, true);
+  const worker = await joinAs(tokens()?.worker ?? "");
+  const self = readCredentials(stateDir);
+  assert.ok(self);
+  const describe = async (pair: { certPem: string; keyPem: string }, ca: string, issuerPem: string) => {
+    using channel = disposable(secure(pair, "swarm-manager", ca));
+    const issuer = issuerOf(issuerPem);
+    const tlsInfo = { trustRoot: encode(ca), certIssuerSubject: issuer.subject, certIssuerPublicKey: issuer.publicKey };
+    const stream = channel.client(Dispatcher).session({ description: { hostname: "h", tlsInfo } });
+    await stream[Symbol.asyncIterator]().next();
+  };
+  const oldRoot = root();
+  const oldToken = tokens()?.worker;
+  const cluster = control.cluster();
+  assert.ok(cluster.spec?.caConfig);
+  const spec = { ...cluster.spec, caConfig: { ...cluster.spec.caConfig, forceRotate: 1n } };
+  await control.updateCluster(cluster.meta?.version?.index ?? 0n, spec, {
+    worker: false,
+    manager: false,
+    unlockKey: false,
+  });
+  const rotation = control.cluster().rootCa?.rootRotation;
+  assert.ok(rotation);
+  const newRoot = decode(rotation.caCert);
+  await until(() => control.nodes().every((node) => node.certificate?.status?.state === IssuanceStatus_State.ROTATE));
+  for (const pair of [worker, { ...self, nodeId: manager.nodeId }]) {
+    using channel = disposable(secure(pair, "swarm-manager", oldRoot));
+    const { csrPem, keyPem } = await createCsr();
+    await channel.client(NodeCA).issueNodeCertificate({ csr: encode(csrPem) });
+    const { certificate } = await channel
+      .client(NodeCA)
+      .nodeCertificateStatus({ nodeId: pair.nodeId }, { timeoutMs: 5000 });
+    const certPem = decode(certificate?.certificate);
+    assert.equal(verifyChain(certPem, oldRoot), undefined, "the old root vouches for it");
+    assert.equal(verifyChain(certPem, newRoot), undefined);
+    if (pair.nodeId === manager.nodeId) {
+      writeCredentials(stateDir, { keyPem, certPem });
+      manager.reloadCertificate();
+    }
+    await describe({ certPem, keyPem }, oldRoot, newRoot);
+    Object.assign(pair, { certPem, keyPem });
+  }
+  await until(() => control.cluster().rootCa?.rootRotation === undefined);
+  assert.equal(root(), newRoot);
+  assert.notEqual(tokens()?.worker, oldToken);
+  await assert.rejects(joinAs(oldToken ?? ""), /valid join token/);
+  const late = await joinAs(tokens()?.worker ?? "");
+  assert.equal(verifyChain(late.certPem, newRoot), undefined);
+  await describe(late, newRoot, newRoot);
+  const secret = await control.createSecret(
+    create(SecretSpecSchema, { annotations: { name: "after" }, data: encode("x") }),
+  );
+  await control.removeSecret(secret.id);
 });
 
 async function until(probe: () => boolean): Promise<void> {

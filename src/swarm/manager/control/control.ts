@@ -36,6 +36,7 @@ import type { AllocatorState } from "../allocator/state.ts";
 import { PREDEFINED_LABEL, withDefaults } from "../bootstrap.ts";
 import type { LogBroker } from "../log-broker.ts";
 import { rolledBack } from "../orchestrator/updater.ts";
+import { beginRotation, needsRotation } from "../root-rotation.ts";
 import { isOver } from "../tasks.ts";
 import { dependencyApi } from "./dependencies.ts";
 import { rpcError } from "./errors.ts";
@@ -65,9 +66,15 @@ export function createControl(options: ControlOptions): ControlApi {
     unlockKey: () => Promise.resolve(""),
     updateCluster: async (version, given, rotation) => {
       const spec = withDefaults(canonical(ClusterSpecSchema, given));
+      const before = current("cluster", clusterId);
+      const rootCa = needsRotation(before, spec) ? await beginRotation(before, spec, options.clock.now()) : undefined;
       await store.update((tx) => {
         const cluster = atVersion(tx, "cluster", clusterId, version);
-        tx.update("cluster", updatedCluster(cluster, spec, rotation));
+        const updated = updatedCluster(cluster, spec, rotation);
+        tx.update(
+          "cluster",
+          rootCa ? { ...updated, rootCa: { ...rootCa, joinTokens: updated.rootCa?.joinTokens } } : updated,
+        );
       });
       return current("cluster", clusterId);
     },
@@ -150,9 +157,6 @@ function updatedCluster(
   rotation: { worker: boolean; manager: boolean; unlockKey: boolean },
 ): Cluster {
   if (spec.encryptionConfig?.autoLockManagers || rotation.unlockKey) throw notImplemented("autolock of managers");
-  const before = cluster.spec?.caConfig;
-  if ((spec.caConfig?.forceRotate ?? 0n) !== (before?.forceRotate ?? 0n))
-    throw notImplemented("rotation of the root CA");
   if (spec.caConfig?.externalCas.length) throw notImplemented("external certificate authorities");
   const expiry = spec.caConfig?.nodeCertExpiry;
   if (expiry && Number(expiry.seconds) < 3600) {
