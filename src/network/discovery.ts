@@ -28,7 +28,7 @@ export function namesOf(
     if (p.draining) continue;
     for (const address of [p.address, p.address6]) {
       for (const name of [p.name, ...p.aliases]) add(name, address);
-      if (address && !reverse.has(address)) reverse.set(address, p.name);
+      if (address && !reverse.has(address)) reverse.set(address, `${p.name}.${network.name}`);
       for (const name of serviceNames) {
         add(`tasks.${name}`, address);
         if (!p.service?.vip) add(name, address);

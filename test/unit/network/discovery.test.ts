@@ -90,7 +90,7 @@ test("names: containers and aliases, the service's VIP, its tasks; PTR to the co
   assert.deepEqual(ipv4("tasks.web"), ["10.0.1.3", "10.0.1.4"]);
   assert.deepEqual(ipv4("alone"), ["10.0.1.9"]);
   assert.equal(names.lookup("other"), undefined);
-  assert.equal(names.reverse("10.0.1.3"), "web.3");
+  assert.equal(names.reverse("10.0.1.3"), "web.3.net1");
   assert.equal(names.reverse("10.0.1.2"), undefined, "a VIP has no name of its own");
 });
 
