@@ -15,6 +15,7 @@ import { verboseOf } from "./discovery.ts";
 import { hostsFile, resolvConf } from "./files.ts";
 import { Names } from "./names.ts";
 import { Networks } from "./networks.ts";
+import type { Changed } from "./overlay/tables.ts";
 import { Overlays } from "./overlays.ts";
 import { neighbourSysctls } from "./plan/host.ts";
 import type { NamespaceKey } from "./plan/types.ts";
@@ -60,6 +61,8 @@ class Controller implements NetworkController {
   readonly #ports = new HostPorts();
   readonly #passes = new Mutex();
   readonly #cancelPass: () => void;
+  /** Changes by network that wait for their turn. */
+  readonly #following = new Map<string, { changed: Set<Changed>; done: Promise<void> }>();
 
   constructor(core: Core) {
     this.#core = core;
@@ -340,8 +343,26 @@ class Controller implements NetworkController {
     );
   }
 
-  /** Names, backends or peers of a network changed: everything that shows them follows. */
-  async #refresh(networkId: string, changed: ReadonlySet<"peers" | "endpoints">): Promise<void> {
+  /**
+   * Names, backends or peers of a network changed: everything that shows them follows. Changes that come while an
+   * earlier one is being followed are followed together; the promise is for a state that includes the caller's.
+   */
+  #refresh(networkId: string, changed: ReadonlySet<Changed>): Promise<void> {
+    let next = this.#following.get(networkId);
+    if (!next) {
+      const all = new Set<Changed>();
+      const done = this.#core.locks.run(`follow ${networkId}`, () => {
+        this.#following.delete(networkId);
+        return this.#follow(networkId, all);
+      });
+      next = { changed: all, done };
+      this.#following.set(networkId, next);
+    }
+    for (const one of changed) next.changed.add(one);
+    return next.done;
+  }
+
+  async #follow(networkId: string, changed: ReadonlySet<Changed>): Promise<void> {
     const core = this.#core;
     const network = core.networks.get(networkId);
     if (!network) return;

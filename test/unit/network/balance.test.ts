@@ -1,0 +1,192 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  hostState,
+  meshEntries,
+  meshHost,
+  meshPorts,
+  meshSandbox,
+  meshTask,
+  vipsOf,
+} from "../../../src/network/balance.ts";
+import type { MeshDoor } from "../../../src/network/overlay/mesh.ts";
+import { decodeDoor, encodeDoor } from "../../../src/network/overlay/mesh.ts";
+import type { Participant } from "../../../src/network/overlay/records.ts";
+import { tunnelTable } from "../../../src/network/plan/tunnels.ts";
+import { ingressSandboxId } from "../../../src/network/state.ts";
+import { endpoint, ipam, network, sandbox, world } from "./fixtures.ts";
+
+const ingress = network({
+  id: "ing",
+  name: "ingress",
+  driver: "overlay",
+  ingress: true,
+  ipam: ipam({ subnet: "10.0.0.0/24", gateway: "10.0.0.1" }),
+});
+const gwbridge = network({
+  id: "gw",
+  name: "docker_gwbridge",
+  driver: "bridge",
+  options: { "com.docker.network.bridge.name": "docker_gwbridge" },
+  ipam: ipam({ subnet: "172.18.0.0/16", gateway: "172.18.0.1" }),
+});
+const door = sandbox(
+  ingressSandboxId,
+  [
+    endpoint({ networkId: "ing", role: "lb", ipv4: "10.0.0.2/24", mac: "02:42:00:00:00:02" }),
+    endpoint({ networkId: "gw", role: "gateway", ifName: "eth1", ipv4: "172.18.0.2/16" }),
+  ],
+  { kind: "ingress" },
+);
+const port = (publishedPort: number, targetPort = 80, protocol: "tcp" | "udp" = "tcp") => ({
+  name: "",
+  protocol,
+  targetPort,
+  publishedPort,
+});
+const task = (n: number, owner: string, ports = [port(8080)], partial: Partial<Participant> = {}): Participant => ({
+  endpointId: `e${n}`,
+  name: `web.${n}`,
+  aliases: [],
+  address: `10.0.0.${n}`,
+  address6: "",
+  service: { id: "s1", name: "web", vip: "10.0.0.200", aliases: [], ingressPorts: ports },
+  draining: false,
+  hostAddress: "192.0.2.1",
+  owner,
+  local: owner === "",
+  ...partial,
+});
+const doors = new Map<string, MeshDoor>([
+  ["skein2", { address: "10.0.0.3", mac: "02:42:00:00:00:03", returns: true }],
+  ["skein3", { address: "10.0.0.4", mac: "02:42:00:00:00:04", returns: false }],
+]);
+
+test("mesh: clients are kept towards nodes that can answer through the entry node, hidden from the others", () => {
+  const ports = meshPorts([task(11, ""), task(12, "skein2"), task(13, "skein3"), task(14, "docker")], doors, true);
+  assert.deepEqual(ports, [
+    {
+      protocol: "tcp",
+      publishedPort: 8080,
+      backends: [
+        { address: "10.0.0.11", returnsToEntry: true },
+        { address: "10.0.0.12", returnsToEntry: true },
+        { address: "10.0.0.13", returnsToEntry: false },
+        { address: "10.0.0.14", returnsToEntry: false },
+      ],
+    },
+  ]);
+});
+
+test("mesh: draining tasks serve no port, but keep it; an update with two sets of ports serves both", () => {
+  const ports = meshPorts(
+    [task(11, "", [port(8080)], { draining: true }), task(12, "", [port(8080), port(9053, 53, "udp")])],
+    doors,
+    true,
+  );
+  assert.deepEqual(
+    ports.map((p) => [p.protocol, p.publishedPort, p.backends.map((b) => b.address)]),
+    [
+      ["tcp", 8080, ["10.0.0.12"]],
+      ["udp", 9053, ["10.0.0.12"]],
+    ],
+  );
+  const last = meshPorts([task(11, "", [port(8080)], { draining: true })], doors, true);
+  assert.deepEqual(last, [{ protocol: "tcp", publishedPort: 8080, backends: [] }]);
+});
+
+test("mesh: the host sends to ingress_sbox, which sends to tasks; doors are told in order", () => {
+  const w = world([ingress, gwbridge], [door]);
+  const ports = meshPorts([task(11, "")], doors, true);
+  assert.deepEqual(meshHost(w, ports), {
+    bridge: "docker_gwbridge",
+    bridgeSubnet: "172.18.0.0/16",
+    sandbox: "172.18.0.2",
+    ports: [{ protocol: "tcp", publishedPort: 8080 }],
+  });
+  assert.equal(meshHost(w, []), undefined, "nothing published, nothing there");
+  assert.equal(meshHost(world([ingress, gwbridge], []), ports), undefined, "no door yet");
+  const { ports: _, ...devices } = meshSandbox(w, ports) ?? { ports: [] };
+  assert.deepEqual(devices, {
+    ingressDevice: "eth0",
+    ingressAddress: "10.0.0.2",
+    gatewayDevice: "eth1",
+    gatewaySubnet: "172.18.0.0/16",
+  });
+  assert.deepEqual(
+    meshEntries(w, doors).map((entry) => entry.address),
+    ["10.0.0.2", "10.0.0.3", "10.0.0.4"],
+  );
+});
+
+test("mesh: a task's half is there only where it has ports", () => {
+  const service = { id: "s1", name: "web", vip: "", aliases: [], ingressPorts: [port(8080)] };
+  const served = sandbox("t1", [
+    endpoint({ networkId: "ing", ifName: "eth1", ipv4: "10.0.0.11/24", service }),
+    endpoint({ networkId: "gw", role: "gateway", ifName: "eth2", ipv4: "172.18.0.9/16" }),
+  ]);
+  const plain = sandbox("t2", [endpoint({ networkId: "gw", role: "gateway" })]);
+  const w = world([ingress, gwbridge], [door, served, plain]);
+  assert.equal(meshTask(w, plain, [], true), undefined);
+  assert.deepEqual(meshTask(w, served, [], true), {
+    ingressDevice: "eth1",
+    ingressAddress: "10.0.0.11",
+    ingressSubnet: "10.0.0.0/24",
+    defaultSource: "172.18.0.9",
+    ports: [{ protocol: "tcp", publishedPort: 8080, targetPort: 80 }],
+    entries: [],
+    egressHook: true,
+  });
+});
+
+test("VIPs: one per service, its tasks without the draining ones", () => {
+  const list = [task(11, ""), task(12, "x"), task(13, "x", [], { draining: true })];
+  assert.deepEqual(vipsOf("net1aaaaaaaaaaaaaaaaaaaaa", list), [
+    { id: "s1.net1aaaaaaaa", vip: "10.0.0.200", backends: ["10.0.0.11", "10.0.0.12"] },
+  ]);
+  const dnsrr = task(11, "");
+  assert.deepEqual(vipsOf("n", [{ ...dnsrr, service: dnsrr.service && { ...dnsrr.service, vip: "" } }]), []);
+});
+
+test("published ports lead to the address by which the host reaches the container", () => {
+  const published = sandbox("p1", [endpoint({ networkId: "gw", ipv4: "172.18.0.7/16" })], {
+    ports: [
+      { protocol: "tcp", containerPort: 80, hostIp: "0.0.0.0", hostPort: 8000 },
+      { protocol: "tcp", containerPort: 80, hostIp: "::", hostPort: 8000 },
+    ],
+  });
+  assert.deepEqual(hostState(world([gwbridge], [published])).ports, [
+    { protocol: "tcp", hostIp: "0.0.0.0", hostPort: 8000, address: "172.18.0.7", containerPort: 80 },
+  ]);
+});
+
+test("doors of other nodes are believed only as far as they make sense", () => {
+  const good: MeshDoor = { address: "10.0.0.3", mac: "02:42:00:00:00:03", returns: true };
+  assert.deepEqual(decodeDoor(encodeDoor(good)), good);
+  for (const bad of [
+    "",
+    "{}",
+    "null",
+    JSON.stringify({ ...good, mac: "x" }),
+    JSON.stringify({ ...good, address: "1.2.3.4 } drop" }),
+  ]) {
+    assert.equal(decodeDoor(Buffer.from(bad)), undefined, bad);
+  }
+});
+
+test("tunnels: only the swarm's hosts are heard, on the data path address", () => {
+  const place = { bindAddress: "", advertiseAddress: "192.0.2.1", dataPathAddress: "192.0.2.1", dataPathPort: 4789 };
+  assert.equal(
+    tunnelTable(place, ["192.0.2.3", "192.0.2.2", "192.0.2.3"]).body,
+    `  set hosts4 { type ipv4_addr; elements = { 192.0.2.1, 192.0.2.2, 192.0.2.3 } }
+  set hosts6 { type ipv6_addr; }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    meta l4proto != udp accept
+    udp dport != 4789 accept
+    ip daddr 192.0.2.1 ip saddr @hosts4 accept
+    drop
+  }
+`,
+  );
+});
