@@ -6,6 +6,7 @@ import { missingFeature } from "../../../../src/kernel/feature.ts";
 import { scratchNetNs } from "../../../../src/kernel/netns.ts";
 import { openNft } from "../../../../src/kernel/nft.ts";
 import { openRtnl } from "../../../../src/kernel/rtnl.ts";
+import type { VipService } from "../../../../src/network/balancer/types.ts";
 import { renderVips, updateVip } from "../../../../src/network/balancer/vip.ts";
 import { examples } from "./examples.ts";
 
@@ -38,6 +39,31 @@ test("any path of updates ends in the same table as rendering the end", () => {
   const byUpdates = withoutHandles(nft.list("table ip skein-vips"));
   nft.run(renderVips([moved, single]));
   assert.deepEqual(byUpdates, withoutHandles(nft.list("table ip skein-vips")));
+});
+
+test("a long random walk of updates ends where rendering does", () => {
+  using ns = scratchNetNs();
+  using nft = openNft(ns);
+  let seed = 7;
+  const next = (limit: number) => {
+    seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+    return (seed >>> 8) % limit;
+  };
+  const services = new Map<string, VipService>();
+  nft.run(renderVips([]));
+  for (let step = 0; step < 300; step++) {
+    const id = `s${next(6)}`;
+    const before = services.get(id);
+    const backends = Array.from({ length: next(4) }, (_, i) => `10.0.2.${next(50) * 4 + i}`);
+    // Services keep out of each other's addresses, as networks see to it.
+    const after = next(4) === 0 ? undefined : { id, vip: `10.0.${id.slice(1)}.${next(3) + 1}`, backends };
+    nft.run(updateVip(before, after));
+    if (after) services.set(id, after);
+    else services.delete(id);
+  }
+  const walked = withoutHandles(nft.list("table ip skein-vips"));
+  nft.run(renderVips([...services.values()]));
+  assert.deepEqual(walked, withoutHandles(nft.list("table ip skein-vips")));
 });
 
 function withoutHandles(listing: unknown[] | undefined): string[] {
