@@ -1,32 +1,167 @@
-/** Files of containers as tar streams: `docker cp`, `export`, `diff`. */
-import { notImplemented } from "../../base/errors.ts";
+/** Files of containers as tar streams: `docker cp` and `export`. */
+import { constants, lstatSync, readlinkSync, type Stats } from "node:fs";
+import { posix } from "node:path";
+import { deferred } from "../../base/async.ts";
+import { errnoOf, forbidden, notFound, notImplemented } from "../../base/errors.ts";
 import type { EngineContext } from "../context.ts";
-import type { Containers } from "../types.ts";
+import { rfc3339Nano } from "../time.ts";
+import type { Containers, Json } from "../types.ts";
+import { emitContainer } from "./attributes.ts";
+import type { Container } from "./container.ts";
+import type { MountPoint } from "./record.ts";
+import { openInRoot } from "./rootpath.ts";
+import { filled, pack, unpack } from "./tar.ts";
+
+/** Go's os.FileMode of a file: permission bits below, kinds in the high bits. */
+export function goFileMode(stat: Pick<Stats, "mode">): number {
+  const kinds = new Map([
+    [constants.S_IFDIR, 2 ** 31],
+    [constants.S_IFLNK, 2 ** 27],
+    [constants.S_IFBLK, 2 ** 26],
+    [constants.S_IFIFO, 2 ** 25],
+    [constants.S_IFSOCK, 2 ** 24],
+    [constants.S_IFCHR, 2 ** 26 + 2 ** 21],
+  ]);
+  const special =
+    (stat.mode & 0o4000 ? 2 ** 23 : 0) + (stat.mode & 0o2000 ? 2 ** 22 : 0) + (stat.mode & 0o1000 ? 2 ** 20 : 0);
+  return (kinds.get(stat.mode & constants.S_IFMT) ?? 0) + special + (stat.mode & 0o777);
+}
+
+interface Wanted {
+  /** The directory to open. */
+  readonly dir: string;
+  /** An entry of it; "." is the directory itself. */
+  readonly name: string;
+}
+
+/** "/a/b" is entry b of /a; "/a/." and "/" are the directory itself. A last link is not followed, as with dockerd. */
+export function splitPath(path: string): Wanted {
+  const absolute = posix.normalize(`/${path}`);
+  if (absolute === "/" || path.endsWith("/.")) return { dir: absolute, name: "." };
+  const plain = absolute.replace(/\/$/, "");
+  return { dir: posix.dirname(plain), name: posix.basename(plain) };
+}
+
+/** The mount of a stopped container that a path lies in: its files are not below the root file system then. */
+function mountFor(container: Container, dir: string): MountPoint | undefined {
+  if (container.up) return undefined;
+  return container.record.mounts
+    .filter((mount) => mount.source !== "" && (dir === mount.target || dir.startsWith(`${mount.target}/`)))
+    .sort((a, b) => b.target.length - a.target.length)[0];
+}
+
+/** Runs `use` with a root path and the path inside it. */
+function within<T>(
+  ctx: EngineContext,
+  container: Container,
+  dir: string,
+  use: (root: string, inner: string) => Promise<T>,
+): Promise<T> {
+  const mount = mountFor(container, dir);
+  if (mount) return use(mount.source, dir.slice(mount.target.length) || "/");
+  return ctx.runtime.withRootfs(container.id, (root) => use(root, dir));
+}
+
+function statDocument(path: string, name: string, shown: string): Json {
+  let stat: Stats;
+  try {
+    stat = lstatSync(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") throw notFound(`Could not find the file ${shown}`);
+    throw error;
+  }
+  return {
+    name,
+    size: stat.size,
+    mode: goFileMode(stat),
+    mtime: rfc3339Nano(stat.mtimeMs),
+    linkTarget: stat.isSymbolicLink() ? readlinkSync(path) : "",
+  };
+}
 
 export function archives(
   ctx: EngineContext,
 ): Pick<Containers, "export" | "changes" | "archiveStat" | "archiveGet" | "archivePut"> {
-  const known = (ref: string) => ctx.registry.get(ref);
+  const get = (ref: string) => ctx.registry.get(ref);
+  const shown = (container: Container, path: string) => `${path} in container ${container.name}`;
+  const stat = (container: Container, path: string) => {
+    const { dir, name } = splitPath(path);
+    return within(ctx, container, dir, async (root, inner) => {
+      using open = openInRoot(root, inner, shown(container, path));
+      return statDocument(open.entry(name), posix.basename(posix.normalize(`/${path}`)) || "/", shown(container, path));
+    });
+  };
   return {
     async export(ref) {
-      known(ref);
-      throw notImplemented("container export");
+      const container = get(ref);
+      return filled((out) =>
+        ctx.runtime.withRootfs(container.id, async (root) => {
+          using open = openInRoot(root, "/");
+          await pack(open.fd, ".", out, ["--one-file-system", "--transform=flags=rSH;s,^\\./,,"]);
+          emitContainer(ctx, container, "export");
+        }),
+      );
     },
+
     async changes(ref) {
-      known(ref);
+      get(ref);
       throw notImplemented("container diff");
     },
-    async archiveStat(ref) {
-      known(ref);
-      throw notImplemented("docker cp");
+
+    archiveStat: async (ref, path) => stat(get(ref), path),
+
+    async archiveGet(ref, path) {
+      const container = get(ref);
+      const document = await stat(container, path);
+      const { dir, name } = splitPath(path);
+      const body = filled((out) =>
+        within(ctx, container, dir, async (root, inner) => {
+          using open = openInRoot(root, inner, shown(container, path));
+          await pack(open.fd, name, out);
+          emitContainer(ctx, container, "archive-path");
+        }),
+      );
+      return { stat: document, body };
     },
-    async archiveGet(ref) {
-      known(ref);
-      throw notImplemented("docker cp");
+
+    async archivePut(ref, path, tar, options) {
+      const container = get(ref);
+      const { record } = container;
+      const dir = posix.normalize(`/${path}`);
+      const target = record.mounts.find((mount) => dir === mount.target || dir.startsWith(`${mount.target}/`));
+      if (target && !target.rw) throw forbidden("mounted volume is marked read-only");
+      if (!target && record.hostConfig.ReadonlyRootfs) throw forbidden("container rootfs is marked read-only");
+      if (options.copyUidGid && !["", "root", "0", "0:0", "root:root"].includes(record.config.User)) {
+        throw notImplemented("cp --archive into a container whose user is not root");
+      }
+      await within(ctx, container, dir, async (root, inner) => {
+        using open = openInRoot(root, inner, shown(container, path));
+        await using _still = await frozen(ctx, container);
+        await unpack(open.fd, tar, options.copyUidGid ? ["--no-same-owner"] : ["--same-owner"]);
+      });
+      emitContainer(ctx, container, "extract-to-dir");
     },
-    async archivePut(ref) {
-      known(ref);
-      throw notImplemented("docker cp");
+  };
+}
+
+/** While files are written into a running container its processes hold still: none can plant a link in the way. */
+async function frozen(ctx: EngineContext, container: Container): Promise<AsyncDisposable> {
+  if (container.record.state.status !== "running") return { [Symbol.asyncDispose]: async () => {} };
+  const release = deferred<void>();
+  const held = deferred<void>();
+  const lock = ctx.locks.run(container.id, async () => {
+    const runs = container.record.state.status === "running";
+    if (runs) await ctx.runtime.pause(container.id);
+    held.resolve();
+    await release.promise;
+    if (runs) await ctx.runtime.unpause(container.id);
+  });
+  lock.catch(held.reject);
+  await held.promise;
+  return {
+    async [Symbol.asyncDispose]() {
+      release.resolve();
+      await lock;
     },
   };
 }

@@ -29,6 +29,7 @@ import { parseRfc3339 } from "../time.ts";
 import type { ContainerStatus, Containers, Events, Images, LogEntry, SwarmNetworkSource } from "../types.ts";
 import { containerCreate, TASK_LABEL } from "./container.ts";
 import { taskContainerName } from "./expand.ts";
+import { isPredefined } from "./network-spec.ts";
 import { payloadFiles } from "./payload.ts";
 import type { TemplateValue } from "./template.ts";
 import { orAbort } from "./wait.ts";
@@ -111,7 +112,7 @@ export class ContainerController implements TaskController {
     }
     await this.#healthy(signal);
     // An end before good health is told by wait().
-    if (this.#state()?.status === "running") await containers.setActivity(before.id, "active");
+    if (this.#isNamed() && this.#state()?.status === "running") await containers.setActivity(before.id, "active");
   }
 
   /** Resolves when healthy, when there is nothing to check, or when the container has ended. */
@@ -288,6 +289,11 @@ export class ContainerController implements TaskController {
       const reference = /[@:][^/]+$/.test(image) ? image : `${image}:latest`;
       throw new SkeinError("notFound", `No such image: ${reference}`, { cause: error });
     }
+  }
+
+  /** True when there is a network on which others can find this task; on the default bridge there are no names. */
+  #isNamed(): boolean {
+    return this.#task.networks.some(({ network }) => network && !isPredefined(network));
   }
 
   /** True when others may have connections to this task by way of its service. */

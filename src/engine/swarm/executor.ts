@@ -9,7 +9,7 @@ import type { GossipKey } from "../../gossip/types.ts";
 import type { ClusterNetworking } from "../../network/types.ts";
 import { type Dependencies, type Executor, type TaskController, TaskRejected } from "../../swarm/types.ts";
 import type { Engine } from "../types.ts";
-import { checkMounts } from "./container.ts";
+import { checkMounts, TASK_LABEL } from "./container.ts";
 import { ContainerController } from "./controller.ts";
 import { describeHost } from "./describe.ts";
 import { expandContainerSpec, templateContext } from "./expand.ts";
@@ -109,7 +109,7 @@ export class HostExecutor implements Executor {
     await this.#applyKeys();
   }
 
-  /** This node is in no swarm any more: its networks and keys are forgotten. */
+  /** This node is in no swarm any more: containers that its tasks left, its networks and its keys go. */
   leave(): Promise<void> {
     return this.#mutex.run(async () => {
       this.#keys = [];
@@ -117,8 +117,23 @@ export class HostExecutor implements Executor {
       this.#options.networks.clear();
       if (!this.#cluster) return;
       this.#cluster = undefined;
+      await this.#removeLeftovers();
       await this.#options.engine.network.stopCluster();
     });
+  }
+
+  /** The agent removes its tasks before it leaves; what it could not is removed here by its labels. */
+  async #removeLeftovers(): Promise<void> {
+    const { engine, log } = this.#options;
+    const filters = new Map([["label", [TASK_LABEL]]]);
+    for (const { Id: id } of await engine.containers.list({ all: true, size: false, filters })) {
+      if (typeof id !== "string") continue;
+      try {
+        await engine.containers.remove(id, { force: true, volumes: true });
+      } catch (error) {
+        log.warn("a task's container is left", { container: id, error: messageOf(error) });
+      }
+    }
   }
 
   async controller(task: Task, dependencies: Dependencies): Promise<TaskController> {

@@ -1,0 +1,63 @@
+/**
+ * Opens a directory inside a container's root file system as a descriptor, one component after another, never following
+ * a link but by its text: a process in the container that swaps a directory for a link meanwhile cannot lead us out.
+ */
+import { closeSync, constants, openSync, readlinkSync } from "node:fs";
+import { posix } from "node:path";
+import { errnoOf, invalid, notFound } from "../../base/errors.ts";
+
+const MAX_LINKS = 40;
+const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+
+/** A directory that stays what it is, however its path changes. */
+export interface OpenDir extends Disposable {
+  readonly fd: number;
+  /** Path of an entry of this directory, for calls that do not follow a last link. */
+  entry(name: string): string;
+}
+
+/** The link's text, undefined for what is no link. */
+function linkText(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch (error) {
+    if (errnoOf(error) === "EINVAL") return undefined;
+    throw error;
+  }
+}
+
+export function openInRoot(root: string, path: string, shown = path): OpenDir {
+  // The way back for "..": the root at the bottom, never left.
+  const stack = [openSync(root, constants.O_RDONLY | constants.O_DIRECTORY)];
+  const top = () => stack.at(-1) ?? -1;
+  let rest = path.split("/").filter(Boolean);
+  let links = 0;
+  try {
+    while (rest.length > 0) {
+      const [part = "", ...after] = rest;
+      rest = after;
+      if (part === ".") continue;
+      if (part === "..") {
+        if (stack.length > 1) closeSync(stack.pop() ?? -1);
+        continue;
+      }
+      const here = `/proc/self/fd/${top()}/${part}`;
+      const target = linkText(here);
+      if (target === undefined) {
+        stack.push(openSync(here, DIRECTORY));
+        continue;
+      }
+      if (++links > MAX_LINKS) throw invalid(`too many levels of symbolic links in ${shown}`);
+      if (posix.isAbsolute(target)) while (stack.length > 1) closeSync(stack.pop() ?? -1);
+      rest = [...target.split("/").filter(Boolean), ...rest];
+    }
+  } catch (error) {
+    for (const fd of stack) closeSync(fd);
+    if (errnoOf(error) === "ENOENT") throw notFound(`Could not find the file ${shown}`);
+    if (errnoOf(error) === "ENOTDIR" || errnoOf(error) === "ELOOP") throw invalid(`not a directory: ${shown}`);
+    throw error;
+  }
+  const fd = stack.pop() ?? -1;
+  for (const other of stack) closeSync(other);
+  return { fd, entry: (name) => `/proc/self/fd/${fd}/${name}`, [Symbol.dispose]: () => closeSync(fd) };
+}

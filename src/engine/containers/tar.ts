@@ -1,0 +1,75 @@
+/** The system's tar on an open directory, which it gets as descriptor 3. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { PassThrough, type Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { invalid, messageOf } from "../../base/errors.ts";
+
+const MAX_WORDS = 4096;
+
+function done(child: ChildProcess): Promise<void> {
+  let words = "";
+  child.stderr?.on("data", (chunk: Buffer) => {
+    if (words.length < MAX_WORDS) words += chunk.toString();
+  });
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code) => {
+      // 1: a file changed while it was read, which a running container's files do.
+      if (code === 0 || code === 1) resolve();
+      else reject(invalid(`tar: ${words.trim() || `ended with ${code}`}`));
+    });
+  });
+}
+
+/** Archives `name` of the directory `fd` into `out`. */
+export async function pack(fd: number, name: string, out: PassThrough, options: readonly string[] = []): Promise<void> {
+  const child = spawn(
+    "tar",
+    ["--create", "--file=-", "--numeric-owner", ...options, "-C", "/proc/self/fd/3", "--", name],
+    {
+      stdio: ["ignore", "pipe", "pipe", fd],
+    },
+  );
+  const ended = done(child);
+  ended.catch(() => {});
+  if (child.stdout) {
+    try {
+      await pipeline(child.stdout, out, { end: false });
+    } catch (error) {
+      child.kill();
+      throw error;
+    }
+  }
+  await ended;
+}
+
+/** Unpacks an archive into the directory `fd`. */
+export async function unpack(fd: number, archive: Readable, options: readonly string[] = []): Promise<void> {
+  const child = spawn(
+    "tar",
+    ["--extract", "--file=-", "--numeric-owner", "--preserve-permissions", ...options, "-C", "/proc/self/fd/3"],
+    {
+      stdio: ["pipe", "ignore", "pipe", fd],
+    },
+  );
+  const ended = done(child);
+  ended.catch(() => {});
+  try {
+    if (child.stdin) await pipeline(archive, child.stdin);
+  } catch (error) {
+    // tar stopped reading: its own words say why.
+    await ended;
+    throw invalid(`the archive could not be read: ${messageOf(error)}`);
+  }
+  await ended;
+}
+
+/** A stream that `work` fills; ends or fails with it. */
+export function filled(work: (out: PassThrough) => Promise<void>): PassThrough {
+  const out = new PassThrough();
+  work(out).then(
+    () => out.end(),
+    (error) => out.destroy(error instanceof Error ? error : new Error(String(error))),
+  );
+  return out;
+}
