@@ -8,6 +8,8 @@ import { codeReply, NXDOMAIN, REFUSED, rcodeOf, SERVFAIL } from "./wire.ts";
 const MOST_UPSTREAMS = 3;
 const TIMEOUT_MS = 4000;
 const MOST_PENDING = 1024;
+/** A server that was silent is asked after the others for so long: it costs four seconds once, not every time. */
+const DEMOTED_MS = 15_000;
 
 /** How one server is asked; injected for tests. */
 export type Ask = (upstream: Upstream, query: Buffer, transport: "udp" | "tcp", signal: AbortSignal) => Promise<Buffer>;
@@ -18,6 +20,8 @@ export class Forwarder {
   #log: Logger;
   #clock: Clock;
   #closed = new AbortController();
+  /** Servers that let a question go unanswered, and until when that counts. */
+  #silent = new Map<string, number>();
   pending = 0;
   forwarded = 0;
   failed = 0;
@@ -47,7 +51,7 @@ export class Forwarder {
     this.pending++;
     this.forwarded++;
     try {
-      for (const upstream of this.#upstreams) {
+      for (const upstream of this.#inOrder()) {
         if (this.#closed.signal.aborted) break;
         const reply = await this.#try(upstream, query, transport);
         if (reply) return reply;
@@ -59,11 +63,23 @@ export class Forwarder {
     return codeReply(query, SERVFAIL);
   }
 
+  #inOrder(): readonly Upstream[] {
+    if (this.#silent.size === 0) return this.#upstreams;
+    const now = this.#clock.now();
+    for (const [address, until] of this.#silent) if (until <= now) this.#silent.delete(address);
+    const demoted = (one: Upstream) => this.#silent.has(one.address);
+    return [...this.#upstreams.filter((one) => !demoted(one)), ...this.#upstreams.filter(demoted)];
+  }
+
   async #try(upstream: Upstream, query: Buffer, transport: "udp" | "tcp"): Promise<Buffer | undefined> {
     const late = new AbortController();
-    const cancel = this.#clock.after(TIMEOUT_MS, () => late.abort(new Error(`no answer in ${TIMEOUT_MS / 1000} s`)));
+    const cancel = this.#clock.after(TIMEOUT_MS, () => {
+      this.#silent.set(upstream.address, this.#clock.now() + DEMOTED_MS);
+      late.abort(new Error(`no answer in ${TIMEOUT_MS / 1000} s`));
+    });
     try {
       const reply = await this.#ask(upstream, query, transport, AbortSignal.any([late.signal, this.#closed.signal]));
+      this.#silent.delete(upstream.address);
       const code = rcodeOf(reply);
       // These say something about the server, not about the name.
       return code === SERVFAIL || code === REFUSED ? undefined : reply;

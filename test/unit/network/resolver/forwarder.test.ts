@@ -57,6 +57,27 @@ test("three silent servers cost twelve seconds and end in SERVFAIL; a fourth is 
   assert.equal(result.pending, 0);
 });
 
+test("a silent server costs four seconds once, and is tried first again after a while", async () => {
+  const asked: string[] = [];
+  const { clock, result } = forwarder(
+    (...args) => {
+      asked.push(args[0].address);
+      return args[0].address === "1" ? silent(...args) : Promise.resolve(codeReply(query, 3));
+    },
+    ["1", "2"],
+  );
+  const first = result.forward(query, "udp");
+  await clock.advanceAsync(4000);
+  assert.equal(rcode(await first), 3);
+  assert.equal(rcode(await result.forward(query, "udp")), 3, "without any time passing");
+  assert.deepEqual(asked, ["1", "2", "2"]);
+  await clock.advanceAsync(15_000);
+  const later = result.forward(query, "udp");
+  await clock.advanceAsync(4000);
+  await later;
+  assert.deepEqual(asked, ["1", "2", "2", "1", "2"]);
+});
+
 test("no more than 1024 questions wait; the rest fail at once; closing ends all", async () => {
   const { result } = forwarder(silent);
   const waiting = Array.from({ length: 1024 }, () => result.forward(query, "udp"));
