@@ -66,6 +66,8 @@ export interface SwarmNetworkView {
 export interface SwarmNetworkSource {
   /** All networks of the swarm on a manager; those this node has used on a worker; none outside a swarm. */
   list(): SwarmNetworkView[];
+  /** A network of the swarm that lists leave out (bridge and host, which services may name), by id or name. */
+  predefined(ref: string): SwarmNetworkView | undefined;
   /** `network create` of a swarm-scoped driver. Gives the id. Throws Docker's message on a worker. */
   create(request: NetworkCreate): Promise<string>;
   remove(id: string): Promise<void>;

@@ -31,7 +31,8 @@ export class NetworkDirectory {
     const prefixed = all.filter((spec) => spec.id.startsWith(ref));
     if (prefixed.length > 1)
       throw invalid(`network ${ref} is ambiguous (${prefixed.length} matches found based on ID prefix)`);
-    return prefixed[0];
+    // The CLI looks for a service's network in the swarm: bridge and host have an object of their own there.
+    return prefixed[0] ?? (scope === "swarm" ? this.#swarm()?.predefined(ref)?.spec : undefined);
   }
 
   get(ref: string, scope?: string): NetworkSpec {

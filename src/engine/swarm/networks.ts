@@ -69,10 +69,14 @@ export class SwarmNetworks implements SwarmNetworkSource {
     return control
       .networks()
       .filter((network) => !isPredefined(network))
-      .flatMap((network) => {
-        const spec = specOf(network);
-        return spec ? [{ spec, ...(network.meta?.version && { version: network.meta.version.index }) }] : [];
-      });
+      .flatMap(viewOf);
+  }
+
+  predefined(ref: string): SwarmNetworkView | undefined {
+    return (this.#control()?.networks() ?? [])
+      .filter((network) => isPredefined(network))
+      .flatMap(viewOf)
+      .find(({ spec }) => spec.id === ref || spec.name === ref);
   }
 
   async create(request: NetworkCreate): Promise<string> {
@@ -168,10 +172,11 @@ export class SwarmNetworks implements SwarmNetworkSource {
 }
 
 /** A network whose driver this host does not know is not shown, rather than hiding all others behind an error. */
-function specOf(network: Network): NetworkSpec | undefined {
+function viewOf(network: Network): SwarmNetworkView[] {
   try {
-    return toNetworkSpec(network);
+    const version = network.meta?.version;
+    return [{ spec: toNetworkSpec(network), ...(version && { version: version.index }) }];
   } catch {
-    return undefined;
+    return [];
   }
 }
