@@ -4,8 +4,11 @@ import { SkeinError } from "../base/errors.ts";
 import { inside, startDaemon } from "../lab/host.ts";
 import { down, hostOf, report, requireLab, up } from "../lab/lab.ts";
 import { end, signal } from "../lab/process.ts";
+import { type Shaping, slowDown } from "../lab/slow.ts";
+import { hostNames } from "../lab/spec.ts";
 import { saveState } from "../lab/state.ts";
 import { setCable } from "../lab/switch.ts";
+import { makeImages } from "../lab/tour.ts";
 import { parseCount } from "./args.ts";
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
@@ -24,6 +27,20 @@ function handOver(command: readonly string[], env: NodeJS.ProcessEnv = process.e
   });
 }
 
+const collect = (value: string, before: string[]) => [...before, value];
+
+/** Which of the hosts run dockerd, out of the values of --engine. */
+function parseEngines(values: readonly string[], hosts: readonly string[]): string[] {
+  return values.flatMap((value) => {
+    const [host, engine] = value.includes("=") ? value.split("=", 2) : [undefined, value];
+    if (engine !== "dockerd" && engine !== "skeind") {
+      throw new SkeinError("invalid", `--engine ${value}: the engines are skeind and dockerd`);
+    }
+    if (engine === "skeind") return [];
+    return host === undefined ? hosts : [host];
+  });
+}
+
 /** `skein lab …`: several hosts on this machine. */
 export function labCommand(): Command {
   const lab = new Command("lab")
@@ -38,8 +55,16 @@ export function labCommand(): Command {
     .option("--hosts <n>", "number of hosts", parseCount, 3)
     .option("--managers <n>", "how many of them are meant as managers", parseCount, 1)
     .option("--subnet <cidr>", "subnet of the switch")
-    .action(async (options: { name: string; hosts: number; managers: number; subnet?: string }) => {
-      const { spec } = await up({ ...options, onStep: say });
+    .option(
+      "--engine <which>",
+      "dockerd: the real Docker Engine on every host; HOST=dockerd: on one; repeatable",
+      collect,
+      [],
+    )
+    .action(async (options: { name: string; hosts: number; managers: number; subnet?: string; engine: string[] }) => {
+      const { engine, ...rest } = options;
+      const dockerd = parseEngines(engine, hostNames(options.hosts, options.managers));
+      const { spec } = await up({ ...rest, dockerd, onStep: say });
       for (const host of spec.hosts) say(`${host.name}  ${host.address}  unix://${host.socket}`);
     });
   lab
@@ -57,7 +82,8 @@ export function labCommand(): Command {
     .action((options: { name: string; json?: boolean }) => {
       const rows = report(requireLab(options.name));
       if (options.json) say(JSON.stringify(rows, null, 2));
-      else for (const row of rows) say([row.name, row.address, row.state, row.cable, row.socket].join("\t"));
+      else
+        for (const row of rows) say([row.name, row.address, row.engine, row.state, row.cable, row.socket].join("\t"));
     });
   lab
     .command("env <host>")
@@ -82,7 +108,8 @@ export function labCommand(): Command {
     .passThroughOptions()
     .action(async (name: string, command: string[], options: { name: string }) => {
       const { host, state } = hostOf(requireLab(options.name), name);
-      await handOver(inside(state, command), { ...process.env, DOCKER_HOST: `unix://${host.socket}` });
+      const words = command[0] === "--" ? command.slice(1) : command;
+      await handOver(inside(state, words), { ...process.env, DOCKER_HOST: `unix://${host.socket}` });
     });
   for (const [verb, plugged] of [
     ["unplug", false],
@@ -112,14 +139,33 @@ export function labCommand(): Command {
       });
   }
   lab
+    .command("slow <host>")
+    .description("make a host's cable slow; without options it is as it was")
+    .option(...nameOption)
+    .option("--delay <ms>", "delay of each packet towards the host, in milliseconds", parseCount)
+    .option("--loss <percent>", "share of packets lost", parseCount)
+    .option("--rate <mbit>", "megabits per second", parseCount)
+    .action((name: string, options: Shaping & { name: string }) =>
+      slowDown(hostOf(requireLab(options.name), name).host, options),
+    );
+  lab
+    .command("images")
+    .description("build the images that the tutorials name from Debian packages and load them on every host")
+    .option(...nameOption)
+    .action(async (options: { name: string }) => {
+      const found = requireLab(options.name);
+      say(await makeImages(found, "basic"));
+      say(await makeImages(found, "tutorials"));
+    });
+  lab
     .command("restart <host>")
-    .description("stop a host's skeind and start it again")
+    .description("stop a host's engine and start it again")
     .option(...nameOption)
     .action(async (name: string, options: { name: string }) => {
       const found = requireLab(options.name);
       const { host, state } = hostOf(found, name);
       if (state.daemon && !(await end(state.daemon, "SIGTERM", 15_000))) await end(state.daemon, "SIGKILL", 5000);
-      found.state.running[name] = await startDaemon(host, state);
+      found.state.running[name] = await startDaemon(host, state, found.state.engines[name]);
       saveState(found.state);
     });
   return lab;

@@ -11,6 +11,7 @@ import { type Clock, sleep, systemClock } from "../base/clock.ts";
 import { SkeinError } from "../base/errors.ts";
 import { childrenOf, end, isAlive, type ProcessRef, processRef, startDetached } from "./process.ts";
 import type { HostSpec } from "./spec.ts";
+import type { EngineKind } from "./state.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 
@@ -95,9 +96,26 @@ export function daemonCommand(host: HostSpec): string[] {
   ];
 }
 
-/** Starts `skeind` in a host and waits until it answers. */
-export async function startDaemon(host: HostSpec, state: HostState, clock: Clock = systemClock): Promise<HostState> {
-  const outer = startDetached(inside(state, daemonCommand(host)), host.logFile);
+/** How the real Docker Engine is called in a host. */
+function dockerdCommand(host: HostSpec): string[] {
+  const dockerd = ["/usr/sbin/dockerd", "/usr/bin/dockerd"].find((path) => existsSync(path));
+  if (!dockerd) {
+    throw new SkeinError("notFound", "there is no dockerd on this machine", { hint: "apt-get install docker.io" });
+  }
+  const dirs = ["--data-root", `${host.stateDir}/docker`, "--exec-root", `${host.runDir}/docker`];
+  const parent = ["--cgroup-parent", host.cgroup, "--pidfile", `${host.runDir}/dockerd.pid`];
+  return [dockerd, "--host", `unix://${host.socket}`, ...dirs, ...parent];
+}
+
+/** Starts the engine of a host and waits until it answers. */
+export async function startDaemon(
+  host: HostSpec,
+  state: HostState,
+  engine: EngineKind = "skeind",
+  clock: Clock = systemClock,
+): Promise<HostState> {
+  const command = engine === "dockerd" ? dockerdCommand(host) : daemonCommand(host);
+  const outer = startDetached(inside(state, command), host.logFile);
   const deadline = clock.now() + 15_000;
   for (;;) {
     const pid = childrenOf(outer.pid)[0];
@@ -105,7 +123,7 @@ export async function startDaemon(host: HostSpec, state: HostState, clock: Clock
     if (daemon && (await answers(host.socket))) return { ...state, daemon };
     if (!isAlive(outer) || clock.now() > deadline) {
       const why = existsSync(host.logFile) ? readFileSync(host.logFile, "utf8").trim().split("\n").at(-1) : "";
-      throw new SkeinError("internal", `skeind on ${host.name} did not come up: ${why}`, {
+      throw new SkeinError("internal", `${engine} on ${host.name} did not come up: ${why}`, {
         hint: `see ${host.logFile}`,
       });
     }

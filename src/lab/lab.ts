@@ -11,7 +11,7 @@ import { type HostState, startDaemon, startHost, stopHost } from "./host.ts";
 import { killAllIn } from "./kill.ts";
 import { isAlive } from "./process.ts";
 import { type HostSpec, hostNames, type LabSpec, labSpec } from "./spec.ts";
-import { forgetState, type LabState, loadState, saveState } from "./state.ts";
+import { type EngineKind, forgetState, type LabState, loadState, saveState } from "./state.ts";
 import { createSwitch, hasNamespace, isPlugged, plugIn, plugOut, removeSwitch } from "./switch.ts";
 
 export interface UpOptions {
@@ -21,6 +21,8 @@ export interface UpOptions {
   readonly managers?: number;
   /** Names of the hosts, in place of the two above. */
   readonly names?: readonly string[];
+  /** Hosts that are to run the real Docker Engine. */
+  readonly dockerd?: readonly string[];
   readonly onStep?: (step: string) => void;
 }
 
@@ -70,11 +72,17 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
   checkMachine();
   const name = options.name ?? "lab";
   const existing = findLab(name);
+  const dockerd = options.dockerd ?? [];
   const wanted = labSpec({
     name,
     hosts: options.names ?? hostNames(options.hosts ?? 3, options.managers ?? 1),
     ...(options.subnet === undefined ? {} : { subnet: options.subnet }),
   });
+  for (const host of dockerd) {
+    if (!wanted.hosts.some((one) => one.name === host)) {
+      throw new SkeinError("notFound", `the lab has no host ${JSON.stringify(host)} to run dockerd on`);
+    }
+  }
   if (existing?.state.complete) {
     if (existing.spec.hosts.map((host) => host.name).join() !== wanted.hosts.map((host) => host.name).join()) {
       throw new SkeinError("conflict", `a lab ${JSON.stringify(name)} with other hosts is up`, {
@@ -96,21 +104,21 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
     options.onStep?.("a half-made lab was found: taking it down");
     await down(name);
   }
-  return create(wanted, options.onStep);
+  return create(wanted, dockerd, options.onStep);
 }
 
-async function create(spec: LabSpec, onStep?: (step: string) => void): Promise<Lab> {
+async function create(spec: LabSpec, dockerd: readonly string[], onStep?: (step: string) => void): Promise<Lab> {
   const state: LabState = {
     name: spec.name,
     subnet: spec.subnet,
     hosts: spec.hosts.map((host) => host.name),
+    engines: Object.fromEntries(dockerd.map((name) => [name, "dockerd"])),
     complete: false,
     running: {},
   };
   saveState(state);
   try {
-    state.forwarding = createSwitch(spec).forwarding;
-    saveState(state);
+    createSwitch(spec);
     for (const host of spec.hosts) plugIn(spec, host);
     onStep?.(`switch ${spec.bridge} (${spec.subnet}) and ${spec.hosts.length} hosts plugged in`);
     await Promise.all(
@@ -118,7 +126,7 @@ async function create(spec: LabSpec, onStep?: (step: string) => void): Promise<L
         const namespaces = await startHost(host);
         state.running[host.name] = namespaces;
         saveState(state);
-        state.running[host.name] = await startDaemon(host, namespaces);
+        state.running[host.name] = await startDaemon(host, namespaces, state.engines[host.name]);
       }),
     );
     state.complete = true;
@@ -144,8 +152,8 @@ async function repair(lab: Lab, onStep?: (step: string) => void): Promise<Lab> {
       state = await startHost(host);
     }
     if (!isAlive(state.daemon)) {
-      onStep?.(`starting skeind on ${host.name}`);
-      state = await startDaemon(host, { ...state, daemon: undefined });
+      onStep?.(`starting ${lab.state.engines[host.name] ?? "skeind"} on ${host.name}`);
+      state = await startDaemon(host, { ...state, daemon: undefined }, lab.state.engines[host.name]);
     }
     lab.state.running[host.name] = state;
     saveState(lab.state);
@@ -164,7 +172,7 @@ export async function down(name = "lab", options: { keepLogs?: boolean } = {}): 
     await killAllIn(host.netnsPath);
     await plugOut(host);
   }
-  await removeSwitch(spec, lab?.state.forwarding === undefined ? undefined : { forwarding: lab.state.forwarding });
+  await removeSwitch(spec);
   await sweepCgroups(spec.cgroup);
   rmSync(spec.stateDir, { recursive: true, force: true });
   forgetState(name);
@@ -188,6 +196,7 @@ function removeIfEmpty(dir: string): void {
 export interface HostReport {
   readonly name: string;
   readonly address: string;
+  readonly engine: EngineKind;
   readonly state: "running" | "no engine" | "gone";
   readonly cable: "plugged" | "unplugged";
   readonly socket: string;
@@ -200,6 +209,7 @@ export function report(lab: Lab): HostReport[] {
     return {
       name: host.name,
       address: host.address,
+      engine: lab.state.engines[host.name] ?? "skeind",
       state: !state || !isAlive(state.init) ? "gone" : isAlive(state.daemon) ? "running" : "no engine",
       cable: isPlugged(host) ? "plugged" : "unplugged",
       socket: host.socket,

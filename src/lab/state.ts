@@ -10,11 +10,15 @@ const labState = z.object({
   name: z.string(),
   subnet: z.string(),
   hosts: z.array(z.string()),
+  /** Hosts that run something else than skeind. */
+  engines: z.record(z.string(), z.enum(["skeind", "dockerd"])).default({}),
   /** False while the lab is being made: what is found then is a half-made lab. */
   complete: z.boolean(),
-  forwarding: z.string().optional(),
   running: z.record(z.string(), hostState),
 });
+
+/** What serves the Engine API on a host. */
+export type EngineKind = "skeind" | "dockerd";
 
 export type LabState = z.infer<typeof labState>;
 
@@ -27,7 +31,7 @@ export function loadState(name: string): LabState | undefined {
   try {
     return labState.parse(JSON.parse(text));
   } catch {
-    return { name, subnet: "", hosts: [], complete: false, running: {} };
+    return { name, subnet: "", hosts: [], engines: {}, complete: false, running: {} };
   }
 }
 

@@ -9,11 +9,11 @@ import { SkeinError } from "../base/errors.ts";
 import { createNetNs, destroyNetNs, openNetNs } from "../kernel/netns.ts";
 import { openNft } from "../kernel/nft.ts";
 import { openRtnl } from "../kernel/rtnl.ts";
-import { readSysctl, writeSysctl } from "../kernel/sysctl.ts";
+import { writeSysctl } from "../kernel/sysctl.ts";
 import type { Rtnl } from "../kernel/types.ts";
+import { forwardingKey, holdForwarding, releaseForwarding } from "./forwarding.ts";
 import { type HostSpec, type LabSpec, overlaps } from "./spec.ts";
 
-const forwarding = "net.ipv4.ip_forward";
 const table = (spec: LabSpec) => `skein-${spec.name}`;
 
 /** Refuses a subnet that this machine already uses for something else. */
@@ -31,11 +31,8 @@ export function checkSubnet(rtnl: Rtnl, spec: LabSpec): void {
   }
 }
 
-/**
- * Makes the switch and the way out.
- * @returns what the forwarding switch of this machine was before, to be given back by `removeSwitch`.
- */
-export function createSwitch(spec: LabSpec): { forwarding: string } {
+/** Makes the switch and the way out. */
+export function createSwitch(spec: LabSpec): void {
   using rtnl = openRtnl();
   checkSubnet(rtnl, spec);
   const link = rtnl.link(spec.bridge) ?? rtnl.addLink({ kind: "bridge", name: spec.bridge, mtu: 1500 });
@@ -43,8 +40,7 @@ export function createSwitch(spec: LabSpec): { forwarding: string } {
     rtnl.addAddr(link.index, spec.gateway, spec.prefix);
   }
   rtnl.setLink(link.index, { up: true });
-  const before = readSysctl(forwarding);
-  writeSysctl(forwarding, "1");
+  holdForwarding();
   using nft = openNft();
   nft.run(`
 table ip ${table(spec)}
@@ -56,16 +52,15 @@ table ip ${table(spec)} {
   }
 }
 `);
-  return { forwarding: before };
 }
 
-export async function removeSwitch(spec: LabSpec, before: { forwarding: string } | undefined): Promise<void> {
+export async function removeSwitch(spec: LabSpec): Promise<void> {
   using rtnl = openRtnl();
   const link = rtnl.link(spec.bridge);
   if (link) await rtnl.delLink(link.index);
   using nft = openNft();
   nft.run(`table ip ${table(spec)}\ndelete table ip ${table(spec)}`);
-  if (before) writeSysctl(forwarding, before.forwarding);
+  releaseForwarding(spec.name);
 }
 
 /** Makes a host's namespace and plugs it in. */
@@ -89,7 +84,7 @@ export function plugIn(spec: LabSpec, host: HostSpec): void {
   inside.addAddr(eth0.index, host.address, spec.prefix);
   inside.setLink(eth0.index, { up: true });
   inside.setRoute({ dst: "default", gateway: spec.gateway, link: eth0.index });
-  writeSysctl(forwarding, "1", ns);
+  writeSysctl(forwardingKey, "1", ns);
 }
 
 /** Pulls or plugs a host's cable. */
