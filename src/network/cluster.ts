@@ -373,13 +373,21 @@ export class Cluster {
     ];
   }
 
-  /** Addresses of all participants, those of suspected nodes included. */
-  addresses(networkId: string): string[] {
-    const local = attachedTo(this.#core.world, networkId)
-      .filter(({ sandbox, endpoint }) => endpoint.role === "user" && sandbox.activity !== "inactive")
-      .map(({ endpoint }) => plainIp(endpoint.ipv4));
-    const remote = this.#tables.get(networkId)?.participants(new Set()) ?? [];
-    return [...local, ...remote.map((participant) => participant.address)];
+  /** Addresses of all participants and who owns them ("" for this node), those of suspected nodes included. */
+  addresses(networkId: string): Map<string, string> {
+    const found = new Map<string, string>();
+    for (const participant of this.#tables.get(networkId)?.participants(new Set()) ?? []) {
+      found.set(participant.address, participant.owner);
+    }
+    for (const { sandbox, endpoint } of attachedTo(this.#core.world, networkId)) {
+      if (endpoint.role === "user" && sandbox.activity !== "inactive") found.set(plainIp(endpoint.ipv4), "");
+    }
+    return found;
+  }
+
+  /** Whether a node that was heard of is still there; one that is not may come back under a new name. */
+  isMember(owner: string): boolean {
+    return owner === "" || (this.#gossip?.peers().some((peer) => peer.name === owner) ?? false);
   }
 
   /** Addresses of the hosts that gossip knows. */

@@ -379,6 +379,7 @@ class Controller implements NetworkController {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cancelPass();
+    this.#datapath.close();
     await this.#cluster.close();
     await this.#names.close();
     this.#core.close();

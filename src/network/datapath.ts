@@ -45,6 +45,8 @@ const meshOwner = "routing mesh";
  * answer to their last packet as long as TCP is willing to.
  */
 const lateMs = 10 * 60_000;
+/** How long the daemon of a node that left is given to come back. */
+const returnMs = 5_000;
 
 interface Late {
   readonly service: VipService;
@@ -66,7 +68,8 @@ export class Datapath {
   readonly #earlier = new Map<string, Vips[]>();
   #mesh: readonly MeshPort[] | undefined;
   /** Addresses that took part at the last look, by network: those that are gone leave connections behind. */
-  readonly #known = new Map<string, Set<string>>();
+  readonly #known = new Map<string, ReadonlyMap<string, string>>();
+  readonly #waiting = new Set<() => void>();
   readonly #reserved = new Set<string>();
 
   constructor(core: Core, cluster: Cluster, names: Names, ports: HostPorts) {
@@ -225,26 +228,47 @@ export class Datapath {
 
   /**
    * Connections to tasks that are gone are forgotten: their next packet meets another task, which resets it, rather
-   * than silence. A suspected node's tasks are not gone.
+   * than silence. A suspected node's tasks are not gone; those of a node that left may only have a daemon that is being
+   * restarted, which comes back under another name.
    */
   forgetDead(network: NetworkState): void {
-    const core = this.#core;
     const { id } = network.spec;
-    const now = new Set(this.#cluster.addresses(id));
-    const before = this.#known.get(id);
+    const now = this.#cluster.addresses(id);
+    const gone = [...(this.#known.get(id) ?? [])].filter(([address]) => !now.has(address));
     this.#known.set(id, now);
-    const gone = [...(before ?? [])].filter((address) => !now.has(address));
-    if (gone.length === 0) return;
-    for (const { sandbox } of attachedTo(core.world, id)) {
+    const dead = gone.filter(([, owner]) => this.#cluster.isMember(owner)).map(([address]) => address);
+    const lost = gone.filter(([, owner]) => !this.#cluster.isMember(owner)).map(([address]) => address);
+    this.#flush(id, dead);
+    if (lost.length === 0) return;
+    const cancel = this.#core.clock.after(returnMs, () => {
+      this.#waiting.delete(cancel);
+      const back = this.#cluster.addresses(id);
+      this.#flush(
+        id,
+        lost.filter((address) => !back.has(address)),
+      );
+    });
+    this.#waiting.add(cancel);
+  }
+
+  #flush(networkId: string, addresses: readonly string[]): void {
+    const core = this.#core;
+    if (addresses.length === 0) return;
+    for (const { sandbox } of attachedTo(core.world, networkId)) {
       const ns = core.namespaces.find(sandboxKey(sandbox.id))?.ns;
       if (!ns || sandbox.kind === "lb") continue;
       try {
         using conntrack = openConntrack(ns);
-        for (const address of gone) conntrack.flush({ family: 4, replySrc: address });
+        for (const address of addresses) conntrack.flush({ family: 4, replySrc: address });
       } catch (error) {
         core.log.warn("cannot forget connections", { sandbox: sandbox.id, error: messageOf(error) });
       }
     }
+  }
+
+  close(): void {
+    for (const cancel of this.#waiting) cancel();
+    this.#waiting.clear();
   }
 
   forget(networkId: string): void {

@@ -75,6 +75,10 @@ async function task(host: TestHost, letter: string, n: number) {
     `setsid socat UDP-RECVFROM:5353,fork,reuseaddr ${answer} >/dev/null 2>&1 & echo $! >> ${host.netnsDir}.pids`,
     pin(letter),
   );
+  await host.run(
+    `setsid socat TCP-LISTEN:81,fork,reuseaddr EXEC:cat >/dev/null 2>&1 & echo $! >> ${host.netnsDir}.pids`,
+    pin(letter),
+  );
   await host.call("setActivity", id(letter), "active");
 }
 
@@ -135,6 +139,23 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
     await t.test("nothing else of a task is open on ingress", async () => {
       const { code } = await h1.run(ask("10.0.0.11", 8081), "ingress_sbox");
       assert.notEqual(code, 0);
+    });
+
+    await t.test("a daemon that is killed and started again costs no connection", async () => {
+      // Six talks of four seconds with the tasks, some of them on h2.
+      const command = `sh -c 'for i in 1 2 3 4 5 6 7 8; do echo x; sleep 0.5; done' | socat -T8 - TCP:${vip}:81`;
+      const talks = Promise.all(Array.from({ length: 6 }, () => h1.run(command, pin("a"))));
+      await new Promise((resolve) => setTimeout(resolve, 800));
+      await h2.kill();
+      await h2.start();
+      await h2.call("restore", [id("b")]);
+      const place = { bindAddress: h2.address, advertiseAddress: h2.address, dataPathAddress: h2.address };
+      await h2.call("startCluster", { ...place, dataPathPort: 4789 });
+      await h2.call("setKeys", keys);
+      await h2.call("setManagers", ["10.98.0.1"]);
+      for (const { out } of await talks) assert.equal(out.replaceAll(/\s/g, ""), "x".repeat(8), out);
+      await eventually(async () => (await dig("tasks.web")).length === 2);
+      await eventually(async () => (await lab.client(ask("10.98.0.2", 8080))).out.includes("10.98.0.254"));
     });
 
     await t.test("a draining task gets no new connections; then it is gone", async () => {
