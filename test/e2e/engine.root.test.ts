@@ -10,8 +10,8 @@ import { type Output, run } from "../../src/lab/process.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 import { ctrlP, ctrlQ, Terminal } from "../support/terminal.ts";
 
-const lab = { name: "engine", subnet: "10.79.0.0/24", names: ["host"] };
-const address = "10.79.0.11";
+const lab = { name: "engine", subnet: "10.83.0.0/24", names: ["host"] };
+const address = "10.83.0.11";
 let host: TestLab;
 let scratch: string;
 
@@ -314,6 +314,28 @@ for (const [version, cli] of clis) {
       await ok("rmi", "other/name:1");
       assert.match((await attempt("image", "inspect", "nosuch")).stderr, /No such image: nosuch/);
       assert.ok((await ok("history", "-q", "alpine")).length > 0);
+    });
+
+    test("cp both ways, export; links in a container lead nowhere else", async () => {
+      await ok("run", "-d", "--name", "cp1", "-v", "cpvol:/vol", "alpine", "sleep", "1000");
+      writeFileSync(join(scratch, "in.txt"), "copied");
+      await ok("cp", join(scratch, "in.txt"), "cp1:/tmp/");
+      await ok("cp", join(scratch, "in.txt"), "cp1:/vol/renamed.txt");
+      assert.equal(await ok("exec", "cp1", "cat", "/tmp/in.txt", "/vol/renamed.txt"), "copiedcopied");
+      await ok("exec", "cp1", "sh", "-c", `mkdir -p /esc && ln -s ../../../../..${scratch} /esc/out`);
+      await attempt("cp", join(scratch, "in.txt"), "cp1:/esc/out/escaped.txt");
+      assert.equal(existsSync(join(scratch, "escaped.txt")), false);
+      await ok("cp", "cp1:/etc", join(scratch, "etc"));
+      assert.match(readFileSync(join(scratch, "etc/passwd"), "utf8"), /root:/);
+      assert.notEqual((await attempt("cp", "cp1:/nope", scratch)).code, 0);
+      await ok("stop", "-t", "0", "cp1");
+      await ok("cp", "cp1:/vol/renamed.txt", join(scratch, "back.txt"));
+      assert.equal(readFileSync(join(scratch, "back.txt"), "utf8"), "copied");
+      await ok("export", "-o", join(scratch, "export.tar"), "cp1");
+      assert.match(execFileSync("tar", ["tf", join(scratch, "export.tar")], { encoding: "utf8" }), /^tmp\/in\.txt$/m);
+      rmSync(join(scratch, "etc"), { recursive: true });
+      await ok("rm", "cp1");
+      await ok("volume", "rm", "cpvol");
     });
 
     test("events tell what happened", async () => {

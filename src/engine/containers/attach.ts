@@ -10,6 +10,9 @@ import type { Container } from "./container.ts";
 import { parseDetachKeys } from "./detach.ts";
 import { runSession } from "./session.ts";
 
+/** Bytes that a client may be behind before it is cut off: the process is not held up, and memory has an end. */
+const MAX_BEHIND = 256 * 1024 * 1024;
+
 /**
  * Live output is listened to from the moment the session is made: `docker run` attaches before it starts, and the first
  * byte must not be lost between the answer 101 and the listener.
@@ -25,10 +28,14 @@ export function attach(ctx: EngineContext, container: Container, options: Attach
   const keys = parseDetachKeys(options.detachKeys);
   const output = new AsyncQueue<OutputChunk>();
   const stops: (() => void)[] = [];
+  let behind = 0;
   if (options.stream) {
     stops.push(
       container.output.on((chunk) => {
-        if (options[chunk.stream]) output.push(chunk);
+        if (!options[chunk.stream]) return;
+        behind += chunk.data.length;
+        if (behind > MAX_BEHIND) output.fail(new Error("the client reads too slowly"));
+        else output.push(chunk);
       }),
       container.runs.on((what) => what === "end" && output.end()),
     );
@@ -43,8 +50,15 @@ export function attach(ctx: EngineContext, container: Container, options: Attach
         if (options.logs) await replay(container, options, io);
         if (!options.stream) return;
         const takesInput = options.stdin && config.OpenStdin;
+        const counted: AttachIo = {
+          ...io,
+          async write(chunk) {
+            await io.write(chunk);
+            behind -= chunk.data.length;
+          },
+        };
         const result = await runSession({
-          io,
+          io: counted,
           output,
           stdin: takesInput ? stdinOf(container) : undefined,
           inputEnded: () => {
