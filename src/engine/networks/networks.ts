@@ -69,7 +69,8 @@ export function createNetworks(ctx: EngineContext): Networks {
       const peers = here && spec.scope === "swarm" ? ctx.network.peers(spec.id) : [];
       return {
         ...networkDocument(spec),
-        Containers: here ? containersMap(ctx.network.endpoints(spec.id)) : {},
+        // Docker's own sign of a swarm network that this host does not take part in.
+        Containers: here ? containersMap(ctx.network.endpoints(spec.id)) : spec.scope === "swarm" ? null : {},
         ...(peers.length > 0 && { Peers: peers.map(({ name, address }) => ({ Name: name, IP: address })) }),
         ...(options.verbose &&
           here &&
