@@ -37,6 +37,8 @@ import { type NetworkState, type SandboxState, sandboxKey } from "./state.ts";
 interface Vips {
   readonly services: readonly VipService[];
   readonly table: PlannedTable;
+  /** Scripts that lead here from earlier states, by their bodies. */
+  readonly paths: Map<string, string>;
 }
 
 const meshOwner = "routing mesh";
@@ -165,16 +167,20 @@ export class Datapath {
     let vips = this.#vips.get(key);
     if (!vips) {
       const services = networks.flatMap((networkId) => this.#servicesOf(networkId));
-      vips = { services, table: vipTable(services) };
+      vips = { services, table: vipTable(services), paths: new Map() };
       this.#vips.set(key, vips);
     }
     if (vips.services.length === 0) return undefined;
     const loaded = this.#core.namespaces.find(sandboxKey(sandbox.id))?.loaded.get(tableId(vips.table))?.body;
     if (loaded === undefined || loaded === vips.table.body) return vips.table;
-    const before = this.#earlier.get(key)?.find(({ table }) => table.body === loaded);
-    return before
-      ? { ...vips.table, patch: { from: loaded, script: pathBetween(before.services, vips.services) } }
-      : vips.table;
+    let script = vips.paths.get(loaded);
+    if (script === undefined) {
+      const before = this.#earlier.get(key)?.find(({ table }) => table.body === loaded);
+      if (!before) return vips.table;
+      script = pathBetween(before.services, vips.services);
+      vips.paths.set(loaded, script);
+    }
+    return { ...vips.table, patch: { from: loaded, script } };
   }
 
   #servicesOf(networkId: string): readonly VipService[] {

@@ -96,7 +96,7 @@ function loadTable(open: OpenNamespace, { table, had }: Extract<Step, { do: "loa
   // A table that was altered by others has lost its claim to be what it was loaded with.
   const patchable = patch && had !== undefined && had === patch.from;
   open.nft.run(patchable ? patch.script : replaceScript(table));
-  open.loaded.set(id, { body: table.body, fingerprint: undefined });
+  open.loaded.set(id, { body: table.body, fingerprint: undefined, looks: 0 });
 }
 
 function setSysctl(open: OpenNamespace, key: string, value: string): void {

@@ -14,6 +14,8 @@ export interface LoadedTable {
   readonly body: string;
   /** Of the kernel's listing right after loading; taken at the first deep pass. */
   fingerprint: string | undefined;
+  /** How often a deep pass has come by. */
+  looks: number;
 }
 
 export class OpenNamespace implements Disposable {
