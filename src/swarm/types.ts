@@ -32,6 +32,8 @@ export interface Executor {
   setManagers(hosts: string[]): void;
   /** Throws `TaskRejected` when this host cannot run such a task. */
   controller(task: Task, dependencies: Dependencies): Promise<TaskController>;
+  /** This host is in no swarm any more; resolves when nothing of one is left on it. `swarm leave` waits for it. */
+  left?(): Promise<void>;
 }
 
 /** One task on this host. Calls are serialised by the agent; every wait obeys the signal. */

@@ -110,7 +110,7 @@ export class HostExecutor implements Executor {
   }
 
   /** This node is in no swarm any more: containers that its tasks left, its networks and its keys go. */
-  leave(): Promise<void> {
+  left(): Promise<void> {
     return this.#mutex.run(async () => {
       this.#keys = [];
       this.#managers = [];

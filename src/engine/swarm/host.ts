@@ -81,9 +81,6 @@ export function createSwarmHost(options: SwarmHostOptions): SwarmHost {
           control = next;
           stopEvents = next ? forwardEvents(next, engine.events) : () => {};
         }
-        if (local.state === "inactive") {
-          executor.leave().catch((error) => log.error("the swarm's networks could not be left", { error }));
-        }
       };
       const off = swarmNode.onChange(follow);
       follow(swarmNode.local());

@@ -362,9 +362,11 @@ class HostNode implements SwarmNode {
   async #abandon(): Promise<void> {
     const phase = this.#phase;
     if (phase.kind === "member") await phase.member.close();
-    clearState(this.#options.stateDir);
+    const { executor, log, stateDir } = this.#options;
+    clearState(stateDir);
     this.#state = undefined;
     this.#expired = false;
+    await executor.left?.().catch((error) => log.error("this host is not yet clean of its swarm", { error }));
     this.#set(inactive);
   }
 }
