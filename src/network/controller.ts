@@ -17,6 +17,7 @@ import { Names } from "./names.ts";
 import { Networks } from "./networks.ts";
 import type { Changed } from "./overlay/tables.ts";
 import { Overlays } from "./overlays.ts";
+import { explain } from "./plan/explain.ts";
 import { neighbourSysctls } from "./plan/host.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo, gatewayOf } from "./plan/world.ts";
@@ -261,7 +262,6 @@ class Controller implements NetworkController {
     restore.sweepPins();
     await Promise.all([...this.#core.sandboxes.values()].map((sandbox) => this.#names.ensure(sandbox)));
     for (const network of this.#core.networks.values()) if (network.spec.ingress) this.#datapath.changed(network);
-    this.#core.namespaces.host.nft.run(userChainScript());
     await this.#pass("restored");
   }
 
@@ -294,10 +294,18 @@ class Controller implements NetworkController {
     return this.#passes.run(() => this.#pass("drift"));
   }
 
+  explain(options?: { tables: boolean }): { namespace: string; text: string }[] {
+    return this.#core.namespaces.keys().flatMap((key) => {
+      const plan = this.#core.planOf(key);
+      return plan ? [{ namespace: key, text: explain(plan, options) }] : [];
+    });
+  }
+
   /** What a pass after a start finds is no drift: it was never there, or the daemon was away. */
   async #pass(reason: "restored" | "drift"): Promise<string[]> {
     const core = this.#core;
     await core.sweep();
+    core.namespaces.host.nft.run(userChainScript());
     for (const networkId of this.#cluster.resync()) {
       const network = core.networks.get(networkId);
       this.#names.changed(networkId);

@@ -209,6 +209,8 @@ export interface NetworkController extends AsyncDisposable {
 
   /** One full pass of plan and reconcile over every namespace; gives what was mended. */
   reconcile(): Promise<string[]>;
+  /** The plan of every namespace as a person reads it, nftables included if asked for. */
+  explain(options?: { tables: boolean }): { namespace: string; text: string }[];
 }
 
 export interface NetworkControllerOptions {

@@ -5,6 +5,7 @@ import { replaceScript, tableId } from "../plan/table.ts";
 import type { PlannedLink, PlannedRoute } from "../plan/types.ts";
 import type { Step } from "./diff.ts";
 import type { Namespaces, OpenNamespace } from "./namespaces.ts";
+import { fingerprint } from "./snapshot.ts";
 
 export async function apply(open: OpenNamespace, steps: readonly Step[], all: Namespaces): Promise<void> {
   for (const step of steps) {
@@ -96,7 +97,9 @@ function loadTable(open: OpenNamespace, { table, had }: Extract<Step, { do: "loa
   // A table that was altered by others has lost its claim to be what it was loaded with.
   const patchable = patch && had !== undefined && had === patch.from;
   open.nft.run(patchable ? patch.script : replaceScript(table));
-  open.loaded.set(id, { body: table.body, fingerprint: undefined, looks: 0 });
+  // The host's filters are worth a listing at once; elsewhere the next deep pass takes the first look.
+  const listed = open.key === "host" ? fingerprint(open.nft.list(`table ${id}`)) : undefined;
+  open.loaded.set(id, { body: table.body, fingerprint: listed, looks: 0 });
 }
 
 function setSysctl(open: OpenNamespace, key: string, value: string): void {

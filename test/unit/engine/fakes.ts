@@ -220,6 +220,7 @@ export function fakeNetwork(): NetworkController & { readonly sandboxes: Map<str
     setLoadBalancers: async () => {},
     stopCluster: async () => {},
     reconcile: async () => [],
+    explain: () => [],
     [Symbol.asyncDispose]: async () => {},
   };
   return fake;

@@ -148,6 +148,17 @@ test("bridge networks on one host", { timeout: 60_000 }, async (t) => {
     assert.deepEqual(await host.call("reconcile"), []);
   });
 
+  await t.test("a filter that was altered is mended, an operator's own rules stay", async () => {
+    await host.run(
+      "nft flush chain inet skein_bridge forward; nft add rule inet operator skein-user ip daddr 203.0.113.9 drop",
+    );
+    assert.deepEqual(await host.call("reconcile"), ["host: load table inet skein_bridge"]);
+    assert.ok(!(await ping("a", "172.18.0.2")), "apart again");
+    assert.match((await host.run("nft list chain inet operator skein-user")).out, /203\.0\.113\.9 drop/);
+    const plans = await host.call<{ namespace: string; text: string }[]>("explain");
+    assert.match(plans.find((plan) => plan.namespace === "host")?.text ?? "", /docker0: bridge, mtu 1500/);
+  });
+
   await t.test("a killed daemon's successor adopts the living and sweeps the dead", async () => {
     await host.kill();
     await host.start();
