@@ -6,7 +6,7 @@ import { mkdirSync } from "node:fs";
 import type { Server } from "node:http";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { systemClock } from "../../base/clock.ts";
+import { sleep, systemClock } from "../../base/clock.ts";
 import { messageOf, unavailable } from "../../base/errors.ts";
 import { createLogger, type Logger } from "../../base/log.ts";
 import { openRtnl } from "../../kernel/rtnl.ts";
@@ -34,6 +34,8 @@ export interface ApiFront {
 
 /** How long a graceful end may take. */
 const STOP_MS = 15_000;
+/** How long the sockets wait for this node's part in a swarm to be picked up. */
+const RESTORE_MS = 3_000;
 
 /** Runs until SIGTERM or SIGINT. Gives the exit code. */
 export async function runDaemon(argv: readonly string[], api: ApiFront): Promise<number> {
@@ -194,7 +196,8 @@ async function joinSwarm(
   parts.use(node);
   parts.defer(host.attach(node));
   engine.connectSwarm(node, host.networks);
-  await node.restore();
+  // A manager without quorum may take for ever: containers of this host must be reachable all the same.
+  await Promise.race([node.restore(), sleep(systemClock, RESTORE_MS)]);
 }
 
 function splitLabel(label: string): [string, string] {

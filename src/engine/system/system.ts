@@ -171,7 +171,8 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
         : [];
       return {
         LayersSize: layers.reduce((sum, image) => sum + image.size, 0),
-        Images: stored,
+        // Nothing is known of shared layers: each image counts whole.
+        Images: stored.map((image) => ({ ...image, SharedSize: 0 })),
         Containers: containers,
         Volumes: volumes,
         BuildCache: wants("build-cache") ? [] : null,
