@@ -199,8 +199,8 @@ export class Cluster {
   }
 
   publishActivity(endpoint: EndpointState, activity: Activity): void {
-    if (endpoint.role !== "user" || !this.#gossip) return;
     const { id, networkId } = endpoint;
+    if (endpoint.role !== "user" || !this.#gossip || !this.#tables.has(networkId)) return;
     const known = this.#own(endpointTable, endpoint);
     if (activity === "inactive") {
       if (known) this.#delete(endpointTable, endpoint);
