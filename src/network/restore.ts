@@ -1,4 +1,5 @@
 /** After a start: the state is read back, what is pinned is opened again, what nobody knows is swept. */
+import { messageOf } from "../base/errors.ts";
 import { parseIp, plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
 import { overlayPin } from "./overlays.ts";
@@ -41,7 +42,13 @@ export class Restore {
       if (network?.spec.scope !== "local") continue;
       for (const cidr of [endpoint.ipv4, endpoint.ipv6]) {
         const ip = parseIp(plainIp(cidr));
-        if (ip) core.pools.allocate(network.spec, ip.family, endpoint.id, core.clock.now(), plainIp(cidr));
+        if (!ip) continue;
+        try {
+          core.pools.allocate(network.spec, ip.family, endpoint.id, core.clock.now(), plainIp(cidr));
+        } catch (error) {
+          // It goes on with what it has; nobody else is given it as long as its first holder lives.
+          core.log.error("an address is leased twice", { address: cidr, sandbox: sandbox.id, error: messageOf(error) });
+        }
       }
     }
   }
