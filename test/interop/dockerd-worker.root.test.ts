@@ -20,6 +20,7 @@ import {
 import { NodeStatus_State, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { systemClock } from "../../src/base/clock.ts";
 import { createLogger } from "../../src/base/log.ts";
+import { issuerOf } from "../../src/swarm/ca/certificates.ts";
 import { bootstrapCluster, startManager } from "../../src/swarm/manager/manager.ts";
 import type { Manager, ManagerOptions } from "../../src/swarm/manager/types.ts";
 
@@ -266,6 +267,18 @@ test("a real dockerd joins as a worker, runs tasks, is drained and leaves", {
       .sort(),
     before.sort(),
   );
+  assert.ok(running(2)());
+
+  // A new root CA: the worker renews its certificate and shows it.
+  const cluster = control.cluster();
+  assert.ok(cluster.spec?.caConfig);
+  const rotated = { ...cluster.spec, caConfig: { ...cluster.spec.caConfig, forceRotate: 1n } };
+  const none = { worker: false, manager: false, unlockKey: false };
+  await control.updateCluster(cluster.meta?.version?.index ?? 0n, rotated, none);
+  const newRoot = new TextDecoder().decode(control.cluster().rootCa?.rootRotation?.caCert);
+  const { publicKey } = issuerOf(newRoot);
+  const issuerKey = () => control.node(node.id)?.description?.tlsInfo?.certIssuerPublicKey ?? new Uint8Array();
+  await until("the worker's new certificate", 40, () => Buffer.compare(issuerKey(), publicKey) === 0);
   assert.ok(running(2)());
 
   // Drained: its tasks end and wait for a node, and say what for.

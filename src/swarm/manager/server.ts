@@ -1,5 +1,5 @@
 /**
- * The manager's port: TLS 1.2+, ALPN h2, client certificate optional. A peer that shows a certificate is checked against
+ * The manager's port: TLS 1.2+, ALPN h2 (or none), client certificate optional. A peer that shows a certificate is checked against
  * the swarm's root here, before a byte of HTTP/2 is read: one of a foreign CA is hung up on, one of ours is remembered
  * for the calls of its connection. Sockets are then injected into the gRPC server.
  */
@@ -91,6 +91,8 @@ export async function listenManager(
         sockets.delete(socket);
         identities.delete(peer);
       });
+      // A Docker node offers no ALPN any more once it has renewed its certificate; node's HTTP/2 server would hang up.
+      if (!socket.alpnProtocol) socket.alpnProtocol = "h2";
       injector.injectConnection(socket);
     },
   );

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { X509Certificate } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import http2 from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -341,6 +342,28 @@ test("a renewed certificate is served to new connections, and the store goes on"
     create(SecretSpecSchema, { annotations: { name: "s" }, data: encode("x") }),
   );
   await manager.control.removeSecret(secret.id);
+});
+
+test("a peer that offers no ALPN is served HTTP/2, as a Docker node needs after its first renewal", async () => {
+  const [host = "", port = ""] = manager.localAddr.split(":");
+  const session = http2.connect(`https://${manager.localAddr}`, {
+    createConnection: () => connect({ host, port: Number(port), rejectUnauthorized: false }),
+  });
+  const stream = session.request({
+    ":method": "POST",
+    ":path": "/docker.swarmkit.v1.CA/GetRootCACertificate",
+    "content-type": "application/grpc",
+    te: "trailers",
+  });
+  stream.end(Buffer.alloc(5));
+  stream.resume();
+  const trailers = await new Promise<http2.IncomingHttpHeaders>((resolve, reject) => {
+    stream.once("trailers", resolve);
+    session.once("error", reject);
+    stream.once("close", () => reject(new Error("the stream was closed")));
+  });
+  assert.equal(trailers["grpc-status"], "0");
+  session.close();
 });
 
 test("the root is rotated: nodes renew, old and new believe each other, then the new one is alone", {
