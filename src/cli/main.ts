@@ -1,14 +1,18 @@
 /** `skein`, the command line: the lab, and what shows the inside of an engine. */
 import { Command } from "commander";
 import { messageOf, SkeinError } from "../base/errors.ts";
+import { completionCommand } from "./completion.ts";
 import { labCommand } from "./lab.ts";
+import { manCommand } from "./man.ts";
 import { startCommand } from "./start.ts";
 
 const program = new Command("skein")
   .enablePositionalOptions()
   .description("Several container hosts on one machine, and a look inside their networks")
   .addCommand(startCommand())
-  .addCommand(labCommand());
+  .addCommand(labCommand())
+  .addCommand(completionCommand())
+  .addCommand(manCommand());
 
 try {
   await program.parseAsync();

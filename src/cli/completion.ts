@@ -1,0 +1,54 @@
+/** `skein completion`: the script that teaches a shell to complete skein's commands, options and lab hosts. */
+import { Command } from "commander";
+import { SkeinError } from "../base/errors.ts";
+import { type CommandDescription, describe } from "./describe.ts";
+
+/** The words that may follow a command. */
+function wordsAfter(command: CommandDescription): string {
+  return [...command.children, ...command.options.map((option) => option.long), "--help"].join(" ");
+}
+
+const key = (command: CommandDescription) => ["skein", ...command.path].join(" ");
+
+/** A bash script; zsh runs it too, through bashcompinit. */
+export function bashCompletion(commands: readonly CommandDescription[]): string {
+  const cases = commands.map((command) => {
+    const hosts = command.args.includes("<host>") ? " $(_skein_hosts)" : "";
+    return `    "${key(command)}") words="${wordsAfter(command)}${hosts}" ;;`;
+  });
+  return `# skein completion: eval "$(skein completion bash)"
+_skein_hosts() { skein lab ls 2>/dev/null | cut -f1; }
+_skein() {
+  local current=\${COMP_WORDS[COMP_CWORD]} path=skein words="" i
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    case "$path \${COMP_WORDS[i]}" in
+      ${commands
+        .slice(1)
+        .map((command) => `"${key(command)}"`)
+        .join(" | ")}) path="$path \${COMP_WORDS[i]}" ;;
+    esac
+  done
+  case "$path" in
+${cases.join("\n")}
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+}
+complete -F _skein skein
+`;
+}
+
+export function zshCompletion(commands: readonly CommandDescription[]): string {
+  return `autoload -U +X bashcompinit && bashcompinit\n${bashCompletion(commands)}`;
+}
+
+export function completionCommand(): Command {
+  return new Command("completion")
+    .description('print shell completion: eval "$(skein completion bash)"')
+    .argument("<shell>", "bash or zsh")
+    .action((shell: string, _options: object, command: Command) => {
+      const commands = describe(command.parent ?? command);
+      if (shell === "bash") process.stdout.write(bashCompletion(commands));
+      else if (shell === "zsh") process.stdout.write(zshCompletion(commands));
+      else throw new SkeinError("invalid", `no completion for ${shell}: there is one for bash and one for zsh`);
+    });
+}
