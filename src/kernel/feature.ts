@@ -48,11 +48,11 @@ const probes = {
 
 export type Feature = keyof typeof probes;
 
-let known: Map<Feature, string | undefined> | undefined;
+const known = new Map<Feature, string | undefined>();
 
-/** Why a feature is missing; undefined when it is there. Probed once per process, about 100 ms for all. */
+/** Why a feature is missing; undefined when it is there. Probed at the first question, about 10 ms each. */
 export function missingFeature(feature: Feature): string | undefined {
-  known ??= probeAll();
+  if (!known.has(feature)) known.set(feature, probe(feature));
   return known.get(feature);
 }
 
@@ -60,19 +60,15 @@ export function hasFeature(feature: Feature): boolean {
   return missingFeature(feature) === undefined;
 }
 
-function probeAll(): Map<Feature, string | undefined> {
-  const result = new Map<Feature, string | undefined>();
-  for (const [feature, probe] of Object.entries(probes) as [Feature, (ns: NetNs) => void][]) {
-    // One namespace each: whatever a probe made goes with it, without waiting for deletions.
-    using ns = scratchNetNs();
-    try {
-      probe(ns);
-      result.set(feature, undefined);
-    } catch (error) {
-      result.set(feature, messageOf(error));
-    }
+function probe(feature: Feature): string | undefined {
+  // A namespace of its own: whatever the probe makes goes with it, without waiting for deletions.
+  using ns = scratchNetNs();
+  try {
+    probes[feature](ns);
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
   }
-  return result;
 }
 
 function tryLink(ns: NetNs, link: NewLink): void {
