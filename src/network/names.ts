@@ -22,13 +22,16 @@ export class Names {
     this.#cache.delete(networkId);
   }
 
-  /** Containers on a network of the user's own have a resolver; on the default bridge names do not resolve. */
+  /**
+   * Containers have a resolver, on the default bridge alone they have none: names do not resolve there. On ingress alone
+   * it only forwards, as with Docker.
+   */
   wants(sandbox: SandboxState): boolean {
     return (
       sandbox.kind === "container" &&
       sandbox.endpoints.some(({ networkId, role, ifName }) => {
         const spec = this.#core.networks.get(networkId)?.spec;
-        return role === "user" && ifName !== "" && spec !== undefined && spec.name !== "bridge" && !spec.ingress;
+        return role === "user" && ifName !== "" && spec !== undefined && spec.name !== "bridge";
       })
     );
   }
