@@ -80,11 +80,10 @@ export function inside(state: HostState, command: readonly string[]): string[] {
   return ["nsenter", "-t", String(state.init.pid), "--mount", "--uts", "--net", "--pid", "--", ...command];
 }
 
-/** How a host's `skeind` is called. */
+/** How a host's `skeind` is called. The script becomes the daemon: its process stays the same. */
 export function daemonCommand(host: HostSpec): string[] {
   return [
-    process.execPath,
-    join(root, "src/engine/main.ts"),
+    join(root, "bin/skeind"),
     "--host",
     `unix://${host.socket}`,
     "--data-root",

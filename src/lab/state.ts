@@ -1,7 +1,7 @@
 /** What a running lab must remember: its parameters and the processes it started. */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { readFileIfAny, writeFileAtomic } from "../base/file.ts";
 
 const processRef = z.object({ pid: z.number().int().positive(), startTime: z.string() });

@@ -5,7 +5,7 @@
  */
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { readFileIfAny, writeFileAtomic } from "../base/file.ts";
 import type { Logger } from "../base/log.ts";
 import type { NetworkState, SandboxState } from "./state.ts";

@@ -3,7 +3,7 @@
  * Docker nodes carry it along and ignore it; a node without an entry is one of theirs, and gets Docker's
  * treatment (the entry node hides the client's address).
  */
-import { z } from "zod";
+import * as z from "zod";
 import { isMac, parseIp } from "../address.ts";
 
 export const meshTable = "skein_mesh";

@@ -4,7 +4,7 @@
  * garbage collector. Paths are only names to look up; nothing is written by them.
  */
 import type { Readable } from "node:stream";
-import { z } from "zod";
+import * as z from "zod";
 import { invalid, notFound } from "../../base/errors.ts";
 import { type Containerd, type Lease, withLease } from "../containerd/client.ts";
 import type { Progress } from "../types.ts";

@@ -1,7 +1,7 @@
 /** Documents of an image: manifest and config, checked as far as Skein relies on them. Pure. */
 
 import { createHash } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { invalid, messageOf } from "../../base/errors.ts";
 
 export const mediaTypes = {

@@ -1,5 +1,5 @@
 /** A client of one repository in a registry: OCI distribution v2 with token or basic authentication. */
-import { z } from "zod";
+import * as z from "zod";
 import { messageOf, notFound, SkeinError } from "../../base/errors.ts";
 import { sha256 } from "../images/content.ts";
 import { mediaTypes } from "../images/manifest.ts";

@@ -1,7 +1,7 @@
 /** What a node keeps of its membership besides certificates and tasks: `<stateDir>/state.json`. */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { readFileIfAny, writeFileAtomic } from "../../base/file.ts";
 
 const schema = z.object({

@@ -1,0 +1,37 @@
+/**
+ * Bundles `skeind` into one file, dist/skeind/main.js. It runs from its sources as well, and does so whenever they are
+ * newer than the bundle (bin/skeind); the bundle takes a third less memory and starts in half the time: no types to
+ * strip, no 500 modules, none of the comments and white space that an engine keeps of every source it has loaded.
+ */
+import { mkdirSync, renameSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { build } from "esbuild";
+
+const root = dirname(import.meta.dirname);
+const out = join(root, "dist/skeind");
+const fresh = join(out, `main.${process.pid}.js`);
+mkdirSync(out, { recursive: true });
+try {
+  await build({
+    absWorkingDir: root,
+    entryPoints: ["src/engine/main.ts"],
+    outfile: fresh,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    target: "node24",
+    // It finds its shared library beside itself.
+    external: ["koffi"],
+    // Names stay, for stack traces in the log.
+    minifyWhitespace: true,
+    minifySyntax: true,
+    legalComments: "none",
+    logLevel: "warning",
+    // Packages that are CommonJS still want `require`.
+    banner: { js: 'import{createRequire}from"node:module";const require=createRequire(import.meta.url);' },
+  });
+  // One file, replaced at once: whoever runs on the old one has all of it in memory.
+  renameSync(fresh, join(out, "main.js"));
+} finally {
+  rmSync(fresh, { force: true });
+}
