@@ -9,7 +9,6 @@
  */
 
 import { create } from "@bufbuild/protobuf";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { type LogMessage, LogStream, type LogSubscriptionOptions } from "#proto/docker/swarmkit/logbroker_pb.js";
 import type { Task } from "#proto/docker/swarmkit/objects_pb.js";
 import type { ContainerSpec } from "#proto/docker/swarmkit/specs_pb.js";
@@ -23,14 +22,13 @@ import { type Clock, sleep } from "../../base/clock.ts";
 import { messageOf, SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { NetworkController } from "../../network/types.ts";
-import type { RegistryAuth } from "../../runtime/types.ts";
 import { type Dependencies, type TaskController, TaskFailed } from "../../swarm/types.ts";
-import { parseRfc3339 } from "../time.ts";
-import type { ContainerStatus, Containers, Events, Images, LogEntry, SwarmNetworkSource } from "../types.ts";
+import type { ContainerStatus, Containers, Events, Images, SwarmNetworkSource } from "../types.ts";
 import { containerCreate, TASK_LABEL } from "./container.ts";
 import { taskContainerName } from "./expand.ts";
 import { isPredefined } from "./network-spec.ts";
 import { payloadFiles } from "./payload.ts";
+import { logMessage, registryAuth } from "./task-io.ts";
 import type { TemplateValue } from "./template.ts";
 import { orAbort } from "./wait.ts";
 
@@ -353,36 +351,5 @@ export class ContainerController implements TaskController {
       );
     }
     return [...seen.values()];
-  }
-}
-
-function logMessage(entry: LogEntry): Pick<LogMessage, "timestamp" | "stream" | "data"> {
-  return {
-    timestamp: timestampOf(entry.time),
-    stream: entry.stream === "stderr" ? LogStream.STDERR : LogStream.STDOUT,
-    data: entry.line,
-  };
-}
-
-/** RFC 3339 with nanoseconds, none lost. */
-export function timestampOf(text: string): Timestamp {
-  const seconds = Math.floor((parseRfc3339(text) ?? 0) / 1000);
-  const fraction = /\.(\d{1,9})/.exec(text)?.[1] ?? "";
-  return { $typeName: "google.protobuf.Timestamp", seconds: BigInt(seconds), nanos: Number(fraction.padEnd(9, "0")) };
-}
-
-/** The credentials that came with the task: base64url of JSON. What cannot be read is none. */
-export function registryAuth(encoded: string): RegistryAuth | undefined {
-  if (encoded === "") return undefined;
-  try {
-    const value: unknown = JSON.parse(Buffer.from(encoded, "base64").toString("utf8"));
-    if (typeof value !== "object" || value === null) return undefined;
-    const text = (key: string) => {
-      const entry = Object.entries(value).find(([name]) => name.toLowerCase() === key)?.[1];
-      return typeof entry === "string" && entry !== "" ? { [key]: entry } : {};
-    };
-    return { ...text("username"), ...text("password"), ...text("identitytoken"), ...text("serveraddress") };
-  } catch {
-    return undefined;
   }
 }

@@ -5,8 +5,8 @@ import { ContainerSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import { networkCreate } from "../../../src/engine/shapes.ts";
 import { taskAttachments } from "../../../src/engine/swarm/attachments.ts";
 import { checkMounts, containerCreate } from "../../../src/engine/swarm/container.ts";
-import { registryAuth, timestampOf } from "../../../src/engine/swarm/controller.ts";
 import { fromNetworkCreate } from "../../../src/engine/swarm/network-spec.ts";
+import { registryAuth, timestampOf } from "../../../src/engine/swarm/task-io.ts";
 import { makeTask } from "./host.ts";
 
 const spec = (init: object = {}) => create(ContainerSpecSchema, { image: "nginx", ...init });
