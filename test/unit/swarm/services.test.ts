@@ -109,6 +109,35 @@ test("restart conditions and attempts are obeyed", async () => {
   world.close();
 });
 
+test("a replacement that fails while it waits is replaced after the delay, and its attempts count", async () => {
+  const world = await withNodes(1);
+  world.fate = () => "reject";
+  const endless = await world.control.createService(service(1));
+  const restart = { condition: RestartPolicy_RestartCondition.ANY, delay: { seconds: 2n } };
+  const three = await world.control.createService(
+    service(1, { task: { ...image("bad"), restart: { ...restart, maxAttempts: 3n } } }),
+  );
+  const inTen = await world.control.createService(
+    service(1, { task: { ...image("bad"), restart: { ...restart, maxAttempts: 2n, window: { seconds: 10n } } } }),
+  );
+  const made = new Map<string, number[]>();
+  const began = world.clock.now();
+  world.store.onCommit((changes) => {
+    for (const { kind, action, object } of changes) {
+      if (kind !== "task" || action !== "create") continue;
+      made.set(object.serviceId, [...(made.get(object.serviceId) ?? []), world.clock.now() - began]);
+    }
+  });
+  await world.run(31_000);
+  const times = (id: string) => (made.get(id) ?? []).map((at) => Math.round(at / 1000));
+  // The first replacement is made at once and prepares; every other one after the delay of the one before it.
+  assert.deepEqual(times(endless.id), [0, 0, 5, 10, 15, 20, 25, 30]);
+  assert.deepEqual(times(three.id), [0, 0, 2, 4]);
+  assert.deepEqual(times(inTen.id).slice(0, 3), [0, 0, 2]);
+  assert.equal(world.wanted(three.id).length, 0);
+  world.close();
+});
+
 test("tasks of a lost node are replaced at once, those of a drained one when stopped", async () => {
   const world = await withNodes(3);
   const { id } = await world.control.createService(service(6));

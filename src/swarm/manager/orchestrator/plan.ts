@@ -35,7 +35,9 @@ export function planRestarts(service: Service, tasks: readonly Task[], world: Wo
   for (const task of tasks) {
     const node = task.nodeId ? world.node(task.nodeId) : undefined;
     const misplaced = task.nodeId !== "" && isInvalid(node);
-    if (!isWanted(task) || !(isOver(task) || misplaced)) {
+    // What failed while it waited for its turn waits on: its own replacement comes no sooner (`planStarts`).
+    const waits = task.desiredState === TaskState.READY && !misplaced;
+    if (!isWanted(task) || waits || !(isOver(task) || misplaced)) {
       after.push(task);
       continue;
     }
