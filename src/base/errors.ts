@@ -17,6 +17,7 @@ const catalogue = {
 } as const;
 
 export type ErrorCode = keyof typeof catalogue;
+export const errorCodes = Object.keys(catalogue) as readonly ErrorCode[];
 
 /** An error with a place in the catalogue. Throw it wherever a user may read the message. */
 export class SkeinError extends Error {

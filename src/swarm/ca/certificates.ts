@@ -11,6 +11,7 @@ import {
   type webcrypto,
   X509Certificate,
 } from "node:crypto";
+import type { TLSSocket } from "node:tls";
 import * as x509 from "@peculiar/x509";
 import { invalid } from "../../base/errors.ts";
 
@@ -217,6 +218,20 @@ export function identityOf(certificate: string | Uint8Array): Identity {
     if (at > 0 && !subject.has(key)) subject.set(key, line.slice(at + 1));
   }
   return { cn: subject.get("CN") ?? "", ou: subject.get("OU") ?? "", o: subject.get("O") ?? "" };
+}
+
+/** More certificates than this no node shows. */
+const MAX_CHAIN = 5;
+
+/** The chain that the other side of a connection showed: DER, leaf first; empty when it showed none. */
+export function chainOf(socket: TLSSocket): Uint8Array[] {
+  const chain: Uint8Array[] = [];
+  let next = socket.getPeerX509Certificate();
+  while (next && chain.length < MAX_CHAIN) {
+    chain.push(new Uint8Array(next.raw));
+    next = next.issuerCertificate;
+  }
+  return chain;
 }
 
 /** Validity of the (first) certificate, wall milliseconds. */

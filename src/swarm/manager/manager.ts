@@ -1,232 +1,649 @@
-/** One manager put together: etcd, store, the loops that keep the swarm true, and the port that nodes talk to. */
+/**
+ * One manager put together. Every manager has a member of the store, a copy of it to read from, and the port that nodes
+ * and other managers talk to. The one that leads (`leadership/standing.ts`) also runs what keeps the swarm true
+ * (`reign.ts`); the others pass calls on to it (`leadership/forward.ts`).
+ */
 import { create } from "@bufbuild/protobuf";
-import { CA, NodeCA } from "#proto/docker/swarmkit/ca_pb.js";
-import { Dispatcher as DispatcherService } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import { Health, HealthCheckResponse_ServingStatus } from "#proto/docker/swarmkit/health_pb.js";
-import { LogBroker as LogBrokerService, Logs } from "#proto/docker/swarmkit/logbroker_pb.js";
-import { RaftMembership } from "#proto/docker/swarmkit/raftmember_pb.js";
-import { ResourceAllocator } from "#proto/docker/swarmkit/resource_pb.js";
+import { Logs } from "#proto/docker/swarmkit/logbroker_pb.js";
 import { ManagerStatusSchema, RaftMemberStatus_Reachability } from "#proto/docker/swarmkit/types_pb.js";
+import { Managers, type WriteRequest } from "#proto/skein/swarm/managers_pb.js";
+import { deferred, Emitter } from "../../base/async.ts";
 import { sleep } from "../../base/clock.ts";
 import { errnoOf, messageOf, SkeinError, unavailable } from "../../base/errors.ts";
-import { addService, GrpcError, type Server, status } from "../../base/grpc.ts";
+import {
+  addService,
+  type CallContext,
+  type Channel,
+  GrpcError,
+  grpcCodeOf,
+  type Handlers,
+  status,
+} from "../../base/grpc.ts";
+import type { Logger } from "../../base/log.ts";
 import { MANAGER_OU } from "../ca/certificates.ts";
-import { dropRootKey, readCredentials } from "../ca/files.ts";
+import { dropRootKey, type NodeCredentials, readCredentials } from "../ca/files.ts";
+import { nodeConnection } from "../ca/transport.ts";
 import { EtcdBackend } from "../store/etcd/backend.ts";
-import { connectEtcd } from "../store/etcd/client.ts";
-import { EtcdSupervisor } from "../store/etcd/supervisor.ts";
+import { connectEtcd, type EtcdClient } from "../store/etcd/client.ts";
+import { EtcdSupervisor, hasEtcdData } from "../store/etcd/supervisor.ts";
+import { acceptTunnel, TUNNEL_ALPN } from "../store/etcd/tunnel.ts";
 import { Store } from "../store/store.ts";
-import { Allocator } from "./allocator/allocator.ts";
-import { type Authority, createAuthority, guarded, MANAGERS, NODES } from "./auth.ts";
+import type { ControlApi } from "../types.ts";
+import { type Authority, createAuthority, MANAGERS } from "./auth.ts";
 import { createFirstObjects } from "./bootstrap.ts";
-import { CaServer } from "./ca-server.ts";
 import { createControl } from "./control/control.ts";
-import { Dispatcher } from "./dispatcher/dispatcher.ts";
-import { KeyManager } from "./keys.ts";
+import { AddressBook } from "./leadership/address-book.ts";
+import { Callers, forwardingMetadata, isForwarded, refuseSecondHop } from "./leadership/callers.ts";
+import { noLeader, noLeaderNow } from "./leadership/errors.ts";
+import { forgetOtherManagers } from "./leadership/force-new.ts";
+import { type Destination, routed } from "./leadership/forward.ts";
+import { askToJoin } from "./leadership/join.ts";
+import { Members } from "./leadership/members.ts";
+import { StandingWatch } from "./leadership/standing.ts";
+import { forwardedWrites, writeError } from "./leadership/writes.ts";
 import { LogBroker } from "./log-broker.ts";
-import { Enforcer } from "./orchestrator/enforcer.ts";
-import { Orchestrator } from "./orchestrator/orchestrator.ts";
-import { Reaper } from "./orchestrator/reaper.ts";
-import { resourceHandlers } from "./resources.ts";
-import { RootRotator } from "./root-rotation.ts";
-import { Scheduler } from "./scheduler/scheduler.ts";
-import { joinAddress, listenManager, splitAddress } from "./server.ts";
+import { type Reign, type ReignHandlers, services, startReign } from "./reign.ts";
+import { joinAddress, listenManager, type ManagerServer, splitAddress } from "./server.ts";
 import type { Manager, ManagerOptions } from "./types.ts";
 
 /** Time for the last messages to nodes to leave this host. */
 const FAREWELL_MS = 50;
+/** A restarted manager is waited for this long; without a quorum it goes on opening its store in the background. */
+const RESTART_PATIENCE_MS = 4_000;
+/** How long a call waits for a leader to be there. */
+const CALL_PATIENCE_MS = 4_000;
+/** A swarm without a leader for this long has lost its quorum, as far as users are concerned. */
+const QUORUM_PATIENCE_MS = 4_000;
+const LOOK_MS = 50;
+const PROBE_MS = 1_500;
+const LEAD_MS = 3_000;
 
 export { bootstrapCluster } from "./bootstrap.ts";
 
-/** Starts a manager on the certificates in `stateDir`; resolves when it serves. */
+/** Starts a manager on the certificates in `stateDir`; resolves when it serves, or when only a quorum is missing. */
 export async function startManager(options: ManagerOptions): Promise<Manager> {
-  const { stateDir, clock, log } = options;
-  const first = readCredentials(stateDir);
+  const first = readCredentials(options.stateDir);
   if (!first) throw unavailable("this node has no swarm certificates");
   if (first.identity.ou !== MANAGER_OU) throw unavailable("this node is not a swarm manager");
-  const { cn: nodeId, o: clusterId } = first.identity;
-  let credentials = first;
-  await using undo = new AsyncDisposableStack();
-
-  const etcd = await EtcdSupervisor.start({
-    stateDir,
-    name: nodeId,
-    binary: options.etcdBinary ?? "etcd",
-    forceNewCluster: options.bootstrap?.forceNewCluster ?? false,
-    clock,
-    log,
-  });
-  undo.defer(() => etcd.stop());
-  let client = connectEtcd(etcd.address, credentials);
-  undo.defer(() => client.close());
-  const backend = new EtcdBackend(() => client, nodeId, clock, log);
-  undo.defer(() => backend.close());
-  const store = await Store.open(backend, clock, log);
-  undo.defer(() => store.close());
-  if (options.bootstrap && !store.view.get("cluster", clusterId)) {
-    await createFirstObjects(store, stateDir, first, options.bootstrap, options.advertiseAddr);
-  }
-  if (!store.view.get("cluster", clusterId)) throw unavailable(`the swarm store holds no cluster ${clusterId}`);
-  dropRootKey(stateDir);
-
-  const isBlacklisted = (id: string) =>
-    Object.hasOwn(store.view.get("cluster", clusterId)?.blacklistedCertificates ?? {}, id);
-  let dispatcher: Dispatcher | undefined;
-  const server = await listen(options, credentials, (grpc, identityOf) => {
-    const authority = createAuthority(identityOf, clusterId, isBlacklisted);
-    const ca = new CaServer(store, clusterId, authority, clock, log);
-    dispatcher = new Dispatcher({
-      ...{ store, clusterId, authority, clock, log },
-      managerId: nodeId,
-      managerHost: splitAddress(options.advertiseAddr).host,
-    });
-    const broker = new LogBroker(store, authority);
-    undo.defer(() => ca.close());
-    undo.defer(() => broker.close());
-    addService(grpc, CA, ca.root());
-    addService(grpc, NodeCA, ca.node());
-    addService(grpc, DispatcherService, guarded<typeof DispatcherService>(authority, NODES, dispatcher.handlers()));
-    addService(grpc, LogBrokerService, broker.broker());
-    addService(grpc, Logs, broker.logs());
-    addService(grpc, ResourceAllocator, resourceHandlers(store, authority, clock));
-    addHealth(grpc, authority);
-    addRaftRefusal(grpc, authority, store);
-    return broker;
-  });
-  undo.defer(() => server.server.close());
-  // Before the connections go: nodes are told that this manager leaves.
-  undo.defer(async () => {
-    dispatcher?.close();
-    await sleep(clock, FAREWELL_MS);
-  });
-
-  const bound = splitAddress(server.server.address);
-  const advertised = splitAddress(options.advertiseAddr);
-  const addr = joinAddress(advertised.host, advertised.port || bound.port);
-  await store.update((tx) => {
-    const node = tx.get("node", nodeId);
-    if (!node) return;
-    const managerStatus = create(ManagerStatusSchema, {
-      raftId: node.managerStatus?.raftId || 1n,
-      addr,
-      leader: true,
-      reachability: RaftMemberStatus_Reachability.REACHABLE,
-    });
-    tx.update("node", { ...node, managerStatus });
-  });
-
-  // Peers are judged by the root in the store: it may be newer than the one on disk.
-  const rootPem = () => new TextDecoder().decode(store.view.get("cluster", clusterId)?.rootCa?.caCert);
-  const serve = () => server.server.setCredentials({ ...credentials, rootPem: rootPem() });
-  serve();
-  undo.defer(
-    store.onCommit((changes) => {
-      const rotated = changes.some(({ kind, object, old }) => kind === "cluster" && object.rootCa !== old?.rootCa);
-      if (rotated) serve();
-    }),
-  );
-
-  const allocator = new Allocator(store, clusterId, clock, log);
-  const loops = [
-    allocator,
-    new Scheduler(store, clock, log),
-    new Orchestrator(store, clusterId, clock, log),
-    new Reaper(store, clusterId, clock, log),
-    new Enforcer(store, clock, log),
-    new KeyManager(store, clusterId, clock, log),
-    new RootRotator(store, clusterId, clock, log),
-  ];
-  undo.defer(() => {
-    for (const loop of loops) loop.close();
-  });
-
-  const control = createControl({
-    store,
-    clusterId,
-    clock,
-    allocated: () => allocator.state,
-    logs: server.broker,
-    disconnect: (id) => server.server.disconnect(id),
-  });
-  const stack = undo.move();
-  let closing: Promise<void> | undefined;
-  const close = () => {
-    closing ??= stack.disposeAsync();
-    return closing;
-  };
-  log.info("the swarm manager serves", { node: nodeId, cluster: clusterId, address: server.server.address });
-  const wildcard = bound.host === "0.0.0.0" || bound.host === "::";
-  return {
-    control,
-    nodeId,
-    clusterId,
-    localAddr: wildcard ? joinAddress(bound.host === "::" ? "::1" : "127.0.0.1", bound.port) : server.server.address,
-    failed: new Promise<never>(() => {}),
-    reloadCertificate() {
-      const next = readCredentials(stateDir);
-      if (!next || next.identity.cn !== nodeId) return;
-      credentials = next;
-      serve();
-      const old = client;
-      client = connectEtcd(etcd.address, next);
-      old.close();
-    },
-    close,
-    [Symbol.asyncDispose]: close,
-  };
-}
-
-async function listen(
-  options: ManagerOptions,
-  credentials: NonNullable<ReturnType<typeof readCredentials>>,
-  register: (...args: Parameters<Parameters<typeof listenManager>[2]>) => LogBroker,
-) {
-  let broker: LogBroker | undefined;
+  const manager = new HostManager(options, first);
+  const abort = () => void manager.close();
+  options.signal?.addEventListener("abort", abort, { once: true });
   try {
-    const server = await listenManager(
-      options.listenAddr,
-      credentials,
-      (grpc, identityOf) => {
-        broker = register(grpc, identityOf);
-      },
-      () => options.clock.now(),
-      options.log,
-    );
-    if (!broker) throw unavailable("the manager's services were not registered");
-    return { server, broker };
+    await manager.start();
+    return manager;
   } catch (error) {
-    if (errnoOf(error) === "EADDRINUSE") {
-      throw new SkeinError("unavailable", `listen tcp ${options.listenAddr}: bind: address already in use`, {
-        cause: error,
-      });
-    }
-    if (errnoOf(error) !== undefined) throw unavailable(`listen tcp ${options.listenAddr}: ${messageOf(error)}`);
+    await manager.close();
     throw error;
+  } finally {
+    options.signal?.removeEventListener("abort", abort);
   }
 }
 
-function addHealth(grpc: Server, authority: Authority): void {
-  addService(grpc, Health, {
-    check: (_request, context) => {
-      authority.require(context, MANAGERS);
-      return { status: HealthCheckResponse_ServingStatus.SERVING };
-    },
-  });
+/** What is there once the store is open. */
+interface Open {
+  readonly etcd: EtcdSupervisor;
+  readonly backend: EtcdBackend;
+  readonly store: Store;
+  readonly standing: StandingWatch;
+  readonly control: ControlApi;
 }
 
-/** Docker's managers replicate a store of their own by Raft: they cannot be managers here. */
-function addRaftRefusal(grpc: Server, authority: Authority, store: Store): void {
-  addService(grpc, RaftMembership, {
-    join: async (_request, context) => {
-      const { cn } = authority.require(context, MANAGERS);
-      await store.update((tx) => {
-        const node = tx.get("node", cn);
-        if (node && !node.managerStatus) tx.remove("node", cn);
-      });
-      throw new GrpcError(
-        status.FAILED_PRECONDITION,
-        "this swarm is managed by Skein, whose managers keep their state in etcd: a Docker node can join it as a worker only",
+class HostManager implements Manager {
+  readonly nodeId: string;
+  readonly clusterId: string;
+  readonly #options: ManagerOptions;
+  readonly #log: Logger;
+  #credentials: NodeCredentials;
+  /** Was a member of the store before. */
+  readonly #hadData: boolean;
+  readonly #book: AddressBook;
+  readonly #members: Members;
+  readonly #undo = new AsyncDisposableStack();
+  readonly #closing = new AbortController();
+  readonly #changes = new Emitter<void>();
+  readonly #failed = deferred<never>();
+  #server: ManagerServer | undefined;
+  #authority: Authority | undefined;
+  #directAuthority: Authority | undefined;
+  #callers: Callers | undefined;
+  #peerPort: () => number | undefined = () => undefined;
+  #client: EtcdClient | undefined;
+  #etcdAddress = "";
+  #open: Open | undefined;
+  #reign: { readonly term: bigint; readonly reign: Reign } | undefined;
+  #fence: bigint | undefined;
+  /** Until the first reign began. */
+  #bootstrap: ManagerOptions["bootstrap"];
+  #settling: Promise<void> | undefined;
+  #settleAgain = false;
+  #leader: { readonly addr: string; readonly channel: Channel; readonly gone: AbortController } | undefined;
+  #closed: Promise<void> | undefined;
+
+  constructor(options: ManagerOptions, credentials: NodeCredentials) {
+    this.#options = options;
+    this.#credentials = credentials;
+    this.nodeId = credentials.identity.cn;
+    this.clusterId = credentials.identity.o;
+    this.#log = options.log;
+    this.#bootstrap = options.bootstrap;
+    this.#hadData = hasEtcdData(options.stateDir);
+    this.#book = new AddressBook(options.stateDir);
+    this.#members = new Members(() => this.#etcdClient());
+    this.#failed.promise.catch(() => {});
+  }
+
+  async start(): Promise<void> {
+    const { bootstrap, clock } = this.#options;
+    await this.#listen();
+    const opened = this.#openStore();
+    if (bootstrap || !this.#hadData) {
+      await opened;
+      return;
+    }
+    const patience = new AbortController();
+    opened.then(
+      () => patience.abort(),
+      () => patience.abort(),
+    );
+    await Promise.race([opened, sleep(clock, RESTART_PATIENCE_MS, patience.signal).catch(() => {})]);
+    patience.abort();
+    opened.catch((error) => {
+      if (!this.#closing.signal.aborted) this.#failed.reject(error);
+    });
+  }
+
+  get control(): ControlApi {
+    if (!this.#open) throw noLeader();
+    return this.#open.control;
+  }
+
+  get failed(): Promise<never> {
+    return this.#failed.promise;
+  }
+
+  /** "ip:port" told to others. */
+  get #addr(): string {
+    const bound = splitAddress(this.#server?.address ?? this.#options.listenAddr);
+    const advertised = splitAddress(this.#options.advertiseAddr);
+    return joinAddress(advertised.host, advertised.port || bound.port);
+  }
+
+  get localAddr(): string {
+    const address = this.#server?.address ?? this.#options.listenAddr;
+    const { host, port } = splitAddress(address);
+    if (host === "0.0.0.0") return joinAddress("127.0.0.1", port);
+    return host === "::" ? joinAddress("::1", port) : address;
+  }
+
+  refusal(): SkeinError | undefined {
+    if (!this.#open) return noLeader();
+    return this.#open.standing.leaderlessMs > QUORUM_PATIENCE_MS ? noLeader() : undefined;
+  }
+
+  serves(): boolean {
+    return this.#open !== undefined && this.#open.standing.leaderlessMs < QUORUM_PATIENCE_MS;
+  }
+
+  onChange(listener: () => void): () => void {
+    return this.#changes.on(listener);
+  }
+
+  async resign(timeoutMs: number): Promise<void> {
+    const { clock } = this.#options;
+    const deadline = clock.now() + timeoutMs;
+    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(timeoutMs)]);
+    const list = await this.#members.list();
+    if (list.filter(({ learner }) => !learner).length < 2) return;
+    await this.#handOver();
+    for (;;) {
+      const channel = this.#leaderChannel();
+      if (channel && !this.#open?.standing.leading) {
+        await channel.client(Managers).leave({}, { signal, timeoutMs: Math.max(1, deadline - clock.now()) });
+        return;
+      }
+      if (clock.now() > deadline) throw noLeader();
+      await sleep(clock, LOOK_MS, signal);
+    }
+  }
+
+  reloadCertificate(): void {
+    const next = readCredentials(this.#options.stateDir);
+    if (!next || next.identity.cn !== this.nodeId || next.identity.ou !== MANAGER_OU) return;
+    this.#credentials = next;
+    this.#serveWith();
+    this.#forgetLeader("the certificate was renewed");
+    const old = this.#client;
+    if (!old) return;
+    this.#client = connectEtcd(this.#etcdAddress, next);
+    old.close();
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= (async () => {
+      this.#closing.abort(unavailable("the manager stops"));
+      if (this.#reign && this.#open) await this.#handOver().catch(() => {});
+      this.#endReign();
+      this.#forgetLeader("the manager stops");
+      await this.#undo.disposeAsync();
+    })();
+    return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  // ---- the port ----
+
+  async #listen(): Promise<void> {
+    const { clock, listenAddr } = this.#options;
+    const tunnels = {
+      alpn: TUNNEL_ALPN,
+      accept: (socket: Parameters<typeof acceptTunnel>[0], { cn, o, ou }: { cn: string; o: string; ou: string }) => {
+        const port = this.#peerPort();
+        const allowed = ou === MANAGER_OU && o === this.clusterId && !this.#isBlacklisted(cn);
+        if (allowed && port !== undefined) acceptTunnel(socket, port);
+        else socket.destroy();
+      },
+    };
+    try {
+      this.#server = await listenManager(
+        listenAddr,
+        this.#credentials,
+        (grpc, identityOf) => this.#register(grpc, identityOf),
+        () => clock.now(),
+        this.#log,
+        tunnels,
       );
-    },
-  });
+    } catch (error) {
+      const reason = errnoOf(error) === "EADDRINUSE" ? "bind: address already in use" : messageOf(error);
+      if (errnoOf(error) === undefined) throw error;
+      throw new SkeinError("unavailable", `listen tcp ${listenAddr}: ${reason}`, { cause: error });
+    }
+    const server = this.#server;
+    this.#undo.defer(async () => {
+      // Before the connections go: nodes were told that this manager leaves.
+      await sleep(clock, FAREWELL_MS);
+      await server.close();
+    });
+  }
+
+  #register(
+    grpc: Parameters<Parameters<typeof listenManager>[2]>[0],
+    identityOf: Parameters<Parameters<typeof listenManager>[2]>[1],
+  ): void {
+    const callers = new Callers(identityOf);
+    const isBlacklisted = (id: string) => this.#isBlacklisted(id);
+    const authority = createAuthority(callers.identityOf, this.clusterId, isBlacklisted);
+    this.#callers = callers;
+    this.#authority = authority;
+    this.#directAuthority = createAuthority(identityOf, this.clusterId, isBlacklisted);
+    for (const [name, service] of Object.entries(services) as [keyof ReignHandlers, never][]) {
+      addService(
+        grpc,
+        service,
+        routed(service, (context) => this.#destination(context, (handlers) => handlers[name] as Handlers<never>)),
+      );
+    }
+    addService(grpc, Health, {
+      check: ({ service }, context) => {
+        authority.require(context, MANAGERS);
+        const serving = service !== "Raft" || this.#reign !== undefined;
+        const { NOT_SERVING, SERVING } = HealthCheckResponse_ServingStatus;
+        return { status: serving ? SERVING : NOT_SERVING };
+      },
+    });
+  }
+
+  #isBlacklisted(id: string): boolean {
+    const cluster = this.#open?.store.view.get("cluster", this.clusterId);
+    return Object.hasOwn(cluster?.blacklistedCertificates ?? {}, id);
+  }
+
+  /** Peers are judged by the root in the store: it may be newer than the one on disk. */
+  #serveWith(): void {
+    const stored = this.#open?.store.view.get("cluster", this.clusterId)?.rootCa?.caCert;
+    const rootPem = stored && stored.length > 0 ? new TextDecoder().decode(stored) : this.#credentials.rootPem;
+    this.#server?.setCredentials({ ...this.#credentials, rootPem });
+  }
+
+  async #destination<H>(context: CallContext, pick: (handlers: ReignHandlers) => H): Promise<Destination<H>> {
+    const { clock } = this.#options;
+    const signal = AbortSignal.any([context.signal, this.#closing.signal]);
+    const deadline = clock.now() + CALL_PATIENCE_MS;
+    for (;;) {
+      if (signal.aborted) throw noLeaderNow();
+      if (this.#reign && this.#callers && this.#directAuthority) {
+        const here = pick(this.#reign.reign.handlers);
+        return { here, context: this.#callers.unwrap(context, this.#directAuthority) };
+      }
+      // One that was passed on came because this manager leads, or is about to know that it does.
+      const forwarded = isForwarded(context);
+      const channel = forwarded ? undefined : this.#leaderChannel();
+      if (channel && this.#leader) {
+        const caller = this.#callers?.identityOf(context);
+        const from = caller?.cn === this.nodeId ? this.#addr : context.peer;
+        return { channel, metadata: forwardingMetadata(caller, from), signal: this.#leader.gone.signal };
+      }
+      if (clock.now() > deadline) {
+        refuseSecondHop(context);
+        throw noLeaderNow();
+      }
+      await sleep(clock, LOOK_MS, signal).catch(() => {});
+    }
+  }
+
+  // ---- the store ----
+
+  #etcdClient(): EtcdClient {
+    if (!this.#client) throw unavailable("the swarm store is not open");
+    return this.#client;
+  }
+
+  async #openStore(): Promise<void> {
+    const { bootstrap, clock, remotes, stateDir } = this.#options;
+    const { signal } = this.#closing;
+    const join =
+      !bootstrap && !this.#hadData
+        ? await askToJoin({
+            addr: this.#addr,
+            remotes: () => remotes?.() ?? [],
+            connect: (addr) => nodeConnection(addr, this.#credentials),
+            clock,
+            log: this.#log,
+            signal,
+          })
+        : undefined;
+    if (join) this.#book.set(Object.fromEntries(join.members.map(({ addr, nodeId }) => [nodeId, addr])));
+    signal.throwIfAborted();
+    const etcd = await EtcdSupervisor.start({
+      stateDir,
+      name: this.nodeId,
+      binary: this.#options.etcdBinary ?? "etcd",
+      forceNewCluster: bootstrap?.forceNewCluster ?? false,
+      peers: { addrOf: (nodeId) => this.#book.addrOf(nodeId), credentials: () => this.#credentials },
+      ...(join ? { join: join.members.map(({ nodeId }) => nodeId) } : {}),
+      clock,
+      log: this.#log,
+    });
+    this.#undo.defer(() => etcd.stop());
+    this.#peerPort = () => etcd.peerPort;
+    this.#etcdAddress = etcd.address;
+    this.#client = connectEtcd(etcd.address, this.#credentials);
+    this.#undo.defer(() => this.#client?.close());
+    const standing = new StandingWatch({
+      status: (given) => this.#etcdClient().maintenance.status({}, { signal: given, timeoutMs: 1_000 }),
+      alone: () => this.#book.size < 2,
+      clock,
+      onChange: () => this.#onStanding(),
+    });
+    this.#undo.defer(() => standing.close());
+    while (standing.current.leader === 0n || standing.current.learner) {
+      signal.throwIfAborted();
+      await sleep(clock, 10, signal);
+    }
+    const fence = () => {
+      if (this.#fence === undefined) throw noLeader();
+      return this.#fence;
+    };
+    const backend = new EtcdBackend(() => this.#etcdClient(), this.nodeId, clock, this.#log, { fence });
+    this.#undo.defer(() => backend.close());
+    const store = await Store.open(backend, clock, this.#log);
+    this.#undo.defer(() => store.close());
+    if (!bootstrap && !store.view.get("cluster", this.clusterId)) {
+      throw unavailable(`the swarm store holds no cluster ${this.clusterId}`);
+    }
+    this.#open = { etcd, backend, store, standing, control: this.#createControl(store) };
+    this.#undo.defer(
+      store.onCommit((changes) => {
+        if (changes.some(({ kind }) => kind === "node")) this.#book.follow(store.view);
+        if (changes.some(({ kind, object, old }) => kind === "cluster" && object.rootCa !== old?.rootCa))
+          this.#serveWith();
+      }),
+    );
+    this.#book.follow(store.view);
+    this.#onStanding();
+    await this.#settling;
+    if (bootstrap && !this.#reign) throw unavailable("the new swarm's manager does not lead");
+    dropRootKey(stateDir);
+    this.#serveWith();
+    this.#changes.emit();
+    this.#log.info("the swarm manager serves", {
+      node: this.nodeId,
+      cluster: this.clusterId,
+      address: this.#server?.address,
+      leads: this.#reign !== undefined,
+    });
+  }
+
+  #createControl(store: Store): ControlApi {
+    const { clock } = this.#options;
+    const nobody = { caller: () => undefined, require: () => ({ cn: "", ou: "", o: "" }) };
+    const unused = new LogBroker(store, nobody);
+    unused.close();
+    const read = createControl({
+      ...{ store, clusterId: this.clusterId, clock },
+      allocated: () => {
+        throw noLeader();
+      },
+      logs: unused,
+      disconnect: () => {},
+    });
+    const forwarded = forwardedWrites((request) => this.#sendWrite(request), read);
+    const writes = Object.fromEntries(
+      (Object.keys(forwarded) as (keyof typeof forwarded)[]).map((name) => [
+        name,
+        async (...given: never[]) => {
+          await this.#awaitLeader();
+          const here = this.#reign?.reign.control;
+          const act = (here ?? forwarded)[name] as (...given: never[]) => Promise<unknown>;
+          return act(...given);
+        },
+      ]),
+    ) as typeof forwarded;
+    return {
+      ...read,
+      ...writes,
+      isLeader: () => this.#reign !== undefined,
+      logs: (selector, options, signal) => this.#logs(selector, options, signal),
+    };
+  }
+
+  async *#logs(...[selector, options, signal]: Parameters<ControlApi["logs"]>): ReturnType<ControlApi["logs"]> {
+    await this.#awaitLeader();
+    const here = this.#reign?.reign.control;
+    if (here) {
+      yield* here.logs(selector, options, signal);
+      return;
+    }
+    const channel = this.#leaderChannel();
+    if (!channel) throw noLeader();
+    for await (const { messages } of channel.client(Logs).subscribeLogs({ selector, options }, { signal })) {
+      yield* messages;
+    }
+  }
+
+  /** Waits for a leader to be there; throws Docker's words when there is none for too long. */
+  async #awaitLeader(): Promise<void> {
+    const { clock } = this.#options;
+    for (;;) {
+      if (this.#reign || this.#leaderChannel()) return;
+      const refusal = this.refusal();
+      if (refusal) throw refusal;
+      await sleep(clock, LOOK_MS, this.#closing.signal);
+    }
+  }
+
+  async #sendWrite(request: WriteRequest): Promise<string> {
+    const channel = this.#leaderChannel();
+    const store = this.#open?.store;
+    const gone = this.#leader?.gone.signal;
+    if (!channel || !store || !gone) throw noLeader();
+    try {
+      const answer = await channel.client(Managers).write(request, { signal: gone, timeoutMs: 20_000 });
+      if (answer.error) throw writeError(answer.error);
+      await store.reached(answer.revision);
+      return answer.id;
+    } catch (error) {
+      const code = grpcCodeOf(error);
+      const lost = code === status.UNAVAILABLE || code === status.CANCELLED || code === status.DEADLINE_EXCEEDED;
+      throw lost ? noLeader() : error;
+    }
+  }
+
+  // ---- the lead ----
+
+  #onStanding(): void {
+    this.#changes.emit();
+    if (this.#reign && this.#open && !this.#sameReign(this.#open.standing)) this.#endReign();
+    if (this.#leader && this.#leaderAddr() !== this.#leader.addr) this.#forgetLeader("another manager leads");
+    if (!this.#open) return;
+    if (this.#settling) {
+      this.#settleAgain = true;
+      return;
+    }
+    this.#settling = this.#settle().finally(() => {
+      this.#settling = undefined;
+      if (this.#settleAgain) {
+        this.#settleAgain = false;
+        this.#onStanding();
+      }
+    });
+  }
+
+  #sameReign(standing: StandingWatch): boolean {
+    return standing.leading && standing.current.term === this.#reign?.term;
+  }
+
+  /** Takes the lead when it is this manager's. */
+  async #settle(): Promise<void> {
+    const open = this.#open;
+    if (!open || this.#reign) return;
+    const { backend, standing, store } = open;
+    const { clock, stateDir } = this.#options;
+    const bootstrap = this.#bootstrap;
+    for (let wait = 100; standing.leading && !this.#closing.signal.aborted; wait = Math.min(2 * wait, 1_000)) {
+      const { term } = standing.current;
+      try {
+        const fence = await backend.takeLead(this.nodeId, LEAD_MS);
+        await store.reached(fence);
+        if (!standing.leading || standing.current.term !== term) continue;
+        this.#fence = fence;
+        if (bootstrap && !store.view.get("cluster", this.clusterId)) {
+          await createFirstObjects(store, stateDir, this.#credentials, bootstrap, this.#addr);
+        }
+        if (bootstrap?.forceNewCluster) await forgetOtherManagers(store, this.nodeId);
+        await this.#announce(store, standing.current.self);
+        if (!standing.leading || standing.current.term !== term) continue;
+        this.#bootstrap = undefined;
+        this.#beginReign(store, term);
+        return;
+      } catch (error) {
+        this.#log.warn("the lead could not be taken, trying again", { error });
+        await sleep(clock, wait, this.#closing.signal).catch(() => {});
+      }
+    }
+  }
+
+  #beginReign(store: Store, term: bigint): void {
+    const authority = this.#authority;
+    const server = this.#server;
+    if (!authority || !server) return;
+    const reign = startReign({
+      store,
+      nodeId: this.nodeId,
+      clusterId: this.clusterId,
+      addr: this.#addr,
+      authority,
+      members: this.#members,
+      dataKey: () => new Uint8Array(),
+      probe: (addr) => this.#probe(addr),
+      disconnect: (id) => server.disconnect(id),
+      clock: this.#options.clock,
+      log: this.#log,
+    });
+    this.#reign = { term, reign };
+    this.#log.info("this manager leads the swarm", { node: this.nodeId, term: String(term) });
+    this.#changes.emit();
+  }
+
+  #endReign(): void {
+    this.#fence = undefined;
+    const current = this.#reign;
+    if (!current) return;
+    this.#reign = undefined;
+    this.#log.info("this manager leads the swarm no more", { node: this.nodeId });
+    current.reign.close();
+  }
+
+  /** Tells in the store who leads; a single write, so that a swarm's first start stays quick. */
+  async #announce(store: Store, member: bigint): Promise<void> {
+    await store.update((tx) => {
+      for (const node of tx.all("node")) {
+        const last = node.managerStatus;
+        if (node.id === this.nodeId) {
+          const managerStatus = create(ManagerStatusSchema, {
+            raftId: member,
+            addr: this.#addr,
+            leader: true,
+            reachability: RaftMemberStatus_Reachability.REACHABLE,
+          });
+          tx.update("node", { ...node, managerStatus });
+        } else if (last?.leader) {
+          tx.update("node", { ...node, managerStatus: { ...last, leader: false } });
+        }
+      }
+    });
+  }
+
+  /** Gives the lead to another manager that answers, so that nobody has to wait for an election. */
+  async #handOver(): Promise<void> {
+    const open = this.#open;
+    if (!open?.standing.leading) return;
+    const heirs = open.store.view
+      .all("node")
+      .filter(({ id, managerStatus }) => {
+        return id !== this.nodeId && managerStatus?.reachability === RaftMemberStatus_Reachability.REACHABLE;
+      })
+      .map(({ id }) => id);
+    const heir = (await this.#members.list()).find(({ learner, nodeId }) => !learner && heirs.includes(nodeId));
+    if (heir) await this.#members.moveLead(heir.id);
+  }
+
+  async #probe(addr: string): Promise<void> {
+    const channel = nodeConnection(addr, this.#credentials);
+    try {
+      await channel.client(Health).check({}, { timeoutMs: PROBE_MS });
+    } finally {
+      channel.close();
+    }
+  }
+
+  #leaderAddr(): string | undefined {
+    const open = this.#open;
+    if (!open) return undefined;
+    const { leader, self } = open.standing.current;
+    if (leader === 0n || leader === self) return undefined;
+    return open.store.view.all("node").find(({ managerStatus }) => managerStatus?.raftId === leader)?.managerStatus
+      ?.addr;
+  }
+
+  /** A connection to the leading manager; undefined when that is this one, or nobody. */
+  #leaderChannel(): Channel | undefined {
+    const addr = this.#leaderAddr();
+    if (addr === undefined) return undefined;
+    if (this.#leader?.addr === addr) return this.#leader.channel;
+    this.#forgetLeader("another manager leads");
+    const channel = nodeConnection(addr, this.#credentials);
+    this.#leader = { addr, channel, gone: new AbortController() };
+    return channel;
+  }
+
+  #forgetLeader(why: string): void {
+    const last = this.#leader;
+    this.#leader = undefined;
+    last?.gone.abort(new GrpcError(status.UNAVAILABLE, why));
+    last?.channel.close();
+  }
 }

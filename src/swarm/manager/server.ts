@@ -45,12 +45,21 @@ export function joinAddress(host: string, port: number): string {
 const peerOf = (socket: { remoteAddress?: string; remotePort?: number }) =>
   `${socket.remoteAddress}:${socket.remotePort}`;
 
+/** Connections that speak something else than gRPC. */
+export interface Tunnels {
+  /** The protocol by which they are known. */
+  readonly alpn: string;
+  /** Takes one of a peer whose certificate is of the swarm's root; destroys it when it is not allowed. */
+  accept(socket: TLSSocket, identity: Identity): void;
+}
+
 export async function listenManager(
   address: string,
   initial: NodeCredentials,
   register: (grpc: Server, identityOf: (context: CallContext) => Identity | undefined) => void,
   now: () => number,
   log: Logger,
+  tunnels?: Tunnels,
 ): Promise<ManagerServer> {
   const { host, port } = splitAddress(address);
   let credentials = initial;
@@ -66,7 +75,7 @@ export async function listenManager(
       ...tlsOptions(credentials),
       requestCert: true,
       rejectUnauthorized: false,
-      ALPNProtocols: ["h2"],
+      ALPNProtocols: tunnels ? ["h2", tunnels.alpn] : ["h2"],
       minVersion: "TLSv1.2",
       handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
     },
@@ -91,6 +100,12 @@ export async function listenManager(
         sockets.delete(socket);
         identities.delete(peer);
       });
+      if (tunnels && socket.alpnProtocol === tunnels.alpn) {
+        const identity = identities.get(peer);
+        if (identity) tunnels.accept(socket, identity);
+        else socket.destroy();
+        return;
+      }
       // A Docker node offers no ALPN any more once it has renewed its certificate; node's HTTP/2 server would hang up.
       if (!socket.alpnProtocol) socket.alpnProtocol = "h2";
       injector.injectConnection(socket);

@@ -3,11 +3,13 @@
  *
  * `swarm init`: `bootstrapCluster(stateDir)` then `startManager({..., bootstrap})`.
  * Restart of a manager: `startManager` without `bootstrap`; everything is found again in etcd.
+ * A node that became a manager: `startManager` with `remotes`; without etcd data it asks those to take it in.
  * The local agent connects to `Manager.localAddr` over mutual TLS like any other worker.
  */
 
 import type { ClusterSpec, NodeSpec_Availability } from "#proto/docker/swarmkit/specs_pb.js";
 import type { Clock } from "../../base/clock.ts";
+import type { SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { ControlApi } from "../types.ts";
 
@@ -40,6 +42,10 @@ export interface ManagerOptions {
   readonly advertiseAddr: string;
   /** Present at `swarm init` only. */
   readonly bootstrap?: BootstrapOptions;
+  /** Managers to ask, "host:port", when this one is not yet among them. */
+  readonly remotes?: () => readonly string[];
+  /** Ends the start of a manager that waits for others. */
+  readonly signal?: AbortSignal;
   readonly log: Logger;
   readonly clock: Clock;
   /** The etcd binary; default `etcd` from PATH. */
@@ -52,9 +58,17 @@ export interface Manager extends AsyncDisposable {
   readonly clusterId: string;
   /** "ip:port" the local agent dials. */
   readonly localAddr: string;
+  /** Why users are refused now, in Docker's words: no leader, not ready. Undefined when they are served. */
+  refusal(): SkeinError | undefined;
+  /** True while this manager leads or knows who does: nodes can talk to it. */
+  serves(): boolean;
+  /** Called when one of these changes. */
+  onChange(listener: () => void): () => void;
+  /** Gives up this manager's membership, so that the others keep their quorum; throws when that is not to be had. */
+  resign(timeoutMs: number): Promise<void>;
   /** Reads the certificate files again after the node renewed them; new connections use them at once. */
   reloadCertificate(): void;
-  /** Called when this manager can no longer serve (removed, demoted, store lost for good). */
+  /** Rejects when this manager can no longer serve: its store cannot be opened. */
   readonly failed: Promise<never>;
   /** Stops serving: last session messages, streams ended, etcd stopped. Idempotent. */
   close(): Promise<void>;

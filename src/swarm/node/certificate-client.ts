@@ -12,7 +12,7 @@ import type { Logger } from "../../base/log.ts";
 import { rpcErrorText } from "../agent/rpc-error.ts";
 import { createCsr, keyMatches, splitPem, verifyChain } from "../ca/certificates.ts";
 import { parseToken, rootDigest } from "../ca/token.ts";
-import { unverifiedConnection } from "./transport.ts";
+import { unverifiedConnection } from "../ca/transport.ts";
 
 const callMs = 5_000;
 const attempts = 5;

@@ -2,10 +2,10 @@
 import { type Clock, sleep } from "../../base/clock.ts";
 import { notImplemented, SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { anonymousConnection } from "../ca/transport.ts";
 import { downloadRoot, requestCertificate } from "./certificate-client.ts";
 import { NodeIdentity } from "./identity.ts";
 import { type NodeState, writeState } from "./state-file.ts";
-import { anonymousConnection } from "./transport.ts";
 
 /** A join that failed is tried again after this, doubling. */
 const againMs = { first: 200, max: 30_000 };

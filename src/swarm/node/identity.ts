@@ -5,8 +5,8 @@ import { type NodeTLSInfo, NodeTLSInfoSchema } from "#proto/docker/swarmkit/type
 import type { Channel } from "../../base/grpc.ts";
 import { identityOf, issuerOf, MANAGER_OU, splitPem, validityOf, verifyChain } from "../ca/certificates.ts";
 import { type NodeCredentials, readCredentials, writeCredentials } from "../ca/files.ts";
+import { nodeConnection } from "../ca/transport.ts";
 import { checkRoots, type IssuedCertificate } from "./certificate-client.ts";
-import { nodeConnection } from "./transport.ts";
 
 export class NodeIdentity {
   #stateDir: string;

@@ -84,6 +84,11 @@ export class Store {
     return this.#revision;
   }
 
+  /** Resolves when everything up to this revision is visible here: for what another manager wrote. */
+  async reached(revision: bigint): Promise<void> {
+    if (this.#revision < revision) await this.#catchUp(revision);
+  }
+
   /** Called after each commit, with its changes in order. */
   onCommit(listener: (changes: Change[]) => void): () => void {
     this.#listeners.add(listener);

@@ -195,6 +195,8 @@ export class Dispatcher {
     description: NodeDescription | undefined,
     context: CallContext,
   ): AsyncIterable<SessionMessage> {
+    // A node that comes back while this manager goes would have timers made that nobody stops.
+    if (this.#closing.signal.aborted) throw new GrpcError(status.UNAVAILABLE, "the dispatcher is stopped");
     if (!this.#store.view.get("node", nodeId)) throw new GrpcError(status.UNKNOWN, "node not found");
     const session = this.#liveness.find(nodeId, sessionId) ?? this.#liveness.register(nodeId);
     this.#orphans.get(nodeId)?.();

@@ -16,7 +16,7 @@ import {
   TxnRequestSchema,
 } from "#proto/etcd/rpc_pb.js";
 import { type Clock, sleep } from "../../../base/clock.ts";
-import { messageOf, unavailable } from "../../../base/errors.ts";
+import { messageOf, SkeinError, unavailable } from "../../../base/errors.ts";
 import { grpcCodeOf, status } from "../../../base/grpc.ts";
 import type { Logger } from "../../../base/log.ts";
 import type { Backend, CommitResult, Entry, OnEntries } from "../backend.ts";
@@ -34,21 +34,48 @@ const CALL_TIMEOUT_MS = 10_000;
 const bytes = (text: string) => new TextEncoder().encode(text);
 const keyOf = (kind: string, id: string) => bytes(`${PREFIX}${kind}/${id}`);
 
+const atRevision = (key: Uint8Array, value: bigint) =>
+  create(CompareSchema, {
+    result: Compare_CompareResult.EQUAL,
+    target: Compare_CompareTarget.MOD,
+    key,
+    targetUnion: { case: "modRevision", value },
+  });
+
 /** Codes after which it is unknown or certain that nothing happened, and trying again makes sense. */
 function passing(error: unknown): boolean {
   const code = grpcCodeOf(error);
   return code === status.UNAVAILABLE || code === status.DEADLINE_EXCEEDED || code === status.CANCELLED;
 }
 
+/** Under this key the leading manager puts its name. Inside of the watched range: taking it is told like any change. */
+const LEADER_KEY = `${PREFIX}leader`;
+
+export interface EtcdBackendOptions {
+  /**
+   * Revision of the leader's key at which this manager took it: a commit happens only while nobody else took it since.
+   * Throws when this manager does not lead. Without it nothing is asked (a store of one writer).
+   */
+  readonly fence?: () => bigint;
+}
+
 export class EtcdBackend implements Backend {
+  readonly #fence: (() => bigint) | undefined;
   readonly #client: () => EtcdClient;
   readonly #writer: Uint8Array;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #closing = new AbortController();
 
-  constructor(client: () => EtcdClient, writerId: string, clock: Clock, log: Logger) {
+  constructor(
+    client: () => EtcdClient,
+    writerId: string,
+    clock: Clock,
+    log: Logger,
+    { fence }: EtcdBackendOptions = {},
+  ) {
     this.#client = client;
+    this.#fence = fence;
     this.#writer = bytes(`/skein-txn/${writerId}`);
     this.#clock = clock;
     this.#log = log;
@@ -78,17 +105,21 @@ export class EtcdBackend implements Backend {
     }
   }
 
+  /** Takes the lead in the name of `nodeId`; gives the revision for the fence. Linearizable: needs a quorum. */
+  async takeLead(nodeId: string, timeoutMs: number): Promise<bigint> {
+    const put = { key: bytes(LEADER_KEY), value: bytes(nodeId) };
+    const answer = await this.#client().kv.put(put, { timeoutMs, signal: this.#closing.signal });
+    return answer.header?.revision ?? 0n;
+  }
+
   async commit(writes: Write[]): Promise<CommitResult> {
     const number = randomBytes(16);
+    const fence = this.#fence?.();
     const request = create(TxnRequestSchema, {
-      compare: writes.map(({ kind, id, base }) =>
-        create(CompareSchema, {
-          result: Compare_CompareResult.EQUAL,
-          target: Compare_CompareTarget.MOD,
-          key: keyOf(kind, id),
-          targetUnion: { case: "modRevision", value: base },
-        }),
-      ),
+      compare: [
+        ...writes.map(({ kind, id, base }) => atRevision(keyOf(kind, id), base)),
+        ...(fence === undefined ? [] : [atRevision(bytes(LEADER_KEY), fence)]),
+      ],
       success: [
         ...writes.map(({ kind, id, object }) =>
           create(RequestOpSchema, {
@@ -99,6 +130,7 @@ export class EtcdBackend implements Backend {
         ),
         create(RequestOpSchema, { request: { case: "requestPut", value: { key: this.#writer, value: number } } }),
       ],
+      failure: [create(RequestOpSchema, { request: { case: "requestRange", value: { key: bytes(LEADER_KEY) } } })],
     });
     const deadline = this.#clock.now() + COMMIT_PATIENCE_MS;
     let doubt = false;
@@ -112,9 +144,15 @@ export class EtcdBackend implements Backend {
           const mine = await this.#lastCommit(number);
           if (mine !== undefined) return { applied: true, revision: mine };
         }
+        const leader = answer.responses[0]?.response;
+        const taken = leader?.case === "responseRange" ? leader.value.kvs[0]?.modRevision : undefined;
+        if (fence !== undefined && taken !== fence) throw unavailable("another manager leads the swarm now");
         return { applied: false, revision };
       } catch (error) {
         if (this.#closing.signal.aborted) throw this.#closing.signal.reason;
+        // Throws as soon as this manager leads no more.
+        this.#fence?.();
+        if (error instanceof SkeinError) throw error;
         if (!passing(error) || this.#clock.now() >= deadline) {
           throw unavailable(`the swarm store did not take the change: ${messageOf(error)}`);
         }

@@ -1,18 +1,20 @@
 /**
  * Runs the `etcd` binary for a manager: its own data directory, client and peer ports on loopback, mutual TLS with the
- * swarm's certificates, where only a manager's certificate opens the client port. etcd outlives a crash of ours (it is
- * adopted at the next start) and is started again when it dies. Its writes are flushed to disk (etcd's default).
+ * swarm's certificates, where only a manager's certificate opens the client port. Members of other hosts are reached
+ * through `tunnel.ts`. etcd outlives a crash of ours (it is adopted at the next start) and is started again when it
+ * dies. Its writes are flushed to disk (etcd's default).
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { type Clock, sleep } from "../../../base/clock.ts";
 import { messageOf, unavailable } from "../../../base/errors.ts";
 import { readFileIfAny, writeFileAtomic } from "../../../base/file.ts";
 import type { Logger } from "../../../base/log.ts";
 import { certificatePaths } from "../../ca/files.ts";
+import { PeerProxy, type PeerProxyOptions, peerUrl } from "./tunnel.ts";
 
 export interface EtcdOptions {
   /** The swarm's state directory. */
@@ -21,8 +23,24 @@ export interface EtcdOptions {
   readonly name: string;
   readonly binary: string;
   readonly forceNewCluster: boolean;
+  /** The way to the members of other hosts; without it this member stays alone. */
+  readonly peers?: Pick<PeerProxyOptions, "addrOf" | "credentials">;
+  /** Names of all members, this one among them, of the cluster to join; for the first start only. */
+  readonly join?: readonly string[];
+  /** The others removed this member: etcd is not started again. */
+  readonly onRemoved?: () => void;
   readonly clock: Clock;
   readonly log: Logger;
+}
+
+/** True when this host's etcd was a member before. */
+export function hasEtcdData(stateDir: string): boolean {
+  return existsSync(join(stateDir, "etcd", "data", "member"));
+}
+
+/** Forgets the member; etcd must not run. */
+export function removeEtcdData(stateDir: string): void {
+  rmSync(join(stateDir, "etcd"), { recursive: true, force: true });
 }
 
 const Running = z.object({
@@ -30,9 +48,13 @@ const Running = z.object({
   startTicks: z.string(),
   clientPort: z.number(),
   peerPort: z.number(),
+  proxy: z.object({ port: z.number(), secret: z.string() }).optional(),
 });
 type Running = z.infer<typeof Running>;
 
+/** A leader that is silent for one to two times the election timeout is replaced. */
+const HEARTBEAT_MS = 100;
+const ELECTION_MS = 1_000;
 const READY_TIMEOUT_MS = 15_000;
 const STOP_TIMEOUT_MS = 5_000;
 const ADOPTED_POLL_MS = 1_000;
@@ -41,8 +63,11 @@ export class EtcdSupervisor {
   readonly #options: EtcdOptions;
   readonly #dir: string;
   #running: Running | undefined;
+  #proxy: PeerProxy | undefined;
   #child: ChildProcess | undefined;
   #stopping = false;
+  /** A cluster is begun anew once, not each time etcd is started again. */
+  #forced = false;
   #stopPoll: () => void = () => {};
   #backoff = 100;
   /** Cancels the return to the short pause. */
@@ -53,18 +78,28 @@ export class EtcdSupervisor {
     this.#dir = join(options.stateDir, "etcd");
   }
 
-  /** Adopts the etcd left by a crash, or starts one; resolves when its client port answers. */
+  /** Adopts the etcd left by a crash, or starts one; resolves when its client port is open. */
   static async start(options: EtcdOptions): Promise<EtcdSupervisor> {
     const supervisor = new EtcdSupervisor(options);
     mkdirSync(supervisor.#dir, { recursive: true, mode: 0o700 });
-    if (!supervisor.#adopt()) await supervisor.#spawnOnFreePorts();
-    await supervisor.#waitReady();
+    try {
+      if (!(await supervisor.#adopt())) await supervisor.#spawnOnFreePorts();
+      await supervisor.#waitReady();
+    } catch (error) {
+      await supervisor.stop();
+      throw error;
+    }
     return supervisor;
   }
 
   /** "ip:port" of the client side. */
   get address(): string {
     return `127.0.0.1:${this.#running?.clientPort ?? 0}`;
+  }
+
+  /** Where etcd takes its peers' connections, on loopback. */
+  get peerPort(): number | undefined {
+    return this.#running?.peerPort;
   }
 
   get pid(): number | undefined {
@@ -77,26 +112,36 @@ export class EtcdSupervisor {
     this.#stopPoll();
     this.#calm();
     const running = this.#running;
-    if (!running) return;
     this.#running = undefined;
+    if (running) {
+      await this.#end(running);
+      rmSync(this.#stateFile, { force: true });
+    }
+    this.#proxy?.close();
+  }
+
+  async #end(running: Running): Promise<void> {
     kill(running.pid, "SIGTERM");
     const deadline = this.#options.clock.now() + STOP_TIMEOUT_MS;
     while (alive(running)) {
       if (this.#options.clock.now() > deadline) kill(running.pid, "SIGKILL");
       await sleep(this.#options.clock, 20);
     }
-    rmSync(this.#stateFile, { force: true });
   }
 
   get #stateFile(): string {
     return join(this.#dir, "running.json");
   }
 
-  #adopt(): boolean {
+  async #adopt(): Promise<boolean> {
     const text = readFileIfAny(this.#stateFile);
     if (text === undefined) return false;
     const parsed = Running.safeParse(parseJson(text));
     if (!parsed.success || !alive(parsed.data)) return false;
+    if (this.#options.forceNewCluster || !(await this.#openProxy(parsed.data.proxy))) {
+      await this.#end(parsed.data);
+      return false;
+    }
     this.#options.log.info("found etcd still running", { pid: parsed.data.pid });
     this.#running = parsed.data;
     this.#stopPoll = this.#options.clock.every(ADOPTED_POLL_MS, () => {
@@ -107,7 +152,24 @@ export class EtcdSupervisor {
     return true;
   }
 
+  /** False when etcd's proxy cannot be had where it was. */
+  async #openProxy(last: Running["proxy"]): Promise<boolean> {
+    const { log, peers } = this.#options;
+    if (!peers) return true;
+    if (this.#proxy) return true;
+    try {
+      this.#proxy = await PeerProxy.listen({ ...peers, log, ...last });
+      return last !== undefined;
+    } catch (error) {
+      log.warn("the proxy of a running etcd could not be opened again", { error });
+      return false;
+    }
+  }
+
   async #spawnOnFreePorts(): Promise<void> {
+    if (this.#options.peers && !this.#proxy) {
+      this.#proxy = await PeerProxy.listen({ ...this.#options.peers, log: this.#options.log });
+    }
     const [clientPort, peerPort] = await freePorts();
     this.#spawn(clientPort, peerPort);
   }
@@ -116,38 +178,59 @@ export class EtcdSupervisor {
     const { name, binary, stateDir, forceNewCluster, log } = this.#options;
     const paths = certificatePaths(stateDir);
     const client = `https://127.0.0.1:${clientPort}`;
-    const peer = `https://127.0.0.1:${peerPort}`;
+    const joining = this.#options.join;
+    const members = joining ?? [name];
     const args = [
       ...["--name", name, "--data-dir", join(this.#dir, "data")],
       ...["--listen-client-urls", client, "--advertise-client-urls", client],
-      ...["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer],
-      ...["--initial-cluster", `${name}=${peer}`, "--initial-cluster-state", "new"],
+      ...["--listen-peer-urls", `https://127.0.0.1:${peerPort}`, "--initial-advertise-peer-urls", peerUrl(name)],
+      ...["--initial-cluster", members.map((member) => `${member}=${peerUrl(member)}`).join(",")],
+      ...["--initial-cluster-state", joining ? "existing" : "new"],
+      // Membership is changed by the leading manager only, whose order is safe.
+      ...["--strict-reconfig-check=false", "--pre-vote"],
+      ...["--heartbeat-interval", String(HEARTBEAT_MS), "--election-timeout", String(ELECTION_MS)],
       ...["--client-cert-auth", "--trusted-ca-file", paths.root, "--cert-file", paths.cert, "--key-file", paths.key],
       ...["--client-cert-allowed-hostname", "swarm-manager"],
       ...["--peer-client-cert-auth", "--peer-trusted-ca-file", paths.root],
       ...["--peer-cert-file", paths.cert, "--peer-key-file", paths.key],
       ...["--peer-cert-allowed-hostname", "swarm-manager"],
+      // Peers come out of a tunnel, from loopback: their certificate names no address.
+      "--experimental-peer-skip-client-san-verification",
       ...["--max-txn-ops", "20000", "--max-request-bytes", String(16 << 20)],
       ...["--auto-compaction-mode", "revision", "--auto-compaction-retention", "10000"],
       ...["--quota-backend-bytes", String(4 * 2 ** 30)],
       ...["--enable-grpc-gateway=false", "--logger", "zap", "--log-level", "warn", "--log-outputs", "stderr"],
-      ...(forceNewCluster ? ["--force-new-cluster"] : []),
+      ...(forceNewCluster && !this.#forced ? ["--force-new-cluster"] : []),
     ];
+    this.#forced = true;
     const logFd = openSync(join(this.#dir, "etcd.log"), "a", 0o600);
-    const child = spawn(binary, args, { stdio: ["ignore", logFd, logFd], detached: true, cwd: this.#dir });
+    const proxy = this.#proxy;
+    const env = { ...process.env, NO_PROXY: "", no_proxy: "", HTTPS_PROXY: proxy?.url ?? "", https_proxy: "" };
+    const child = spawn(binary, args, { stdio: ["ignore", logFd, logFd], detached: true, cwd: this.#dir, env });
     closeSync(logFd);
     child.unref();
     this.#child = child;
     child.once("error", (error) => log.error("etcd could not be started", { binary, error }));
     if (child.pid === undefined) return;
-    const running = { pid: child.pid, startTicks: startTicks(child.pid) ?? "", clientPort, peerPort };
+    const running: Running = { pid: child.pid, startTicks: startTicks(child.pid) ?? "", clientPort, peerPort };
+    if (proxy) running.proxy = { port: proxy.port, secret: proxy.secret };
     this.#running = running;
     writeFileAtomic(this.#stateFile, JSON.stringify(running));
     child.once("exit", (code, signal) => {
       if (this.#stopping || this.#child !== child) return;
+      if (this.#wasRemoved()) {
+        log.warn("this host's etcd is no member any more");
+        this.#options.onRemoved?.();
+        return;
+      }
       log.error("etcd ended by itself, starting it again", { code: code ?? undefined, signal: signal ?? undefined });
       this.#restart(running);
     });
+  }
+
+  #wasRemoved(): boolean {
+    const text = readFileIfAny(join(this.#dir, "etcd.log"))?.slice(-4000) ?? "";
+    return text.includes("permanently removed");
   }
 
   #restart(last: Running): void {

@@ -8,14 +8,11 @@
  */
 import { createSecureContext, TLSSocket } from "node:tls";
 import { Channel, type ChannelCredentials, credentials } from "../../base/grpc.ts";
-import { verifyChain } from "../ca/certificates.ts";
+import { chainOf, verifyChain } from "./certificates.ts";
 
 /** Names in the managers' certificates that a client asks for. */
 const caName = "swarm-ca";
 const managerName = "swarm-manager";
-
-/** More certificates than this no manager sends. */
-const maxChain = 5;
 
 /** Says why a peer is refused, or undefined. */
 type Judge = (socket: TLSSocket) => string | undefined;
@@ -38,11 +35,9 @@ export function nodeConnection(addr: string, node: { rootPem: string; certPem: s
 
 function managerOf(rootPem: string, name: string): Judge {
   return (socket) => {
-    const chain: Uint8Array[] = [];
-    const leaf = socket.getPeerX509Certificate();
-    for (let next = leaf; next && chain.length < maxChain; next = next.issuerCertificate) chain.push(next.raw);
-    const reason = verifyChain(chain, rootPem, Date.now(), "server");
+    const reason = verifyChain(chainOf(socket), rootPem, Date.now(), "server");
     if (reason) return reason;
+    const leaf = socket.getPeerX509Certificate();
     return leaf?.checkHost(name) === undefined ? `the certificate is not one of ${name}` : undefined;
   };
 }

@@ -1,0 +1,44 @@
+/** Where the managers are: from the store, and on disk for the time before the store can be read. */
+import { join } from "node:path";
+import * as z from "zod";
+import { readFileIfAny, writeFileAtomic } from "../../../base/file.ts";
+import type { Reader } from "../../store/memory.ts";
+
+const schema = z.record(z.string(), z.string());
+
+export class AddressBook {
+  readonly #path: string;
+  #addresses: Record<string, string>;
+
+  constructor(stateDir: string) {
+    this.#path = join(stateDir, "managers.json");
+    const text = readFileIfAny(this.#path);
+    const read = text === undefined ? undefined : schema.safeParse(JSON.parse(text));
+    this.#addresses = read?.success ? read.data : {};
+  }
+
+  /** "host:port" of a node's manager. */
+  addrOf(nodeId: string): string | undefined {
+    return this.#addresses[nodeId];
+  }
+
+  get size(): number {
+    return Object.keys(this.#addresses).length;
+  }
+
+  set(addresses: Record<string, string>): void {
+    const next = Object.fromEntries(Object.entries(addresses).sort(([a], [b]) => (a < b ? -1 : 1)));
+    const text = JSON.stringify(next);
+    if (text === JSON.stringify(this.#addresses)) return;
+    this.#addresses = next;
+    writeFileAtomic(this.#path, `${text}\n`);
+  }
+
+  /** Takes over what the store says; a store that knows no manager yet is not believed. */
+  follow(view: Reader): void {
+    const known = view
+      .all("node")
+      .flatMap(({ id, managerStatus }) => (managerStatus?.addr ? [[id, managerStatus.addr]] : []));
+    if (known.length > 0) this.set(Object.fromEntries(known));
+  }
+}
