@@ -178,6 +178,9 @@ export interface ProcessIo {
   readonly stdin: Writable | undefined;
   /** Closes stdin of the process (end of file). */
   closeStdin(): Promise<void>;
+  /** Stops and resumes reading the output: a process whose pipe is full waits, as it would for a slow terminal. */
+  pause?(): void;
+  resume?(): void;
 }
 
 export interface StartedProcess {

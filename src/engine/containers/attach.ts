@@ -8,10 +8,11 @@ import type { AttachIo, AttachOptions, AttachSession } from "../types.ts";
 import { attributesOf } from "./attributes.ts";
 import type { Container } from "./container.ts";
 import { parseDetachKeys } from "./detach.ts";
+import { Backlog } from "./flow.ts";
 import { runSession } from "./session.ts";
 
-/** Bytes that a client may be behind before it is cut off: the process is not held up, and memory has an end. */
-const MAX_BEHIND = 256 * 1024 * 1024;
+/** Bytes that a client may be behind before the process is held up for it. */
+const HIGH = 1024 * 1024;
 
 /**
  * Live output is listened to from the moment the session is made: `docker run` attaches before it starts, and the first
@@ -28,14 +29,14 @@ export function attach(ctx: EngineContext, container: Container, options: Attach
   const keys = parseDetachKeys(options.detachKeys);
   const output = new AsyncQueue<OutputChunk>();
   const stops: (() => void)[] = [];
-  let behind = 0;
+  const backlog = new Backlog(() => container.run?.flow, HIGH);
   if (options.stream) {
     stops.push(
+      () => backlog.close(),
       container.output.on((chunk) => {
         if (!options[chunk.stream]) return;
-        behind += chunk.data.length;
-        if (behind > MAX_BEHIND) output.fail(new Error("the client reads too slowly"));
-        else output.push(chunk);
+        backlog.add(chunk.data.length);
+        output.push(chunk);
       }),
       container.runs.on((what) => what === "end" && output.end()),
     );
@@ -54,7 +55,7 @@ export function attach(ctx: EngineContext, container: Container, options: Attach
           ...io,
           async write(chunk) {
             await io.write(chunk);
-            behind -= chunk.data.length;
+            backlog.done(chunk.data.length);
           },
         };
         const result = await runSession({

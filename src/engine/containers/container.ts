@@ -1,9 +1,11 @@
 /** A container in memory: its record, and while it runs its process, its listeners and its timers. */
 import { type Deferred, deferred, Emitter } from "../../base/async.ts";
 import type { OutputChunk, StartedProcess } from "../../runtime/types.ts";
+import type { LogIntake } from "../logs/intake.ts";
 import type { ContainerLog } from "../logs/log.ts";
 import type { ContainerStatus } from "../types.ts";
 import type { Exec } from "./exec.ts";
+import type { Flow } from "./flow.ts";
 import type { HealthMonitor } from "./health.ts";
 import type { ContainerRecord } from "./record.ts";
 import { isUp } from "./states.ts";
@@ -13,6 +15,9 @@ export interface Run {
   readonly process: StartedProcess;
   /** Resolves when the exit has been dealt with: state saved, network gone. */
   readonly over: Deferred<void>;
+  /** Holds the process up for slow readers. */
+  readonly flow: Flow;
+  readonly intake: LogIntake;
 }
 
 export class Container {

@@ -12,10 +12,12 @@ import { sleep } from "../../base/clock.ts";
 import { conflict, messageOf, SkeinError } from "../../base/errors.ts";
 import type { ExitStatus, StartedProcess } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
+import { LogIntake } from "../logs/intake.ts";
 import { parseRfc3339, rfc3339Nano } from "../time.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container, Run } from "./container.ts";
 import { startExitCode } from "./exec.ts";
+import { Flow } from "./flow.ts";
 import { HealthMonitor, probeCommand } from "./health.ts";
 import { joinNetworks, leaveNetworks } from "./networking.ts";
 import { runProbe } from "./probe.ts";
@@ -100,10 +102,11 @@ function startError(error: unknown): unknown {
 
 /** Connects a process, started or adopted, with its container. */
 export function watch(ctx: EngineContext, container: Container, process: StartedProcess): void {
-  const run: Run = { process, over: deferred() };
+  const flow = new Flow(process.io);
+  const run: Run = { process, over: deferred(), flow, intake: new LogIntake(container.log, flow) };
   container.run = run;
   process.io.onOutput((chunk) => {
-    container.log.write(chunk);
+    run.intake.take(chunk);
     container.output.emit(chunk);
   });
   container.runs.emit("begin");
@@ -131,6 +134,7 @@ function beginHealth(ctx: EngineContext, container: Container): void {
 }
 
 async function ended(ctx: EngineContext, container: Container, run: Run, status: ExitStatus): Promise<void> {
+  run.flow.open();
   const patience = new AbortController();
   await Promise.race([run.process.io.drained, sleep(ctx.clock, DRAIN_MS, patience.signal).catch(() => {})]);
   patience.abort();
@@ -146,6 +150,7 @@ async function settle(ctx: EngineContext, container: Container, run: Run, status
   const { record } = container;
   const { state } = record;
   container.health?.stop();
+  run.intake.finish();
   container.log.end();
   const began = parseRfc3339(state.startedAt) ?? ctx.clock.now();
   const ran = ctx.clock.now() - began;

@@ -15,6 +15,9 @@ const ESCAPES: Record<string, string> = {
 export class LineClock {
   #lastMs = 0;
   #nanos = 0;
+  /** The text of the last whole second: formatting a date per line would cost more than the rest. */
+  #second = Number.NaN;
+  #text = "";
 
   stamp(ms: number): string {
     if (ms <= this.#lastMs) this.#nanos++;
@@ -22,7 +25,14 @@ export class LineClock {
       this.#lastMs = ms;
       this.#nanos = 0;
     }
-    return rfc3339Nano(this.#lastMs, this.#nanos);
+    const second = Math.floor(this.#lastMs / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#text = rfc3339Nano(second * 1000).slice(0, -1);
+    }
+    const fraction = (this.#lastMs - second * 1000) * 1_000_000 + this.#nanos;
+    if (fraction === 0) return `${this.#text}Z`;
+    return `${this.#text}.${String(fraction).padStart(9, "0").replace(/0+$/, "")}Z`;
   }
 }
 
@@ -30,7 +40,15 @@ export function toEntry(cut: CutLine, time: string): LogEntry {
   return { stream: cut.stream, line: cut.partial ? cut.data : Buffer.concat([cut.data, Buffer.from("\n")]), time };
 }
 
+/** What needs no escape, the newline at the end aside: most of all lines. */
+const PLAIN = /^[ !#-%'-;=?-[\]-~]*\n?$/;
+
 export function encodeEntry(entry: LogEntry): string {
+  const text = entry.line.toString("latin1");
+  if (PLAIN.test(text)) {
+    const body = text.endsWith("\n") ? `${text.slice(0, -1)}\\n` : text;
+    return `{"log":"${body}","stream":"${entry.stream}","time":"${entry.time}"}\n`;
+  }
   const log = JSON.stringify(entry.line.toString("utf8")).replace(/[<>&\u2028\u2029]/g, (c) => ESCAPES[c] ?? c);
   return `{"log":${log},"stream":"${entry.stream}","time":"${entry.time}"}\n`;
 }

@@ -33,6 +33,8 @@ export function describeHost(facts: HostFacts): NodeDescription {
       labels: { ...facts.labels },
       plugins: [
         ...named("Log", ["json-file", "local", "none"]),
+        // By this the managers know that the node can be one of them: a Docker node cannot.
+        ...named("Manager", ["skein"]),
         ...named("Network", facts.networkDrivers),
         ...named("Volume", ["local"]),
       ],

@@ -44,6 +44,7 @@ export class Stdio implements ProcessIo {
   #stdin: Socket | undefined;
   #closeIo: () => Promise<void>;
   #flowing = false;
+  #paused = false;
   #grace: NodeJS.Timeout;
   readonly drained: Promise<void>;
 
@@ -95,7 +96,17 @@ export class Stdio implements ProcessIo {
     if (this.#flowing) return;
     this.#flowing = true;
     clearTimeout(this.#grace);
-    for (const reader of this.#readers) reader.resume();
+    if (!this.#paused) for (const reader of this.#readers) reader.resume();
+  }
+
+  pause(): void {
+    this.#paused = true;
+    for (const reader of this.#readers) reader.pause();
+  }
+
+  resume(): void {
+    this.#paused = false;
+    if (this.#flowing) for (const reader of this.#readers) reader.resume();
   }
 
   /** The process ended: reads what is left, waits at most `ms` for children of it that still hold the pipes. */
