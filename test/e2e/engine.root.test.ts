@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { hostOf, requireLab, up } from "../../src/lab/lab.ts";
-import { type Output, run } from "../../src/lab/process.ts";
+import { end, type Output, run } from "../../src/lab/process.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 import { ctrlP, ctrlQ, Terminal } from "../support/terminal.ts";
 
@@ -385,7 +385,7 @@ for (const [version, cli] of clis) {
       const pid = await inspect("k1", "{{.State.Pid}}");
       const daemon = hostOf(requireLab(lab.name), "host").state.daemon;
       assert.ok(daemon);
-      process.kill(daemon.pid, "SIGKILL");
+      assert.ok(await end(daemon, "SIGKILL", 5_000));
       await up(lab);
       assert.equal(await inspect("k1", "{{.State.Pid}} {{.State.Running}}"), `${pid} true`);
       const reached = await run(
