@@ -113,11 +113,18 @@ export function meshSandbox(world: World, ports: readonly MeshPort[]): MeshSandb
   };
 }
 
-/** Every Skein node's door: where replies to clients of that node go back through. */
+/**
+ * Every Skein node's door: where replies to clients of that node go back through. No address and no MAC comes twice:
+ * a host that came back with nothing left is told of under its former name, too, for a while. The last word counts.
+ */
 export function meshEntries(world: World, doors: ReadonlyMap<string, MeshDoor>): MeshEntry[] {
   const own = doorOf(world);
-  const entries = [...doors.values()].map(({ address, mac }) => ({ address, mac }));
-  if (own) entries.push({ address: plainIp(own.ingress.ipv4), mac: own.ingress.mac });
+  const told = [...doors.values()].map(({ address, mac }) => ({ address, mac }));
+  if (own) told.push({ address: plainIp(own.ingress.ipv4), mac: own.ingress.mac });
+  const entries: MeshEntry[] = [];
+  for (const entry of told.reverse()) {
+    if (!entries.some(({ address, mac }) => address === entry.address || mac === entry.mac)) entries.push(entry);
+  }
   return entries.sort((a, b) => (a.address < b.address ? -1 : 1));
 }
 

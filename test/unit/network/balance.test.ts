@@ -119,6 +119,22 @@ test("mesh: the host sends to ingress_sbox, which sends to tasks; doors are told
   );
 });
 
+test("mesh: a node that came back under another name is one door, and its last", () => {
+  const [, first] = [...doors][0] ?? [];
+  assert.ok(first);
+  const returned = new Map([...doors, ["again", { ...first, mac: "02:42:0a:00:00:99" }]]);
+  const w = world([ingress, gwbridge], [door]);
+  const entries = meshEntries(w, returned);
+  assert.equal(new Set(entries.map(({ address }) => address)).size, entries.length);
+  assert.equal(entries.find(({ address }) => address === first.address)?.mac, "02:42:0a:00:00:99");
+  // Its own door is known best; a stranger's claim to it counts for nothing.
+  const own = meshEntries(w, new Map([["me", { ...first, address: "10.0.0.2" }]]));
+  assert.deepEqual(
+    own.map(({ address, mac }) => [address, mac === first.mac]),
+    [["10.0.0.2", false]],
+  );
+});
+
 test("mesh: a task's half is there only where it has ports", () => {
   const service = { id: "s1", name: "web", vip: "", aliases: [], ingressPorts: [port(8080)] };
   const served = sandbox("t1", [
