@@ -117,6 +117,15 @@ export class Core {
     });
   }
 
+  /** Ends the namespace of an overlay network; `file` is its pin. */
+  endOverlay(key: NamespaceKey, file: string): Promise<void> {
+    return this.#reconciler.end(key, async ({ rtnl }) => {
+      // A namespace ends some time after its last user; until then its tunnel would keep the network's number busy.
+      for (const link of rtnl.links()) if (link.kind === "vxlan") await rtnl.delLink(link.index);
+      this.namespaces.destroy(key, file);
+    });
+  }
+
   /** Does now what was put off. */
   async sweep(): Promise<void> {
     this.#cancelLater?.();

@@ -123,11 +123,7 @@ export class Overlays {
     const core = this.#core;
     await this.#sandboxes.remove(balancerId(network));
     this.#cluster.leave(network.spec.id);
-    const key = overlayKey(network.spec.id);
-    const open = core.namespaces.find(key);
-    // A namespace ends some time after its last user; until then its tunnel would keep the network's number busy.
-    for (const link of open?.rtnl.links() ?? []) if (link.kind === "vxlan") await open?.rtnl.delLink(link.index);
-    core.namespaces.destroy(key, overlayPin(network.spec.id));
+    await core.endOverlay(overlayKey(network.spec.id), overlayPin(network.spec.id));
   }
 
   async remove(network: NetworkState): Promise<void> {

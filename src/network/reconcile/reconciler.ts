@@ -55,8 +55,10 @@ export class Reconciler {
     const brokenPairs = this.#broken.get(open.key) ?? new Set();
     const actual = snapshot(open, wanted, { deep: depth === "deep", brokenPairs });
     const leaving = this.#leaving.get(open.key);
+    // A name that is wanted again is no longer let go: its old link is deleted, and its new one is not hidden.
+    const again = new Set(wanted.links.flatMap(({ name }) => (leaving?.delete(name) ? [name] : [])));
     const staying = leaving ? actual.links.filter((link) => !leaving.has(link.name)) : actual.links;
-    const steps = diff(wanted, { ...actual, links: staying });
+    const steps = diff(wanted, { ...actual, links: staying, brokenPairs: new Set([...actual.brokenPairs, ...again]) });
     this.#broken.delete(open.key);
     return steps;
   }
@@ -65,6 +67,16 @@ export class Reconciler {
   letGo(key: NamespaceKey, link: string): void {
     const links = this.#leaving.get(key) ?? new Set();
     this.#leaving.set(key, links.add(link));
+  }
+
+  /** Ends a namespace: nothing is reconciled in it while `job` runs, nor anything remembered of it. */
+  async end(key: NamespaceKey, job: (open: OpenNamespace) => Promise<void>): Promise<void> {
+    await this.#busy.run(key, async () => {
+      const open = this.#namespaces.find(key);
+      if (open) await job(open);
+      this.#leaving.delete(key);
+      this.#broken.delete(key);
+    });
   }
 
   /** From now on what was let go is to be gone. */
