@@ -124,6 +124,9 @@ async function connectTask(ctx: EngineContext, container: Container, stored: Sto
   const { service, ...request } = stored.request;
   const endpoint = await ctx.network.connect(container.id, {
     ...withoutEmpty(request),
+    aliases: [...new Set([...request.aliases, shortId(container.id), container.record.config.Hostname])].filter(
+      Boolean,
+    ),
     networkId: network.id,
     ...(service && { service }),
   });
