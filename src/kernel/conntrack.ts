@@ -54,6 +54,8 @@ class Table implements Conntrack {
   }
 
   flush(filter: ConntrackFilter): number {
+    // Listing walks the table of the whole machine, all namespaces' connections: not for a namespace that has none.
+    if (this.count() === 0) return 0;
     const family = filter.family === 4 ? AF_INET : AF_INET6;
     const matches = matcher(filter);
     const found = this.#dump(family, filter)
@@ -122,7 +124,8 @@ function filtered(family: number, filter: ConntrackFilter): Builder {
     return (from === undefined ? 0 : FILTER_IP_SRC) | (to === undefined ? 0 : FILTER_IP_DST);
   };
   const orig = tuple(CTA_TUPLE_ORIG, filter.origSrc, filter.origDst);
-  const reply = tuple(CTA_TUPLE_REPLY, filter.replySrc, undefined);
+  const sources = [filter.replySrc ?? []].flat();
+  const reply = sources.length === 1 ? tuple(CTA_TUPLE_REPLY, sources[0], undefined) : 0;
   if (orig || reply) {
     builder.nest(CTA_FILTER, (flags) => {
       if (orig) flags.u32(CTA_FILTER_ORIG_FLAGS, orig);
@@ -135,7 +138,8 @@ function filtered(family: number, filter: ConntrackFilter): Builder {
 function matcher(filter: ConntrackFilter): (entry: Attributes) => boolean {
   const origSrc = filter.origSrc === undefined ? undefined : toBytes(filter.origSrc);
   const origDst = filter.origDst === undefined ? undefined : toBytes(filter.origDst);
-  const replySrc = filter.replySrc === undefined ? undefined : toBytes(filter.replySrc);
+  const replySrc =
+    filter.replySrc && new Set([filter.replySrc].flat().map((address) => toBytes(address).toString("latin1")));
   const [src, dst] = filter.family === 4 ? [CTA_IP_V4_SRC, CTA_IP_V4_DST] : [CTA_IP_V6_SRC, CTA_IP_V6_DST];
   const { mark, protocol, origDstPort } = filter;
   return (entry) => {
@@ -147,7 +151,7 @@ function matcher(filter: ConntrackFilter): (entry: Attributes) => boolean {
     }
     if (replySrc) {
       const ip = nested(nested(entry, CTA_TUPLE_REPLY), CTA_TUPLE_IP);
-      if (!ip.get(src)?.equals(replySrc)) return false;
+      if (!replySrc.has(ip.get(src)?.toString("latin1") ?? "")) return false;
     }
     if (protocol !== undefined || origDstPort !== undefined) {
       const proto = nested(orig, CTA_TUPLE_PROTO);

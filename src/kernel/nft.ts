@@ -17,6 +17,8 @@ type RunScript = ((ctx: unknown, script: string) => number) & {
   async(ctx: unknown, script: string, done: (error: unknown, status: number) => void): void;
 };
 
+type FreeContext = { async(ctx: unknown, done: (error: unknown) => void): void };
+
 /** Loaded at first use: a machine without libnftables can run what needs none. */
 function load() {
   let lib: ReturnType<typeof koffi.load>;
@@ -27,7 +29,7 @@ function load() {
   }
   return {
     create: lib.func("void *nft_ctx_new(uint32_t flags)") as (flags: number) => unknown,
-    free: lib.func("void nft_ctx_free(void *ctx)") as (ctx: unknown) => void,
+    free: lib.func("void nft_ctx_free(void *ctx)") as FreeContext,
     bufferOutput: lib.func("int nft_ctx_buffer_output(void *ctx)") as (ctx: unknown) => number,
     bufferError: lib.func("int nft_ctx_buffer_error(void *ctx)") as (ctx: unknown) => number,
     output: lib.func("str nft_ctx_get_output_buffer(void *ctx)") as (ctx: unknown) => string | null,
@@ -150,12 +152,20 @@ class Context implements Nft {
 
   [Symbol.dispose](): void {
     if (this.#context === undefined) return;
-    this.#lib.free(this.#context);
+    this.#free(this.#context);
     this.#context = undefined;
     void this.#queue.run(() => {
-      if (this.#background !== undefined) this.#lib.free(this.#background);
+      if (this.#background !== undefined) this.#free(this.#background);
       this.#background = undefined;
     });
+  }
+
+  /**
+   * On a pool thread: when its socket is closed the kernel first finishes whatever a transaction of that namespace
+   * has deleted, which waits for an RCU grace period (tens of milliseconds).
+   */
+  #free(context: unknown): void {
+    this.#lib.free.async(context, () => {});
   }
 }
 

@@ -198,7 +198,8 @@ export interface ConntrackFilter {
   readonly origSrc?: string;
   readonly origDst?: string;
   readonly origDstPort?: number;
-  readonly replySrc?: string;
+  /** One address, or any of several: a listing each would walk the machine's whole table each time. */
+  readonly replySrc?: string | readonly string[];
   readonly mark?: { value: number; mask: number };
 }
 

@@ -265,7 +265,7 @@ export class Datapath {
       if (!ns || sandbox.kind === "lb") continue;
       try {
         using conntrack = openConntrack(ns);
-        for (const address of addresses) conntrack.flush({ family: 4, replySrc: address });
+        conntrack.flush({ family: 4, replySrc: addresses });
       } catch (error) {
         core.log.warn("cannot forget connections", { sandbox: sandbox.id, error: messageOf(error) });
       }
