@@ -113,12 +113,12 @@ test("a full network says so in the task's status, and goes on when an address c
     create(NetworkSpecSchema, { annotations: { name: "small" }, ipam: { configs: [{ subnet: "10.9.0.0/29" }] } }),
   );
   await world.run(100);
-  // Five addresses: one VIP and four tasks.
+  // Five addresses: one VIP, the node's load balancer, three tasks.
   const { id } = await world.control.createService(service(6, { task: onNetworks("small") }));
   await world.run(1000);
   const waiting = world.wanted(id).filter((task) => task.nodeId === "");
-  assert.equal(world.running(id).length, 4);
-  assert.equal(waiting.length, 2);
+  assert.equal(world.running(id).length, 3);
+  assert.equal(waiting.length, 3);
   assert.match(waiting[0]?.status?.err ?? "", /no available IP address in network small/);
   const current = world.control.service(id);
   assert.ok(current);
@@ -131,6 +131,58 @@ test("a full network says so in the task's status, and goes on when an address c
   await world.run(1000);
   assert.equal(world.running(id).length, 2);
   assert.equal(world.store.view.get("node", "n1")?.attachments.length, 2);
+  world.close();
+});
+
+test("tasks leave the last addresses to the load balancers of the nodes they come to", async () => {
+  const world = await createWorld();
+  for (const id of ["n1", "n2", "n3"]) await world.addNode(id);
+  const network = { annotations: { name: "small" }, ipam: { configs: [{ subnet: "10.9.0.0/28" }] } };
+  await world.control.createNetwork(create(NetworkSpecSchema, network));
+  await world.run(100);
+  // Thirteen addresses: one VIP, three load balancers, nine tasks.
+  const { id } = await world.control.createService(service(20, { task: onNetworks("small") }));
+  await world.run(1000);
+  const running = world.running(id);
+  const hasBalancer = (nodeId: string) =>
+    world.store.view.get("node", nodeId)?.attachments.some((one) => one.network?.spec?.annotations?.name === "small");
+  assert.equal(running.length, 9);
+  assert.deepEqual(
+    running.filter((task) => !hasBalancer(task.nodeId)),
+    [],
+  );
+  const others = world.wanted(id).filter((task) => !running.includes(task));
+  assert.deepEqual(
+    new Set(others.map((task) => task.status?.err)),
+    new Set(["no available IP address in network small"]),
+  );
+  world.close();
+});
+
+test("networks that ask for the same subnet, or for one that another is about to get, at the same moment", async () => {
+  const world = await createWorld();
+  await world.run(100);
+  const make = (name: string, subnet?: string) =>
+    world.control.createNetwork(
+      create(NetworkSpecSchema, { annotations: { name }, ipam: { configs: subnet ? [{ subnet }] : [] } }),
+    );
+  const overlap = /code = InvalidArgument desc = invalid pool request: Pool overlaps with other one/;
+  const results = await Promise.allSettled([
+    make("any"),
+    make("a", "10.9.0.0/24"),
+    make("b", "10.9.0.0/24"),
+    make("c", "10.0.1.0/24"),
+    make("d", "10.9.0.128/25"),
+  ]);
+  assert.deepEqual(
+    results.map(({ status }) => status),
+    ["fulfilled", "fulfilled", "rejected", "fulfilled", "rejected"],
+  );
+  for (const result of results) if (result.status === "rejected") assert.match(String(result.reason), overlap);
+  await world.run(100);
+  const subnets = world.store.view.all("network").map((one) => one.ipam?.configs[0]?.subnet);
+  assert.deepEqual(subnets.sort(), ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.9.0.0/24"]);
+  await assert.rejects(make("e", "10.9.0.0/16"), overlap);
   world.close();
 });
 

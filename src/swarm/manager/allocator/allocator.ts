@@ -35,6 +35,8 @@ export class Allocator {
   #state: AllocatorState;
   #dirty: Record<Allocated, Set<string>> = empty();
   #blocked: Record<Allocated, Set<string>> = empty();
+  /** Why each object could not have what it needs, as told last. */
+  readonly #reasons = new Map<string, string>();
 
   constructor(store: Store, clusterId: string, clock: Clock, log: Logger) {
     this.#store = store;
@@ -74,6 +76,7 @@ export class Allocator {
   #markChange(change: Change): void {
     const { kind, object } = change;
     if (change.action === "remove") {
+      this.#reasons.delete(object.id);
       if (kind === "task" && object.nodeId) this.#dirty.node.add(object.nodeId);
       return;
     }
@@ -109,10 +112,11 @@ export class Allocator {
     await this.#allocate("service", (service) =>
       planService(service, this.#store.view, this.#state, this.#clock.now()),
     );
+    // Nodes before tasks: a task without its node's address on the network cannot run.
+    await this.#allocate("node", (node) => planNode(node, this.#store.view, this.#state, this.#clock.now()));
     await this.#allocate("task", (task) => {
       return isNew(task) ? planTask(task, this.#store.view, this.#state, this.#clock.now()) : undefined;
     });
-    await this.#allocate("node", (node) => planNode(node, this.#store.view, this.#state, this.#clock.now()));
     if (Object.values(this.#blocked).some((set) => set.size > 0)) {
       this.#clock.after(RETRY_MS, () => this.#unblock());
     }
@@ -127,8 +131,7 @@ export class Allocator {
   /** Plans all dirty objects of a kind and writes them, some hundred at a time. */
   async #allocate<K extends Allocated>(kind: K, plan: (object: ObjectOf<K>) => ObjectOf<K> | undefined): Promise<void> {
     const ids = [...this.#dirty[kind]];
-    // Ingress is the first network: its subnet is the first of the pool.
-    if (kind === "network") ids.sort((a, b) => Number(this.#isIngressId(b)) - Number(this.#isIngressId(a)));
+    if (kind === "network") ids.sort((a, b) => this.#networkRank(a) - this.#networkRank(b));
     for (let at = 0; at < ids.length; at += CHUNK) {
       const planned: { base: bigint; next: ObjectOf<K> }[] = [];
       for (const id of ids.slice(at, at + CHUNK)) {
@@ -146,9 +149,11 @@ export class Allocator {
     }
   }
 
-  #isIngressId(id: string): boolean {
+  /** Those that ask for a subnet come before those that take any; of these ingress has the first of the pool. */
+  #networkRank(id: string): number {
     const network = this.#store.view.get("network", id);
-    return network !== undefined && isIngress(network);
+    if (network?.spec?.ipam?.configs.some(({ subnet }) => subnet !== "")) return 0;
+    return network && isIngress(network) ? 1 : 2;
   }
 
   #plan<K extends Allocated>(
@@ -157,7 +162,9 @@ export class Allocator {
     plan: (object: ObjectOf<K>) => ObjectOf<K> | undefined,
   ): ObjectOf<K> | undefined {
     try {
-      return plan(object);
+      const planned = plan(object);
+      this.#reasons.delete(object.id);
+      return planned;
     } catch (error) {
       this.#blocked[kind].add(object.id);
       if (!(error instanceof CannotAllocate)) {
@@ -165,7 +172,10 @@ export class Allocator {
         this.#log.error("the allocator stumbled", { kind, id: object.id, error });
         return undefined;
       }
-      this.#log.warn("cannot allocate", { kind, id: object.id, reason: error.message });
+      if (this.#reasons.get(object.id) !== error.message) {
+        this.#log.warn("cannot allocate", { kind, id: object.id, reason: error.message });
+        this.#reasons.set(object.id, error.message);
+      }
       if (kind === "service") this.#explain(this.#store.view.tasksOfService(object.id), error.message);
       if (kind === "task") this.#explain([object as Task], error.message);
       return undefined;

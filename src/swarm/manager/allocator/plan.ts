@@ -23,6 +23,7 @@ import {
   TaskState,
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Reader } from "../../store/memory.ts";
+import { isLost } from "../tasks.ts";
 import { driverName, isAllocated, isIngress, isNodeLocal, VNI_OPTION } from "./drivers.ts";
 import { formatCidr, formatIp, overlaps, parseCidr, parseIp, type Subnet } from "./ipv4.ts";
 import { type AllocatorState, nodeOwner, taskOwner, vipOwner } from "./state.ts";
@@ -142,8 +143,9 @@ export function planService(service: Service, store: Reader, state: AllocatorSta
   return old && equals(EndpointSchema, old, endpoint) ? undefined : { ...service, endpoint };
 }
 
-function allocate(state: AllocatorState, network: Network, owner: string, now: number): string {
-  const address = state.allocate(network.id, owner, now);
+/** `spare`: addresses that are to be left for others. */
+function allocate(state: AllocatorState, network: Network, owner: string, now: number, spare = 0): string {
+  const address = spare < state.free(network.id) ? state.allocate(network.id, owner, now) : undefined;
   if (address === undefined) {
     throw new CannotAllocate(`no available IP address in network ${network.spec?.annotations?.name}`);
   }
@@ -188,7 +190,9 @@ export function planTask(task: Task, store: Reader, state: AllocatorState, now: 
         if (!network || !isAllocated(network)) throw new CannotAllocate(`network ${config.target} is not allocated`);
         return { network, config };
       });
-  const networks = wanted.map(({ network, config }) => attach(task, network, config, state, now));
+  const networks = wanted.map(({ network, config }) => {
+    return attach(task, network, config, state, now, () => spareFor(network, store, state));
+  });
   const status = task.status && {
     ...task.status,
     state: TaskState.PENDING,
@@ -199,12 +203,24 @@ export function planTask(task: Task, store: Reader, state: AllocatorState, now: 
   return { ...task, status, networks, endpoint };
 }
 
+/**
+ * Addresses to be left for the load balancers of nodes, without which no task runs there: each task that is not placed
+ * yet, and the one that asks, may come to a node that has none on this network.
+ */
+function spareFor(network: Network, store: Reader, state: AllocatorState): number {
+  const tasks = state.unplaced(network.id) + 1;
+  if (state.free(network.id) > 2 * tasks) return 0;
+  const without = store.all("node").filter((node) => !isLost(node) && !state.isBalanced(network.id, node.id)).length;
+  return Math.min(tasks, without);
+}
+
 function attach(
   task: Task,
   network: Network,
   config: NetworkAttachmentConfig | undefined,
   state: AllocatorState,
   now: number,
+  spare: () => number,
 ): NetworkAttachment {
   const owner = taskOwner(task.id);
   const common = { aliases: config?.aliases ?? [], driverAttachmentOpts: config?.driverAttachmentOpts ?? {} };
@@ -221,7 +237,9 @@ function attach(
     }
     return create(NetworkAttachmentSchema, { network, addresses: [address], ...common });
   }
-  return create(NetworkAttachmentSchema, { network, addresses: [allocate(state, network, owner, now)], ...common });
+  const address = allocate(state, network, owner, now, spare());
+  state.awaitPlace(network.id, task.id);
+  return create(NetworkAttachmentSchema, { network, addresses: [address], ...common });
 }
 
 /** The load balancer addresses a node should have: one on ingress and on each overlay network of its tasks. */

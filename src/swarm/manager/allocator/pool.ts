@@ -12,7 +12,10 @@ export class AddressPool {
   readonly #last: number;
   readonly #owners = new Map<number, string>();
   readonly #freedAt = new Map<number, number>();
+  readonly #held = new Map<string, number>();
   #cursor: number;
+  /** Addresses that may be given out and are not. */
+  #free: number;
 
   /** `range` limits what is given out by itself; the gateway is taken from the beginning. */
   constructor(subnet: Subnet, gateway: number, range: Subnet = subnet) {
@@ -21,7 +24,23 @@ export class AddressPool {
     this.#first = Math.max(range.base, subnet.base + 1);
     this.#last = Math.min(range.base + sizeOf(range.prefix) - 1, lastOfSubnet - 1);
     this.#cursor = this.#first;
-    this.#owners.set(gateway, "gateway");
+    this.#free = Math.max(0, this.#last - this.#first + 1);
+    this.#take(gateway, "gateway");
+  }
+
+  get free(): number {
+    return this.#free;
+  }
+
+  isOwner(owner: string): boolean {
+    return this.#held.has(owner);
+  }
+
+  #take(ip: number, owner: string): void {
+    this.#owners.set(ip, owner);
+    this.#freedAt.delete(ip);
+    this.#held.set(owner, (this.#held.get(owner) ?? 0) + 1);
+    if (ip >= this.#first && ip <= this.#last) this.#free--;
   }
 
   /** Marks "ip/prefix" as owned; true when it was free or owned so already. */
@@ -30,8 +49,7 @@ export class AddressPool {
     if (ip === undefined) return false;
     const current = this.#owners.get(ip);
     if (current !== undefined) return current === owner;
-    this.#owners.set(ip, owner);
-    this.#freedAt.delete(ip);
+    this.#take(ip, owner);
     if (ip >= this.#cursor && ip <= this.#last) this.#cursor = ip + 1;
     return true;
   }
@@ -42,14 +60,17 @@ export class AddressPool {
     if (ip === undefined || this.#owners.get(ip) !== owner) return;
     this.#owners.delete(ip);
     this.#freedAt.set(ip, now);
+    const left = (this.#held.get(owner) ?? 1) - 1;
+    if (left > 0) this.#held.set(owner, left);
+    else this.#held.delete(owner);
+    if (ip >= this.#first && ip <= this.#last) this.#free++;
   }
 
   /** The next address as "ip/prefix"; undefined when none is left. */
   allocate(owner: string, now: number): string | undefined {
     const ip = this.#next(now);
     if (ip === undefined) return undefined;
-    this.#owners.set(ip, owner);
-    this.#freedAt.delete(ip);
+    this.#take(ip, owner);
     this.#cursor = ip + 1;
     return `${formatIp(ip)}/${this.subnet.prefix}`;
   }
@@ -61,7 +82,7 @@ export class AddressPool {
 
   #next(now: number): number | undefined {
     const count = this.#last - this.#first + 1;
-    if (count <= 0 || this.#owners.size > count + 1) return undefined;
+    if (this.#free <= 0) return undefined;
     let oldest: number | undefined;
     for (let step = 0; step < count; step++) {
       const offset = this.#cursor > this.#last ? 0 : this.#cursor - this.#first;

@@ -74,6 +74,8 @@ export function vnisOf(network: Pick<Network, "driverState">): number[] {
 
 export class AllocatorState {
   readonly #pools = new Map<string, AddressPool[]>();
+  /** Tasks by network that have an address and no place yet. */
+  readonly #unplaced = new Map<string, Set<string>>();
   readonly #vnis = new Map<number, string>();
   readonly #ports = new Map<string, string>();
   #nextVni = FIRST_VNI;
@@ -103,6 +105,7 @@ export class AllocatorState {
       freed = true;
     }
     for (const { networkId, address, owner } of after) this.claim(networkId, address, owner);
+    if (change.kind === "task" && this.#applyPlace(change.object, after)) freed = true;
     if (change.kind === "service") {
       const kept = change.action === "remove" ? [] : portsOf(change.object);
       for (const port of change.old ? portsOf(change.old) : []) {
@@ -115,9 +118,39 @@ export class AllocatorState {
     return freed;
   }
 
+  /** True when a task has found its place, or none any more: it no longer keeps an address back. */
+  #applyPlace(task: Task, claims: readonly Claim[]): boolean {
+    const waits = claims.length > 0 && (task.status?.state ?? TaskState.NEW) < TaskState.ASSIGNED;
+    if (waits) for (const { networkId } of claims) this.awaitPlace(networkId, task.id);
+    let settled = false;
+    if (!waits) for (const tasks of this.#unplaced.values()) if (tasks.delete(task.id)) settled = true;
+    return settled;
+  }
+
+  /** A task has an address on this network and no place yet. */
+  awaitPlace(networkId: string, taskId: string): void {
+    const tasks = this.#unplaced.get(networkId) ?? new Set();
+    this.#unplaced.set(networkId, tasks.add(taskId));
+  }
+
+  unplaced(networkId: string): number {
+    return this.#unplaced.get(networkId)?.size ?? 0;
+  }
+
+  /** Addresses left in a network. */
+  free(networkId: string): number {
+    return (this.#pools.get(networkId) ?? []).reduce((sum, pool) => sum + pool.free, 0);
+  }
+
+  /** True when the node has its load balancer's address on this network. */
+  isBalanced(networkId: string, nodeId: string): boolean {
+    return (this.#pools.get(networkId) ?? []).some((pool) => pool.isOwner(nodeOwner(nodeId)));
+  }
+
   #applyNetwork(network: Network, removed: boolean): boolean {
     if (removed) {
       this.#pools.delete(network.id);
+      this.#unplaced.delete(network.id);
       for (const [vni, id] of this.#vnis) if (id === network.id) this.#vnis.delete(vni);
       return true;
     }

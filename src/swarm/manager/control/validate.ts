@@ -10,6 +10,7 @@ import {
 } from "#proto/docker/swarmkit/specs_pb.js";
 import {
   type Annotations,
+  type IPAMConfig,
   type PortConfig,
   PortConfig_Protocol,
   PortConfig_PublishMode,
@@ -17,8 +18,8 @@ import {
 } from "#proto/docker/swarmkit/types_pb.js";
 import { messageOf } from "../../../base/errors.ts";
 import type { Reader } from "../../store/memory.ts";
-import { driverName, isIngress, isKnownDriver } from "../allocator/drivers.ts";
-import { contains, overlaps, parseCidr, parseIp } from "../allocator/ipv4.ts";
+import { driverName, isAllocated, isIngress, isKnownDriver, isNodeLocal } from "../allocator/drivers.ts";
+import { contains, overlaps, parseCidr, parseIp, type Subnet } from "../allocator/ipv4.ts";
 import type { AllocatorState } from "../allocator/state.ts";
 import { durationMs } from "../defaults.ts";
 import { parseConstraints } from "../scheduler/constraints.ts";
@@ -240,10 +241,25 @@ export function checkNetwork(spec: NetworkSpec, store: Reader, state: AllocatorS
     const range = config.range ? parseCidr(config.range) : subnet;
     if (!range || !overlaps(subnet, range) || range.prefix < subnet.prefix)
       throw wrong(`ipam configuration: invalid ip-range ${config.range}`);
-    if (driver === "overlay" && state.overlapping(subnet) !== undefined) {
+    if (driver !== "overlay") continue;
+    const asked = (spec.ipam?.configs ?? []).filter((other) => other !== config);
+    if (state.overlapping(subnet) !== undefined || overlapsAny(subnet, asked) || isAskedFor(subnet, store)) {
       throw wrong("invalid pool request: Pool overlaps with other one on this address space");
     }
   }
+}
+
+function overlapsAny(subnet: Subnet, configs: readonly IPAMConfig[]): boolean {
+  return configs.some((config) => {
+    const other = parseCidr(config.subnet);
+    return other !== undefined && overlaps(subnet, other);
+  });
+}
+
+/** True when a network that waits for the allocator has asked for it. */
+function isAskedFor(subnet: Subnet, store: Reader): boolean {
+  const waiting = store.all("network").filter((network) => !isAllocated(network) && !isNodeLocal(network.spec));
+  return waiting.some(({ spec }) => overlapsAny(subnet, spec?.ipam?.configs ?? []));
 }
 
 /** Names of services that use a network. */
