@@ -44,6 +44,7 @@ class Node implements Gossip {
   readonly #cancelBootstrap: () => void;
   readonly #tables: Emitter<TableEvent>;
   readonly #nodes: Emitter<NodeEvent>;
+  readonly #messages: Emitter<{ payload: Uint8Array; peer: string }>;
   #leaving: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
@@ -59,6 +60,7 @@ class Node implements Gossip {
     const onError = (error: unknown) => log.error("a gossip listener failed", { error: messageOf(error) });
     this.#tables = new Emitter(onError);
     this.#nodes = new Emitter(onError);
+    this.#messages = new Emitter(onError);
     this.#db = new NetworkDb({
       name: this.name,
       address: this.address,
@@ -76,6 +78,7 @@ class Node implements Gossip {
         log.info(`gossip node ${event.kind}`, { node: event.name, address: event.address });
         this.#nodes.emit(event);
       },
+      onMessage: (payload, peer) => this.#messages.emit({ payload, peer }),
     });
     const { name, port } = { name: this.name, port: transport.port };
     this.#list = new Memberlist(
@@ -131,12 +134,24 @@ class Node implements Gossip {
     return this.#db.peers(networkId);
   }
 
+  synced(peer: string, networkId: string): boolean {
+    return this.#db.synced(peer, networkId);
+  }
+
   onTable(listener: (event: TableEvent) => void): () => void {
     return this.#tables.on(listener);
   }
 
   onNode(listener: (event: NodeEvent) => void): () => void {
     return this.#nodes.on(listener);
+  }
+
+  send(peer: string, payload: Uint8Array): void {
+    this.#db.send(peer, payload);
+  }
+
+  onMessage(listener: (payload: Uint8Array, peer: string) => void): () => void {
+    return this.#messages.on(({ payload, peer }) => listener(payload, peer));
   }
 
   stats(): Record<string, number> {

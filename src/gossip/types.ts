@@ -44,9 +44,12 @@ export interface TableEvent {
   readonly local: boolean;
 }
 
-/** Liveness of another node. "suspect" comes before "failed" and may be taken back by "alive". */
+/**
+ * Liveness of another node. "suspect" comes before "failed" and may be taken back by "alive". "replaced": another name
+ * came up at its address; it was restarted, its entries go, and what is still true of them comes again by the new name.
+ */
 export interface NodeEvent {
-  readonly kind: "join" | "alive" | "suspect" | "failed" | "left";
+  readonly kind: "join" | "alive" | "suspect" | "failed" | "left" | "replaced";
   readonly name: string;
   readonly address: string;
 }
@@ -76,8 +79,16 @@ export interface Gossip extends AsyncDisposable {
   entries(table: string, networkId: string): TableEntry[];
   /** Members of the cluster, or of one network; this node included. */
   peers(networkId?: string): { name: string; address: string }[];
+  /** Whether tables of a network were exchanged with this member since it came: what it has is known here. */
+  synced(peer: string, networkId: string): boolean;
   onTable(listener: (event: TableEvent) => void): () => void;
   onNode(listener: (event: NodeEvent) => void): () => void;
+  /**
+   * A word to one node, in one packet that may be lost. Only for nodes that are known to be ours: others count it as
+   * malformed.
+   */
+  send(peer: string, payload: Uint8Array): void;
+  onMessage(listener: (payload: Uint8Array, peer: string) => void): () => void;
   /** Dropped and malformed packets by reason, queue lengths, health score. */
   stats(): Record<string, number>;
   /** Leaves gracefully, then closes. */

@@ -24,11 +24,13 @@ const settleMs = 5;
 const keepMs = 1000;
 /** Beyond this, writing it down costs more than hearing it again. */
 const mostKept = 20_000;
+/** How often doubted records are looked at while there are any. */
+const judgeMs = 200;
 /**
- * After a start, records of the last life count until gossip has had time to tell the present: so long when other
- * members of the network are there, longer when it seems to be alone.
+ * How long a doubted record counts at most: while its host has not told yet what it has; while its host is not to be
+ * seen, though others of the network are; while this host seems to be alone.
  */
-const trustMs = { withPeers: 5_000, alone: 60_000 };
+const patienceMs = { syncing: 30_000, joining: 5_000, absent: 5_000, alone: 60_000 };
 
 export class Cluster {
   readonly #core: Core;
@@ -44,11 +46,17 @@ export class Cluster {
   readonly #unkept = new Set<string>();
   #cancelFlush: (() => void) | undefined;
   #cancelKeep: (() => void) | undefined;
-  #cancelTrust: (() => void) | undefined;
-  #began = 0;
+  #cancelJudge: (() => void) | undefined;
+  /** Names of nodes that came back under another: what they told is doubted, not gone. */
+  readonly #replaced = new Set<string>();
   #gossip: Gossip | undefined;
   #keys: GossipKey[] = [];
   #managers: string[] = [];
+  /**
+   * Hosts of the last life's records. A lone manager that comes back is told of no other, and would wait until the
+   * others have given it up and look for it. Forgotten as soon as somebody was found.
+   */
+  #remembered = new Set<string>();
 
   readonly #onJoin: () => void;
 
@@ -74,8 +82,9 @@ export class Cluster {
       this.#tables.set(spec.id, tables);
       for (const { value, ...kept } of core.store.records(spec.id)) {
         const bytes = Buffer.from(value, "base64");
+        if (kept.ownerAddress) this.#remembered.add(kept.ownerAddress);
         if (kept.table === meshTable) this.#learnDoor(kept.owner, bytes);
-        else tables.apply({ ...kept, kind: "create", value: bytes, local: false });
+        else tables.apply({ ...kept, kind: "create", value: bytes, local: false }, core.clock.now());
       }
     }
   }
@@ -95,7 +104,11 @@ export class Cluster {
 
   setManagers(hosts: string[]): void {
     this.#managers = hosts;
-    this.#gossip?.setBootstrap(hosts);
+    this.#bootstrap();
+  }
+
+  #bootstrap(): void {
+    this.#gossip?.setBootstrap([...new Set([...this.#managers, ...this.#remembered])]);
   }
 
   /** Gossip runs from when both the place in the cluster and the keys are known. */
@@ -111,21 +124,22 @@ export class Cluster {
       clock: core.clock,
     });
     this.#gossip = gossip;
-    this.#began = core.clock.now();
-    this.#cancelTrust = core.clock.after(trustMs.withPeers + 1, () => {
-      for (const networkId of this.resync()) this.#mark(networkId, "peers", "endpoints");
-    });
     gossip.onTable((event) => this.#heard(event));
     gossip.onNode((event) => this.#node(event));
-    if (this.#managers.length > 0) gossip.setBootstrap(this.#managers);
+    this.#bootstrap();
     for (const { spec } of core.networks.values()) if (spec.driver === "overlay") this.join(spec.id);
+    for (const tables of this.#tables.values()) {
+      // The wait begins now: nobody could be heard before.
+      for (const { table, key, owner } of tables.doubts()) tables.doubt(table, key, owner, core.clock.now());
+    }
+    this.#judgeSoon();
   }
 
   #cancelTimers(): void {
     this.#cancelFlush?.();
     this.#cancelKeep?.();
-    this.#cancelTrust?.();
-    this.#cancelFlush = this.#cancelKeep = this.#cancelTrust = undefined;
+    this.#cancelJudge?.();
+    this.#cancelFlush = this.#cancelKeep = this.#cancelJudge = undefined;
   }
 
   async stop(): Promise<void> {
@@ -137,9 +151,11 @@ export class Cluster {
     this.#gossip = undefined;
     this.#keys = [];
     this.#managers = [];
+    this.#remembered.clear();
     this.#tables.clear();
     this.#doors.clear();
     this.#suspended.clear();
+    this.#replaced.clear();
     this.#dirty.clear();
     this.#published.clear();
     this.#core.cluster = undefined;
@@ -248,17 +264,65 @@ export class Cluster {
 
   #heard(event: TableEvent): void {
     if (event.local) return;
+    const doubted = event.kind === "delete" && this.#replaced.has(event.owner);
     if (event.table === meshTable) {
+      if (doubted) return;
       if (event.kind === "delete") this.#doors.delete(event.owner);
       else this.#learnDoor(event.owner, event.value);
       this.#mark(event.networkId, "endpoints");
       return;
     }
     const tables = this.#tables.get(event.networkId);
-    const changed = tables?.apply(event);
+    if (doubted) {
+      tables?.doubt(event.table, event.key, event.owner, this.#core.clock.now());
+      this.#judgeSoon();
+      return;
+    }
+    this.#changed(event.networkId, event.key, tables?.apply(event));
+  }
+
+  #changed(networkId: string, key: string, changed: Changed | undefined): void {
     if (!changed) return;
-    if (changed === "peers" && tables?.names(event.key)) this.#mark(event.networkId, "peers", "endpoints");
-    else this.#mark(event.networkId, changed);
+    const names = changed === "peers" && this.#tables.get(networkId)?.names(key);
+    if (names) this.#mark(networkId, "peers", "endpoints");
+    else this.#mark(networkId, changed);
+  }
+
+  #judgeSoon(): void {
+    this.#cancelJudge ??= this.#core.clock.after(judgeMs, () => {
+      this.#cancelJudge = undefined;
+      this.#judge();
+    });
+  }
+
+  /** Withdraws doubted records whose hosts have told all they have without them, or do not come back. */
+  #judge(): void {
+    const gossip = this.#gossip;
+    if (!gossip) return;
+    const now = this.#core.clock.now();
+    const alive = new Set(gossip.peers().map((peer) => peer.address));
+    const behind = new Set<string>();
+    for (const [networkId, tables] of this.#tables) {
+      const members = new Map(gossip.peers(networkId).map((peer) => [peer.address, peer.name]));
+      for (const doubt of tables.doubts()) {
+        const host = members.get(doubt.ownerAddress);
+        let patience: number;
+        if (host !== undefined) patience = gossip.synced(host, networkId) ? 0 : patienceMs.syncing;
+        else if (alive.has(doubt.ownerAddress)) patience = patienceMs.joining;
+        else patience = members.size > 1 ? patienceMs.absent : patienceMs.alone;
+        if (now - doubt.since < patience) behind.add(doubt.owner);
+        else this.#changed(networkId, doubt.key, tables.drop(doubt));
+      }
+    }
+    // A door leads nowhere without its node, and belongs to the records that name it.
+    const names = new Set(gossip.peers().map((peer) => peer.name));
+    for (const owner of this.#doors.keys()) {
+      if (names.has(owner) || behind.has(owner)) continue;
+      this.#doors.delete(owner);
+      for (const { spec } of this.#core.networks.values()) if (spec.ingress) this.#mark(spec.id, "endpoints");
+    }
+    for (const name of this.#replaced) if (!behind.has(name)) this.#replaced.delete(name);
+    if (behind.size > 0) this.#judgeSoon();
   }
 
   #node(event: NodeEvent): void {
@@ -266,7 +330,18 @@ export class Cluster {
     if (event.kind === "suspect") this.#suspended.add(event.name);
     else this.#suspended.delete(event.name);
     // The database drops a failed node's entries itself, event by event.
-    if (event.kind === "join") this.#onJoin();
+    if (event.kind === "replaced") {
+      this.#replaced.add(event.name);
+      this.#judgeSoon();
+    }
+    if (event.kind === "join") {
+      this.#replaced.delete(event.name);
+      if (this.#remembered.size > 0) {
+        this.#remembered.clear();
+        this.#bootstrap();
+      }
+      this.#onJoin();
+    }
     if (before === this.#suspended.has(event.name)) return;
     for (const [networkId, tables] of this.#tables) if (tables.owns(event.name)) this.#mark(networkId, "endpoints");
   }
@@ -320,10 +395,7 @@ export class Cluster {
     const gossip = this.#gossip;
     if (!gossip) return [];
     const differing: string[] = [];
-    const age = this.#core.clock.now() - this.#began;
     for (const [networkId, tables] of this.#tables) {
-      const alone = gossip.peers(networkId).length < 2;
-      if (age < (alone ? trustMs.alone : trustMs.withPeers)) continue;
       const count = tables.resync({
         peers: gossip.entries(peerTable, networkId),
         endpoints: gossip.entries(endpointTable, networkId),

@@ -44,6 +44,7 @@ export interface NetworkDbOptions {
   readonly retransmitMult: number;
   readonly onTable: (event: TableEvent) => void;
   readonly onNode: (event: NodeEvent) => void;
+  readonly onMessage: (payload: Uint8Array, peer: string) => void;
 }
 
 const maxNesting = 3;
@@ -213,6 +214,16 @@ export class NetworkDb implements Delegate {
       .map((peer) => ({ name: peer.name, address: peer.address }));
   }
 
+  synced(peer: string, networkId: string): boolean {
+    return this.#bulk.syncedAt(peer, networkId) !== undefined;
+  }
+
+  /** A word to one node, if it is there. */
+  send(peer: string, payload: Uint8Array): void {
+    const member = this.#list?.live(peer);
+    if (member) this.#list?.sendPacket(member, encodeDb({ kind: "direct", node: this.#options.name, payload }));
+  }
+
   stats(): Record<string, number> {
     return {
       peers: this.#peers.withStatus("active").length,
@@ -318,6 +329,9 @@ export class NetworkDb implements Delegate {
       case "compound":
         for (const part of message.messages) this.#decoded(part, depth + 1);
         break;
+      case "direct":
+        if (this.#peers.get(message.node)?.status === "active") this.#options.onMessage(message.payload, message.node);
+        break;
       case "pushPull":
         this.#options.counters.add("dropped.dbMalformed");
         break;
@@ -407,7 +421,7 @@ export class NetworkDb implements Delegate {
     this.#replaced.delete(name);
     for (const former of this.#peers.joined(name, address, port, clock.now())) {
       this.#replaced.add(former.name);
-      this.#gone(former.name, "left");
+      this.#gone(former.name, "left", "replaced");
     }
     onNode({ kind: "join", name, address });
     for (const event of this.#pendingNetworks.take(name)) this.#onNetwork(event, true);
@@ -421,12 +435,12 @@ export class NetworkDb implements Delegate {
   }
 
   /** A node failed or left: its entries go at once, without tombstones. */
-  #gone(name: string, status: Exclude<PeerStatus, "active">): void {
+  #gone(name: string, status: Exclude<PeerStatus, "active">, told: NodeEvent["kind"] = status): void {
     const moved = this.#peers.move(name, status, this.#options.clock.now());
     if (!moved) return;
     this.#peers.detachAll(name);
     this.#bulk.forget(name);
-    this.#options.onNode({ kind: status, name, address: moved.address });
+    this.#options.onNode({ kind: told, name, address: moved.address });
     this.#tell(this.#tables.dropOwner(name));
   }
 

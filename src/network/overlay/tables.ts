@@ -1,6 +1,9 @@
 /**
  * The decoded gossip tables of one network. Fed by events; compared with the database itself now and then.
  * Records of a suspected node are kept aside: its names and backends vanish, and come back if it answers.
+ *
+ * A record is doubted when nobody stands behind it any more but it is probably still true: this daemon or its
+ * owner's was restarted. It counts until it is told anew, or until its host has told all it has without it.
  */
 import type { TableEntry, TableEvent } from "../../gossip/types.ts";
 import type { RemotePeer } from "../plan/overlay.ts";
@@ -13,6 +16,17 @@ interface Owned<T> {
   readonly ownerAddress: string;
   readonly value: T;
   readonly bytes: Uint8Array;
+  /** Since when nobody stands behind it; undefined for what its owner says. */
+  readonly doubtedSince: number | undefined;
+}
+
+/** A doubted record. */
+export interface Doubt {
+  readonly table: string;
+  readonly key: string;
+  readonly owner: string;
+  readonly ownerAddress: string;
+  readonly since: number;
 }
 
 export class NetworkTables {
@@ -22,12 +36,14 @@ export class NetworkTables {
   /** Takes one event in; tells which table changed in a way that matters. Own entries do not: they are state. */
   apply(
     event: Pick<TableEvent, "kind" | "table" | "key" | "value" | "owner" | "ownerAddress" | "local">,
+    doubtedSince?: number,
   ): Changed | undefined {
     if (event.local) return undefined;
-    if (event.table === peerTable) return this.#take(this.#peers, event, decodePeer(event.key, event.value), "peers");
+    if (event.table === peerTable)
+      return this.#take(this.#peers, event, decodePeer(event.key, event.value), "peers", doubtedSince);
     if (event.table === endpointTable) {
       const participant = decodeEndpoint(event.key, event.value, { address: event.ownerAddress, name: event.owner });
-      return this.#take(this.#endpoints, event, participant, "endpoints");
+      return this.#take(this.#endpoints, event, participant, "endpoints", doubtedSince);
     }
     return undefined;
   }
@@ -37,6 +53,7 @@ export class NetworkTables {
     event: Pick<TableEvent, "kind" | "key" | "owner" | "ownerAddress" | "value">,
     value: T | undefined,
     changed: Changed,
+    doubtedSince: number | undefined,
   ): Changed | undefined {
     if (event.kind === "delete" || value === undefined) {
       // A late delete of the one that had the key before must not take its successor away.
@@ -44,14 +61,45 @@ export class NetworkTables {
       return table.delete(event.key) ? changed : undefined;
     }
     const had = table.get(event.key);
-    if (had && had.owner === event.owner && Buffer.compare(had.bytes, event.value) === 0) return undefined;
+    const { owner, ownerAddress, value: bytes } = event;
+    const same = had && had.owner === owner && Buffer.compare(had.bytes, bytes) === 0;
+    if (same && had.doubtedSince === doubtedSince) return undefined;
     // Deleted first, so that the newest claim to an address comes last.
-    table.delete(event.key);
-    table.set(event.key, { owner: event.owner, ownerAddress: event.ownerAddress, value, bytes: event.value });
-    return changed;
+    if (!same) table.delete(event.key);
+    table.set(event.key, { owner, ownerAddress, value, bytes, doubtedSince });
+    return same ? undefined : changed;
   }
 
-  /** Makes the tables equal to the database's; gives the number of entries that differed. */
+  /** Its owner was restarted, or this node: keeps the record, doubted from now on. */
+  doubt(name: string, key: string, owner: string, now: number): void {
+    const doubt = <T>(table: Map<string, Owned<T>>) => {
+      const had = table.get(key);
+      if (had?.owner === owner) table.set(key, { ...had, doubtedSince: now });
+    };
+    if (name === peerTable) doubt(this.#peers);
+    if (name === endpointTable) doubt(this.#endpoints);
+  }
+
+  doubts(): Doubt[] {
+    const found: Doubt[] = [];
+    for (const [table, entries] of [
+      [peerTable, this.#peers],
+      [endpointTable, this.#endpoints],
+    ] as const) {
+      for (const [key, { owner, ownerAddress, doubtedSince }] of entries) {
+        if (doubtedSince !== undefined) found.push({ table, key, owner, ownerAddress, since: doubtedSince });
+      }
+    }
+    return found;
+  }
+
+  /** A doubted record was not confirmed. */
+  drop({ table, key }: Doubt): Changed | undefined {
+    if (table === peerTable) return this.#peers.delete(key) ? "peers" : undefined;
+    return this.#endpoints.delete(key) ? "endpoints" : undefined;
+  }
+
+  /** Makes the tables equal to the database's but for doubted records; gives the number of entries that differed. */
   resync(entries: { peers: readonly TableEntry[]; endpoints: readonly TableEntry[] }): number {
     let differences = 0;
     for (const [name, list, table] of [
@@ -59,8 +107,8 @@ export class NetworkTables {
       [endpointTable, entries.endpoints, this.#endpoints],
     ] as const) {
       const keys = new Set(list.filter((entry) => !entry.local).map((entry) => entry.key));
-      for (const key of [...table.keys()]) {
-        if (!keys.has(key) && table.delete(key)) differences++;
+      for (const [key, { doubtedSince }] of [...table]) {
+        if (doubtedSince === undefined && !keys.has(key) && table.delete(key)) differences++;
       }
       for (const entry of list) if (this.apply({ ...entry, kind: "create", table: name })) differences++;
     }

@@ -129,7 +129,7 @@ test("a node that restarts under a new name takes the place of its former self",
   assert.equal(picture(a.gossip, "t", "n"), `new=v@${again.gossip.name}/10.0.0.2`);
   assert.deepEqual(kinds(again), ["join 10.0.0.1"], "it does not see its former self");
   // The former goes before the newcomer is told of.
-  assert.deepEqual(kinds(a), ["join 10.0.0.2", "left 10.0.0.2", "join 10.0.0.2"]);
+  assert.deepEqual(kinds(a), ["join 10.0.0.2", "replaced 10.0.0.2", "join 10.0.0.2"]);
 });
 
 test("a split cluster heals: both sides, with what changed meanwhile", async () => {

@@ -1,0 +1,72 @@
+/**
+ * Whether the hosts of a lab agree on a network: what each engine says of its own endpoints must be exactly what all
+ * other kernels have as forwarding entries, neighbours and backends. Looks at the kernel with `bridge`, `ip` and `nft`.
+ */
+import type { TestLab } from "./lab.ts";
+
+interface Shown {
+  readonly Id: string;
+  readonly Ingress: boolean;
+  readonly Containers: Record<string, { MacAddress: string; IPv4Address: string }>;
+}
+
+/** What is wrong, one line each; nothing when all is right. */
+export async function inconsistencies(lab: TestLab, network: string): Promise<string[]> {
+  const hosts = lab.lab.spec.hosts;
+  const shown = new Map<string, Shown>();
+  for (const { name } of hosts) {
+    const { code, stdout } = await lab.try(name, "network", "inspect", network);
+    if (code !== 0) continue;
+    const [one] = JSON.parse(stdout) as Shown[];
+    if (one) shown.set(name, one);
+  }
+  const wrong: string[] = [];
+  for (const [name, { Id }] of shown) {
+    const pin = `/run/docker/netns/1-${Id.slice(0, 10)}`;
+    const { stdout: fdb } = await lab.in(name, "nsenter", `--net=${pin}`, "bridge", "fdb", "show", "dev", "vxlan0");
+    const { stdout: neigh } = await lab.in(name, "nsenter", `--net=${pin}`, "ip", "neigh", "show", "dev", "vxlan0");
+    const have = {
+      fdb: [...fdb.matchAll(/^(\S+) dst (\S+) .*self permanent/gm)].map(([, mac, dst]) => `${mac} at ${dst}`),
+      neigh: [...neigh.matchAll(/^(\d\S+) lladdr (\S+) PERMANENT/gm)].map(([, ip, mac]) => `${ip} is ${mac}`),
+    };
+    const want: typeof have = { fdb: [], neigh: [] };
+    for (const [other, { Containers }] of shown) {
+      if (other === name) continue;
+      const vtep = hosts.find((host) => host.name === other)?.address;
+      for (const { MacAddress, IPv4Address } of Object.values(Containers)) {
+        want.fdb.push(`${MacAddress} at ${vtep}`);
+        want.neigh.push(`${IPv4Address.split("/")[0]} is ${MacAddress}`);
+      }
+    }
+    for (const kind of ["fdb", "neigh"] as const) {
+      wrong.push(...want[kind].filter((one) => !have[kind].includes(one)).map((one) => `${name}: no ${kind} ${one}`));
+      wrong.push(
+        ...have[kind].filter((one) => !want[kind].includes(one)).map((one) => `${name}: stale ${kind} ${one}`),
+      );
+    }
+  }
+  return wrong;
+}
+
+/** The addresses to which a table of nftables in a namespace translates, in order. */
+export async function translations(lab: TestLab, host: string, pin: string, table: string): Promise<string[]> {
+  const { stdout } = await lab.in(host, "nsenter", `--net=${pin}`, "nft", "list", "table", "ip", table);
+  return [...stdout.matchAll(/ (?:\d+ :|dnat to) (\d+\.\d+\.\d+\.\d+)/g)].map(([, address]) => address ?? "").sort();
+}
+
+/** Backends of the routing mesh on a host. */
+export const meshBackends = (lab: TestLab, host: string) =>
+  translations(lab, host, "/run/docker/netns/ingress_sbox", "skein-mesh");
+
+/** Addresses on a network of the running containers of a service, on whatever host. */
+export async function tasksOf(lab: TestLab, service: string, network: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const { name } of lab.lab.spec.hosts) {
+    const filter = `label=com.docker.swarm.service.name=${service}`;
+    const ids = (await lab.ok(name, "ps", "--quiet", "--filter", filter)).split("\n").filter(Boolean);
+    if (ids.length === 0) continue;
+    const format = `{{(index .NetworkSettings.Networks "${network}").IPAddress}}`;
+    found.push(...(await lab.ok(name, "inspect", "--format", format, ...ids)).split("\n"));
+  }
+  return found.sort();
+}
