@@ -28,8 +28,8 @@ export interface AgentOptions {
   readonly executor: Executor;
   /** Shared with the node, which persists it. */
   readonly remotes: Remotes;
-  /** On a manager, its own: always the one to talk to. */
-  readonly localManager?: ManagerPeer;
+  /** On a manager, its own while it serves: then always the one to talk to. */
+  readonly localManager?: () => ManagerPeer | undefined;
   readonly db: TaskDb;
   readonly clock: Clock;
   readonly log: Logger;
@@ -151,7 +151,7 @@ export class Agent implements AsyncDisposable {
     const { signal } = this.#closing;
     let backoff = 0;
     while (!signal.aborted) {
-      const peer = localManager ?? remotes.select(random);
+      const peer = localManager?.() ?? remotes.select(random);
       if (!peer) log.warn("no manager is known");
       const registered = peer !== undefined && (await this.#runOnce(peer));
       backoff = Math.min(backoffMs.step + backoffMs.factor * (registered ? 0 : backoff), backoffMs.max);

@@ -26,7 +26,7 @@ import { dropRootKey, type NodeCredentials, readCredentials } from "../ca/files.
 import { nodeConnection } from "../ca/transport.ts";
 import { EtcdBackend } from "../store/etcd/backend.ts";
 import { connectEtcd, type EtcdClient } from "../store/etcd/client.ts";
-import { EtcdSupervisor, hasEtcdData } from "../store/etcd/supervisor.ts";
+import { EtcdSupervisor, etcdDir, hasEtcdData } from "../store/etcd/supervisor.ts";
 import { acceptTunnel, TUNNEL_ALPN } from "../store/etcd/tunnel.ts";
 import { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
@@ -107,7 +107,6 @@ class HostManager implements Manager {
   #authority: Authority | undefined;
   #directAuthority: Authority | undefined;
   #callers: Callers | undefined;
-  #peerPort: () => number | undefined = () => undefined;
   #client: EtcdClient | undefined;
   #etcdAddress = "";
   #open: Open | undefined;
@@ -115,6 +114,8 @@ class HostManager implements Manager {
   #fence: bigint | undefined;
   /** Until the first reign began. */
   #bootstrap: ManagerOptions["bootstrap"];
+  /** The others removed this manager's member. */
+  #removed = false;
   #settling: Promise<void> | undefined;
   #settleAgain = false;
   #leader: { readonly addr: string; readonly channel: Channel; readonly gone: AbortController } | undefined;
@@ -182,7 +183,7 @@ class HostManager implements Manager {
   }
 
   serves(): boolean {
-    return this.#open !== undefined && this.#open.standing.leaderlessMs < QUORUM_PATIENCE_MS;
+    return this.#open !== undefined && !this.#removed && this.#open.standing.leaderlessMs < QUORUM_PATIENCE_MS;
   }
 
   onChange(listener: () => void): () => void {
@@ -241,9 +242,8 @@ class HostManager implements Manager {
     const tunnels = {
       alpn: TUNNEL_ALPN,
       accept: (socket: Parameters<typeof acceptTunnel>[0], { cn, o, ou }: { cn: string; o: string; ou: string }) => {
-        const port = this.#peerPort();
         const allowed = ou === MANAGER_OU && o === this.clusterId && !this.#isBlacklisted(cn);
-        if (allowed && port !== undefined) acceptTunnel(socket, port);
+        if (allowed) acceptTunnel(socket, etcdDir(this.#options.stateDir), this.nodeId);
         else socket.destroy();
       },
     };
@@ -313,7 +313,7 @@ class HostManager implements Manager {
     const signal = AbortSignal.any([context.signal, this.#closing.signal]);
     const deadline = clock.now() + CALL_PATIENCE_MS;
     for (;;) {
-      if (signal.aborted) throw noLeaderNow();
+      if (signal.aborted || this.#removed) throw noLeaderNow();
       if (this.#reign && this.#callers && this.#directAuthority) {
         const here = pick(this.#reign.reign.handlers);
         return { here, context: this.#callers.unwrap(context, this.#directAuthority) };
@@ -362,19 +362,24 @@ class HostManager implements Manager {
       name: this.nodeId,
       binary: this.#options.etcdBinary ?? "etcd",
       forceNewCluster: bootstrap?.forceNewCluster ?? false,
+      onRemoved: () => {
+        this.#removed = true;
+        this.#forgetLeader("this manager was removed");
+        this.#changes.emit();
+      },
       peers: { addrOf: (nodeId) => this.#book.addrOf(nodeId), credentials: () => this.#credentials },
       ...(join ? { join: join.members.map(({ nodeId }) => nodeId) } : {}),
       clock,
       log: this.#log,
     });
     this.#undo.defer(() => etcd.stop());
-    this.#peerPort = () => etcd.peerPort;
+    etcd.setPeers(this.#book.nodes);
     this.#etcdAddress = etcd.address;
     this.#client = connectEtcd(etcd.address, this.#credentials);
     this.#undo.defer(() => this.#client?.close());
     const standing = new StandingWatch({
       status: (given) => this.#etcdClient().maintenance.status({}, { signal: given, timeoutMs: 1_000 }),
-      alone: () => this.#book.size < 2,
+      alone: () => this.#book.nodes.length < 2,
       clock,
       onChange: () => this.#onStanding(),
     });
@@ -397,12 +402,12 @@ class HostManager implements Manager {
     this.#open = { etcd, backend, store, standing, control: this.#createControl(store) };
     this.#undo.defer(
       store.onCommit((changes) => {
-        if (changes.some(({ kind }) => kind === "node")) this.#book.follow(store.view);
+        if (changes.some(({ kind }) => kind === "node")) this.#followManagers(store, etcd);
         if (changes.some(({ kind, object, old }) => kind === "cluster" && object.rootCa !== old?.rootCa))
           this.#serveWith();
       }),
     );
-    this.#book.follow(store.view);
+    this.#followManagers(store, etcd);
     this.#onStanding();
     await this.#settling;
     if (bootstrap && !this.#reign) throw unavailable("the new swarm's manager does not lead");
@@ -415,6 +420,10 @@ class HostManager implements Manager {
       address: this.#server?.address,
       leads: this.#reign !== undefined,
     });
+  }
+
+  #followManagers(store: Store, etcd: EtcdSupervisor): void {
+    if (this.#book.follow(store.view)) etcd.setPeers(this.#book.nodes);
   }
 
   #createControl(store: Store): ControlApi {

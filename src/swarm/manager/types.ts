@@ -7,6 +7,8 @@
  * The local agent connects to `Manager.localAddr` over mutual TLS like any other worker.
  */
 
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import type { ClusterSpec, NodeSpec_Availability } from "#proto/docker/swarmkit/specs_pb.js";
 import type { Clock } from "../../base/clock.ts";
 import type { SkeinError } from "../../base/errors.ts";
@@ -76,3 +78,9 @@ export interface Manager extends AsyncDisposable {
 
 export type BootstrapCluster = (stateDir: string, clock?: Clock) => Promise<BootstrapResult>;
 export type StartManager = (options: ManagerOptions) => Promise<Manager>;
+
+/** Forgets what a manager kept on this host, after it was closed; the certificates stay. */
+export function removeManagerData(stateDir: string): void {
+  rmSync(join(stateDir, "etcd"), { recursive: true, force: true });
+  rmSync(join(stateDir, "managers.json"), { force: true });
+}

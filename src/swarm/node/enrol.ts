@@ -1,6 +1,6 @@
 /** From a join token to a certificate: the part of joining that needs patience. */
 import { type Clock, sleep } from "../../base/clock.ts";
-import { notImplemented, SkeinError } from "../../base/errors.ts";
+import { SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { anonymousConnection } from "../ca/transport.ts";
 import { downloadRoot, requestCertificate } from "./certificate-client.ts";
@@ -68,9 +68,12 @@ async function once(
     signal,
   });
   const identity = NodeIdentity.create(stateDir, rootPem, issued);
-  if (identity.isManager) throw notImplemented("joining as a manager");
   const { join: _, ...rest } = state;
-  const joined = { ...rest, remotes: join.remoteAddrs.map((addr) => ({ nodeId: "", addr })) };
+  const joined = {
+    ...rest,
+    manager: identity.isManager,
+    remotes: join.remoteAddrs.map((addr) => ({ nodeId: "", addr })),
+  };
   writeState(stateDir, joined);
   return { identity, state: joined };
 }

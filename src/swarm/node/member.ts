@@ -6,13 +6,15 @@ import { join } from "node:path";
 import type { SessionMessage } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import type { Node } from "#proto/docker/swarmkit/objects_pb.js";
 import { IssuanceStatus_State, NodeRole } from "#proto/docker/swarmkit/types_pb.js";
-import type { Clock } from "../../base/clock.ts";
+import { Managers } from "#proto/skein/swarm/managers_pb.js";
+import { type Clock, sleep } from "../../base/clock.ts";
+import { type Channel, grpcCodeOf, status } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import { Agent } from "../agent/agent.ts";
 import { type ManagerPeer, Remotes } from "../agent/remotes.ts";
 import { openTaskDb } from "../agent/task-db.ts";
 import { validityOf } from "../ca/certificates.ts";
-import type { Manager } from "../manager/types.ts";
+import { type Manager, removeManagerData } from "../manager/types.ts";
 import type { Executor } from "../types.ts";
 import { requestCertificate } from "./certificate-client.ts";
 import type { NodeIdentity } from "./identity.ts";
@@ -24,6 +26,10 @@ export interface MemberOptions {
   readonly remotes: readonly ManagerPeer[];
   /** Already started. */
   readonly manager?: Manager | undefined;
+  /** For a node that is promoted: starts a manager that asks `remotes` to take it in. */
+  startManager(remotes: () => readonly string[], signal: AbortSignal): Promise<Manager>;
+  /** This node became, or ceased to be, a manager: for the state on disk. */
+  onRole(manager: Manager | undefined): void;
   readonly executor: Executor;
   readonly clock: Clock;
   readonly log: Logger;
@@ -34,26 +40,33 @@ export interface MemberOptions {
 
 export class Member implements AsyncDisposable {
   readonly agent: Agent;
-  readonly manager: Manager | undefined;
   readonly identity: NodeIdentity;
   readonly remotes: Remotes;
   #options: MemberOptions;
   #renewer: Renewer;
   #certificateState = IssuanceStatus_State.UNKNOWN;
-  #desiredRole: NodeRole | undefined;
+  #manager: Manager | undefined;
+  /** What the managers say that this node is. */
+  #role: NodeRole | undefined;
+  #closing = new AbortController();
+  /** A change of the role under way; one at a time. */
+  #changing: Promise<void> = Promise.resolve();
   #shown = "";
 
   constructor(options: MemberOptions) {
     const { clock, executor, identity, log, manager, random, remotes, stateDir } = options;
     this.#options = options;
-    this.manager = manager;
+    this.#manager = manager;
     this.identity = identity;
     this.remotes = new Remotes(remotes);
     this.agent = new Agent({
       nodeId: identity.nodeId,
       executor,
       remotes: this.remotes,
-      ...(manager ? { localManager: { nodeId: manager.nodeId, addr: manager.localAddr } } : {}),
+      localManager: () => {
+        const local = this.#manager;
+        return local?.serves() ? { nodeId: local.nodeId, addr: local.localAddr } : undefined;
+      },
       db: openTaskDb(join(stateDir, "worker"), log),
       clock,
       log,
@@ -65,11 +78,15 @@ export class Member implements AsyncDisposable {
     this.#renewer = new Renewer({
       validity: () => validityOf(identity.certPem),
       renew: (signal) => this.#renew(signal),
-      unsatisfied: () => this.#desiredRole === NodeRole.WORKER && identity.isManager,
+      unsatisfied: () => this.#misplaced(),
       clock,
       log,
       random,
     });
+  }
+
+  get manager(): Manager | undefined {
+    return this.#manager;
   }
 
   async start(): Promise<void> {
@@ -79,9 +96,11 @@ export class Member implements AsyncDisposable {
 
   /** Ends this host's part; its tasks go on. */
   async close(): Promise<void> {
+    this.#closing.abort(new Error("the node stops"));
     await this.#renewer.close();
+    await this.#changing;
     await this.agent.close();
-    await this.manager?.close();
+    await this.#manager?.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -94,7 +113,7 @@ export class Member implements AsyncDisposable {
       try {
         if (this.identity.replaceRoot(Buffer.from(message.RootCA).toString("utf8"))) {
           log.info("the swarm's root certificate changed");
-          this.manager?.reloadCertificate();
+          this.#manager?.reloadCertificate();
           // The managers wait for every node to tell which root it trusts.
           this.agent.restartSession();
         }
@@ -115,33 +134,106 @@ export class Member implements AsyncDisposable {
     const wanted = state === IssuanceStatus_State.ROTATE && this.#certificateState !== state;
     this.#certificateState = state;
     if (wanted) this.#renewer.force();
-    const role = node.spec?.desiredRole;
-    if (role === undefined || role === this.#desiredRole) return;
-    const before = this.#desiredRole;
-    this.#desiredRole = role;
+    if (node.role === this.#role) return;
+    this.#role = node.role;
+    if (this.#misplaced()) void this.#changeRole();
+  }
+
+  /** The certificate is one of another role than the managers say. */
+  #misplaced(): boolean {
+    return this.#role !== undefined && (this.#role === NodeRole.MANAGER) !== this.identity.isManager;
+  }
+
+  async #changeRole(): Promise<void> {
     const { log } = this.#options;
-    if (role === NodeRole.MANAGER && !this.identity.isManager) {
-      log.error("this node was promoted, but cannot become a manager: skein does not support that yet");
-    } else if (role === NodeRole.WORKER && this.identity.isManager) {
-      log.info("this node is demoted", { before });
-      this.#renewer.force();
+    if (this.#role === NodeRole.WORKER) {
+      log.info("this node is demoted");
+    } else if (await this.#managersAreDockers()) {
+      log.error(
+        "this node was promoted, but the swarm is managed by Docker, whose managers keep their state otherwise",
+      );
+      return;
+    } else {
+      log.info("this node is promoted");
+    }
+    this.#renewer.force();
+  }
+
+  /** Asked before a certificate is renewed for nothing: a manager of Docker's does not know Skein's calls. */
+  async #managersAreDockers(): Promise<boolean> {
+    const channel = this.#connect();
+    try {
+      await channel.client(Managers).write({}, { timeoutMs: 5_000, signal: this.#closing.signal });
+      return false;
+    } catch (error) {
+      return grpcCodeOf(error) === status.UNIMPLEMENTED;
+    } finally {
+      channel.close();
     }
   }
 
+  #connect(): Channel {
+    const { random } = this.#options;
+    const local = this.#manager?.serves() ? this.#manager.localAddr : undefined;
+    const addr = local ?? this.remotes.select(random)?.addr;
+    if (!addr) throw new Error("no manager is known");
+    return this.identity.connect(addr);
+  }
+
   async #renew(signal: AbortSignal): Promise<void> {
-    const { clock, log, random } = this.#options;
-    const connect = () => {
-      const addr = this.manager?.localAddr ?? this.remotes.select(random)?.addr;
-      if (!addr) throw new Error("no manager is known");
-      return this.identity.connect(addr);
-    };
+    const { clock, log } = this.#options;
     const { rootPem } = this.identity;
-    const issued = await requestCertificate({ rootPem, token: "", connect, clock, log, signal });
+    const issued = await requestCertificate({
+      rootPem,
+      token: "",
+      connect: () => this.#connect(),
+      clock,
+      log,
+      signal,
+    });
     this.identity.replaceCertificate(issued);
     log.info("the node's certificate was renewed", {
       until: new Date(validityOf(issued.certPem).notAfter).toISOString(),
     });
-    this.manager?.reloadCertificate();
+    this.#manager?.reloadCertificate();
+    if (this.identity.isManager !== (this.#manager !== undefined)) {
+      this.#changing = this.#changing.then(() => this.#followCertificate());
+    } else {
+      this.agent.restartSession();
+    }
+  }
+
+  /** Starts or ends the manager, as the certificate says. The tasks go on. */
+  async #followCertificate(): Promise<void> {
+    const { log, onRole, stateDir } = this.#options;
+    const { signal } = this.#closing;
+    if (!this.identity.isManager) {
+      const last = this.#manager;
+      this.#manager = undefined;
+      await last?.close();
+      if (last) removeManagerData(stateDir);
+      onRole(undefined);
+      log.info("this node is a worker now");
+    } else if (!this.#manager) {
+      this.#manager = await this.#startManager(signal);
+      if (this.#manager) onRole(this.#manager);
+    }
     this.agent.restartSession();
+  }
+
+  /** Tries until it is one, or is to be one no more. */
+  async #startManager(signal: AbortSignal): Promise<Manager | undefined> {
+    const { clock, log, startManager } = this.#options;
+    const own = this.identity.nodeId;
+    const remotes = () => this.remotes.peers().flatMap(({ addr, nodeId }) => (nodeId === own ? [] : [addr]));
+    for (let wait = 500; !signal.aborted && this.#role !== NodeRole.WORKER; wait = Math.min(2 * wait, 10_000)) {
+      try {
+        return await startManager(remotes, signal);
+      } catch (error) {
+        log.error("the manager of this node could not be started; it is tried again", { error });
+        await sleep(clock, wait, signal).catch(() => {});
+      }
+    }
+    return undefined;
   }
 }

@@ -22,6 +22,8 @@ import { clearState, type NodeState, readState, writeState } from "./state-file.
 const registrationMs = 20_000;
 /** Removing the tasks of a node that leaves takes no longer than this. */
 const leaveMs = 30_000;
+/** A manager that leaves waits this long for the others to take it out of their number. */
+const resignMs = 6_000;
 /** A member that could not start tries again after this, doubling. */
 const comeBackMs = { first: 200, max: 30_000 };
 
@@ -156,7 +158,12 @@ class HostNode implements SwarmNode {
         await phase.done.catch(() => {});
       }
       if (phase.kind === "member") {
-        if (phase.member.manager && !force) throw messages.leavingManager(managerCounts(phase.member.manager.control));
+        const { manager } = phase.member;
+        if (manager && !force) throw messages.leavingManager(manager.refusal() ? undefined : managerCounts(manager));
+        // The others go on without this one, instead of counting on it.
+        await manager
+          ?.resign(resignMs)
+          .catch((error) => log.warn("leaving without the other managers' consent", { error }));
         await limited(clock, leaveMs, phase.member.agent.removeTasks(), () =>
           log.warn("some tasks are not removed in time"),
         );
@@ -177,6 +184,8 @@ class HostNode implements SwarmNode {
     }
     const { manager } = this.#phase.member;
     if (!manager) throw messages.notManagerButWorker();
+    const refusal = manager.refusal();
+    if (refusal) throw refusal;
     return manager.control;
   }
 
@@ -239,8 +248,8 @@ class HostNode implements SwarmNode {
         },
       });
       this.#state = enrolled.state;
-      const member = await this.#startMember(enrolled.identity, enrolled.state, { restored: false });
-      return member;
+      const how = { restored: false, signal: abort.signal };
+      return this.#startMember(enrolled.identity, enrolled.state, how);
     };
     const done = join().then(
       (member) => member.agent.registered,
@@ -307,7 +316,9 @@ class HostNode implements SwarmNode {
   ): Promise<Member> {
     const { clock, executor, log, random, stateDir } = this.#options;
     this.#state = state;
-    const manager = state.manager ? await this.#startManager(state, how.init) : undefined;
+    const remotes = () => state.remotes.map(({ addr }) => addr);
+    const { init, signal } = how;
+    const manager = state.manager ? await this.#startManager(state, { init, remotes, signal }) : undefined;
     if (how.signal?.aborted) {
       await manager?.close();
       throw how.signal.reason;
@@ -317,6 +328,8 @@ class HostNode implements SwarmNode {
       identity,
       remotes: state.remotes,
       manager,
+      startManager: (known, given) => this.#startManager(this.#state ?? state, { remotes: known, signal: given }),
+      onRole: (current) => this.#onRole(member, current),
       executor,
       clock,
       log: log.with({ node: identity.nodeId }),
@@ -335,17 +348,39 @@ class HostNode implements SwarmNode {
       phase.settled = true;
       if (this.#phase === phase) this.#changes.emit(this.local());
     });
-    manager?.failed.catch((error) => this.#onManagerFailed(member, error));
+    this.#watchManager(member, manager);
     return member;
   }
 
-  #startManager(state: NodeState, init: InitRequest | undefined): Promise<Manager> {
+  #watchManager(member: Member, manager: Manager | undefined): void {
+    manager?.failed.catch((error) => this.#onManagerFailed(member, error));
+    manager?.onChange(() => {
+      if (this.#phase.kind === "member" && this.#phase.member === member) this.#changes.emit(this.local());
+    });
+  }
+
+  /** The node was promoted or demoted, and is a manager or not from now on. */
+  #onRole(member: Member, manager: Manager | undefined): void {
+    if (this.#phase.kind !== "member" || this.#phase.member !== member || !this.#state) return;
+    this.#state = { ...this.#state, manager: manager !== undefined };
+    writeState(this.#options.stateDir, this.#state);
+    this.#watchManager(member, manager);
+    this.#changes.emit(this.local());
+  }
+
+  #startManager(
+    state: NodeState,
+    how: { init?: InitRequest | undefined; remotes: () => readonly string[]; signal?: AbortSignal | undefined },
+  ): Promise<Manager> {
+    const { init, remotes, signal } = how;
     const { clock, log, managers, stateDir } = this.#options;
     return managers.startManager({
       stateDir,
       listenAddr: state.listenAddr,
       advertiseAddr: state.advertiseAddr,
       ...(init ? { bootstrap: { ...init, clusterSpec: init.spec } } : {}),
+      ...(signal ? { signal } : {}),
+      remotes,
       log,
       clock,
     });
@@ -372,7 +407,7 @@ class HostNode implements SwarmNode {
 }
 
 /** Managers that answer and that do not; undefined when this one cannot tell. */
-function managerCounts(control: ControlApi): { reachable: number; unreachable: number } | undefined {
+function managerCounts({ control }: Manager): { reachable: number; unreachable: number } | undefined {
   try {
     const managers = control.nodes().flatMap((node) => node.managerStatus ?? []);
     // RaftMemberStatus.Reachability REACHABLE.

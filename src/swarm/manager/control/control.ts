@@ -40,6 +40,7 @@ import { beginRotation, needsRotation } from "../root-rotation.ts";
 import { isOver } from "../tasks.ts";
 import { dependencyApi } from "./dependencies.ts";
 import { rpcError } from "./errors.ts";
+import { checkDemotable, checkPromotable } from "./roles.ts";
 import { checkNetwork, checkService, resolveNetworks, usersOfNetwork } from "./validate.ts";
 import { atVersion, canonical, creating } from "./writing.ts";
 
@@ -175,13 +176,10 @@ function updatedCluster(
 function updateNode(tx: Transaction, id: string, version: bigint, spec: NodeSpec): void {
   const node = atVersion(tx, "node", id, version);
   if (spec.desiredRole !== node.spec?.desiredRole) {
-    if (spec.desiredRole === NodeRole.MANAGER) throw notImplemented("more than one manager (promoting a node)");
-    const managers = tx.all("node").filter((other) => other.spec?.desiredRole === NodeRole.MANAGER);
-    if (managers.length === 1)
-      throw rpcError("FailedPrecondition", "attempting to demote the last manager of the swarm");
-    throw notImplemented("demoting a manager");
+    if (spec.desiredRole === NodeRole.MANAGER) checkPromotable(node);
+    else checkDemotable(node, tx);
   }
-  if (node.spec.membership === NodeSpec_Membership.ACCEPTED && spec.membership !== NodeSpec_Membership.ACCEPTED) {
+  if (node.spec?.membership === NodeSpec_Membership.ACCEPTED && spec.membership !== NodeSpec_Membership.ACCEPTED) {
     throw rpcError("InvalidArgument", "the membership of an accepted node cannot be taken back");
   }
   tx.update("node", { ...node, spec });

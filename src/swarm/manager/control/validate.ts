@@ -10,6 +10,7 @@ import {
 } from "#proto/docker/swarmkit/specs_pb.js";
 import {
   type Annotations,
+  type HealthConfig,
   type IPAMConfig,
   type PortConfig,
   PortConfig_Protocol,
@@ -51,15 +52,36 @@ export function checkFileName(annotations: Annotations | undefined): string {
   return name;
 }
 
+/** A name with optional host, tag and digest; 64 hexadecimal digits alone are an image's id and name no repository. */
+function isImageReference(image: string): boolean {
+  const part = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*";
+  const host = "(?:[A-Za-z0-9](?:[A-Za-z0-9-.]*[A-Za-z0-9])?|\\[[0-9a-fA-F:]+\\])(?::[0-9]+)?/";
+  const digest = "@[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,}";
+  const reference = new RegExp(`^(?:${host})?${part}(?:/${part})*(?::\\w[\\w.-]{0,127})?(?:${digest})?$`);
+  return reference.test(image) && !/^[0-9a-f]{64}$/.test(image);
+}
+
+function checkHealth(health: HealthConfig | undefined): void {
+  if (!health) return;
+  const times = { Interval: health.interval, Timeout: health.timeout, StartPeriod: health.startPeriod };
+  for (const [name, duration] of Object.entries(times)) {
+    const ms = durationMs(duration, 0);
+    if (ms !== 0 && ms < 1) throw wrong(`ContainerSpec: ${name} in HealthConfig cannot be less than 1ms`);
+  }
+  if (health.retries < 0) throw wrong("ContainerSpec: Retries in HealthConfig cannot be negative");
+}
+
 function checkContainer(container: ContainerSpec): void {
   if (container.image === "") throw wrong("ContainerSpec: image reference must be provided");
+  if (!isImageReference(container.image)) {
+    throw wrong(`ContainerSpec: "${container.image}" is not a valid repository/tag`);
+  }
   const targets = new Set<string>();
   for (const { target } of container.mounts) {
     if (targets.has(target)) throw wrong(`ContainerSpec: duplicate mount point: ${target}`);
     targets.add(target);
   }
-  if (durationMs(container.healthcheck?.interval, 0) < 0)
-    throw wrong("ContainerSpec: Interval in HealthConfig cannot be negative");
+  checkHealth(container.healthcheck);
   if (durationMs(container.stopGracePeriod, 0) < 0) throw wrong("stop-grace-period cannot be negative");
   const files = new Map<string, string>();
   const references = [

@@ -22,23 +22,26 @@ export class AddressBook {
     return this.#addresses[nodeId];
   }
 
-  get size(): number {
-    return Object.keys(this.#addresses).length;
+  /** The managers' nodes. */
+  get nodes(): string[] {
+    return Object.keys(this.#addresses);
   }
 
-  set(addresses: Record<string, string>): void {
+  /** True when that is something new. */
+  set(addresses: Record<string, string>): boolean {
     const next = Object.fromEntries(Object.entries(addresses).sort(([a], [b]) => (a < b ? -1 : 1)));
     const text = JSON.stringify(next);
-    if (text === JSON.stringify(this.#addresses)) return;
+    if (text === JSON.stringify(this.#addresses)) return false;
     this.#addresses = next;
     writeFileAtomic(this.#path, `${text}\n`);
+    return true;
   }
 
   /** Takes over what the store says; a store that knows no manager yet is not believed. */
-  follow(view: Reader): void {
+  follow(view: Reader): boolean {
     const known = view
       .all("node")
       .flatMap(({ id, managerStatus }) => (managerStatus?.addr ? [[id, managerStatus.addr]] : []));
-    if (known.length > 0) this.set(Object.fromEntries(known));
+    return known.length > 0 && this.set(Object.fromEntries(known));
   }
 }

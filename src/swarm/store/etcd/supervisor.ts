@@ -1,5 +1,5 @@
 /**
- * Runs the `etcd` binary for a manager: its own data directory, client and peer ports on loopback, mutual TLS with the
+ * Runs the `etcd` binary for a manager: its own data directory, client port on loopback, mutual TLS with the
  * swarm's certificates, where only a manager's certificate opens the client port. Members of other hosts are reached
  * through `tunnel.ts`. etcd outlives a crash of ours (it is adopted at the next start) and is started again when it
  * dies. Its writes are flushed to disk (etcd's default).
@@ -14,7 +14,7 @@ import { messageOf, unavailable } from "../../../base/errors.ts";
 import { readFileIfAny, writeFileAtomic } from "../../../base/file.ts";
 import type { Logger } from "../../../base/log.ts";
 import { certificatePaths } from "../../ca/files.ts";
-import { PeerProxy, type PeerProxyOptions, peerUrl } from "./tunnel.ts";
+import { PeerSockets, type PeerSocketsOptions, peerUrl } from "./tunnel.ts";
 
 export interface EtcdOptions {
   /** The swarm's state directory. */
@@ -24,7 +24,7 @@ export interface EtcdOptions {
   readonly binary: string;
   readonly forceNewCluster: boolean;
   /** The way to the members of other hosts; without it this member stays alone. */
-  readonly peers?: Pick<PeerProxyOptions, "addrOf" | "credentials">;
+  readonly peers?: Pick<PeerSocketsOptions, "addrOf" | "credentials">;
   /** Names of all members, this one among them, of the cluster to join; for the first start only. */
   readonly join?: readonly string[];
   /** The others removed this member: etcd is not started again. */
@@ -33,22 +33,18 @@ export interface EtcdOptions {
   readonly log: Logger;
 }
 
+/** etcd's working directory. */
+export const etcdDir = (stateDir: string): string => join(stateDir, "etcd");
+
 /** True when this host's etcd was a member before. */
 export function hasEtcdData(stateDir: string): boolean {
-  return existsSync(join(stateDir, "etcd", "data", "member"));
-}
-
-/** Forgets the member; etcd must not run. */
-export function removeEtcdData(stateDir: string): void {
-  rmSync(join(stateDir, "etcd"), { recursive: true, force: true });
+  return existsSync(join(etcdDir(stateDir), "data", "member"));
 }
 
 const Running = z.object({
   pid: z.number(),
   startTicks: z.string(),
   clientPort: z.number(),
-  peerPort: z.number(),
-  proxy: z.object({ port: z.number(), secret: z.string() }).optional(),
 });
 type Running = z.infer<typeof Running>;
 
@@ -63,7 +59,7 @@ export class EtcdSupervisor {
   readonly #options: EtcdOptions;
   readonly #dir: string;
   #running: Running | undefined;
-  #proxy: PeerProxy | undefined;
+  readonly #peers: PeerSockets | undefined;
   #child: ChildProcess | undefined;
   #stopping = false;
   /** A cluster is begun anew once, not each time etcd is started again. */
@@ -75,15 +71,18 @@ export class EtcdSupervisor {
 
   private constructor(options: EtcdOptions) {
     this.#options = options;
-    this.#dir = join(options.stateDir, "etcd");
+    this.#dir = etcdDir(options.stateDir);
+    const { log, name, peers } = options;
+    if (peers) this.#peers = new PeerSockets({ ...peers, dir: this.#dir, self: name, log });
   }
 
   /** Adopts the etcd left by a crash, or starts one; resolves when its client port is open. */
   static async start(options: EtcdOptions): Promise<EtcdSupervisor> {
     const supervisor = new EtcdSupervisor(options);
     mkdirSync(supervisor.#dir, { recursive: true, mode: 0o700 });
+    if (options.join) supervisor.setPeers(options.join);
     try {
-      if (!(await supervisor.#adopt())) await supervisor.#spawnOnFreePorts();
+      if (!(await supervisor.#adopt())) await supervisor.#spawnOnFreePort();
       await supervisor.#waitReady();
     } catch (error) {
       await supervisor.stop();
@@ -97,9 +96,9 @@ export class EtcdSupervisor {
     return `127.0.0.1:${this.#running?.clientPort ?? 0}`;
   }
 
-  /** Where etcd takes its peers' connections, on loopback. */
-  get peerPort(): number | undefined {
-    return this.#running?.peerPort;
+  /** The nodes that are members, as far as is known: only to them there is a way. */
+  setPeers(nodeIds: readonly string[]): void {
+    this.#peers?.set(nodeIds);
   }
 
   get pid(): number | undefined {
@@ -117,7 +116,7 @@ export class EtcdSupervisor {
       await this.#end(running);
       rmSync(this.#stateFile, { force: true });
     }
-    this.#proxy?.close();
+    this.#peers?.close();
   }
 
   async #end(running: Running): Promise<void> {
@@ -138,7 +137,7 @@ export class EtcdSupervisor {
     if (text === undefined) return false;
     const parsed = Running.safeParse(parseJson(text));
     if (!parsed.success || !alive(parsed.data)) return false;
-    if (this.#options.forceNewCluster || !(await this.#openProxy(parsed.data.proxy))) {
+    if (this.#options.forceNewCluster) {
       await this.#end(parsed.data);
       return false;
     }
@@ -152,29 +151,11 @@ export class EtcdSupervisor {
     return true;
   }
 
-  /** False when etcd's proxy cannot be had where it was. */
-  async #openProxy(last: Running["proxy"]): Promise<boolean> {
-    const { log, peers } = this.#options;
-    if (!peers) return true;
-    if (this.#proxy) return true;
-    try {
-      this.#proxy = await PeerProxy.listen({ ...peers, log, ...last });
-      return last !== undefined;
-    } catch (error) {
-      log.warn("the proxy of a running etcd could not be opened again", { error });
-      return false;
-    }
+  async #spawnOnFreePort(): Promise<void> {
+    this.#spawn(await freePort());
   }
 
-  async #spawnOnFreePorts(): Promise<void> {
-    if (this.#options.peers && !this.#proxy) {
-      this.#proxy = await PeerProxy.listen({ ...this.#options.peers, log: this.#options.log });
-    }
-    const [clientPort, peerPort] = await freePorts();
-    this.#spawn(clientPort, peerPort);
-  }
-
-  #spawn(clientPort: number, peerPort: number): void {
+  #spawn(clientPort: number): void {
     const { name, binary, stateDir, forceNewCluster, log } = this.#options;
     const paths = certificatePaths(stateDir);
     const client = `https://127.0.0.1:${clientPort}`;
@@ -183,7 +164,7 @@ export class EtcdSupervisor {
     const args = [
       ...["--name", name, "--data-dir", join(this.#dir, "data")],
       ...["--listen-client-urls", client, "--advertise-client-urls", client],
-      ...["--listen-peer-urls", `https://127.0.0.1:${peerPort}`, "--initial-advertise-peer-urls", peerUrl(name)],
+      ...["--listen-peer-urls", peerUrl(name), "--initial-advertise-peer-urls", peerUrl(name)],
       ...["--initial-cluster", members.map((member) => `${member}=${peerUrl(member)}`).join(",")],
       ...["--initial-cluster-state", joining ? "existing" : "new"],
       // Membership is changed by the leading manager only, whose order is safe.
@@ -194,7 +175,7 @@ export class EtcdSupervisor {
       ...["--peer-client-cert-auth", "--peer-trusted-ca-file", paths.root],
       ...["--peer-cert-file", paths.cert, "--peer-key-file", paths.key],
       ...["--peer-cert-allowed-hostname", "swarm-manager"],
-      // Peers come out of a tunnel, from loopback: their certificate names no address.
+      // Peers come through a socket: their certificate names no address.
       "--experimental-peer-skip-client-san-verification",
       ...["--max-txn-ops", "20000", "--max-request-bytes", String(16 << 20)],
       ...["--auto-compaction-mode", "revision", "--auto-compaction-retention", "10000"],
@@ -204,16 +185,13 @@ export class EtcdSupervisor {
     ];
     this.#forced = true;
     const logFd = openSync(join(this.#dir, "etcd.log"), "a", 0o600);
-    const proxy = this.#proxy;
-    const env = { ...process.env, NO_PROXY: "", no_proxy: "", HTTPS_PROXY: proxy?.url ?? "", https_proxy: "" };
-    const child = spawn(binary, args, { stdio: ["ignore", logFd, logFd], detached: true, cwd: this.#dir, env });
+    const child = spawn(binary, args, { stdio: ["ignore", logFd, logFd], detached: true, cwd: this.#dir });
     closeSync(logFd);
     child.unref();
     this.#child = child;
     child.once("error", (error) => log.error("etcd could not be started", { binary, error }));
     if (child.pid === undefined) return;
-    const running: Running = { pid: child.pid, startTicks: startTicks(child.pid) ?? "", clientPort, peerPort };
-    if (proxy) running.proxy = { port: proxy.port, secret: proxy.secret };
+    const running: Running = { pid: child.pid, startTicks: startTicks(child.pid) ?? "", clientPort };
     this.#running = running;
     writeFileAtomic(this.#stateFile, JSON.stringify(running));
     child.once("exit", (code, signal) => {
@@ -235,7 +213,7 @@ export class EtcdSupervisor {
 
   #restart(last: Running): void {
     this.#options.clock.after(this.#backoff, () => {
-      if (!this.#stopping) this.#spawn(last.clientPort, last.peerPort);
+      if (!this.#stopping) this.#spawn(last.clientPort);
     });
     this.#backoff = Math.min(this.#backoff * 2, 5_000);
     this.#calm();
@@ -300,18 +278,13 @@ function answers(port: number): Promise<boolean> {
   });
 }
 
-async function freePorts(): Promise<[number, number]> {
-  const take = () =>
-    new Promise<{ port: number; close: () => void }>((resolve, reject) => {
-      const server = createServer();
-      server.once("error", reject);
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address();
-        resolve({ port: address && typeof address === "object" ? address.port : 0, close: () => server.close() });
-      });
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() => resolve(address && typeof address === "object" ? address.port : 0));
     });
-  const [first, second] = await Promise.all([take(), take()]);
-  first.close();
-  second.close();
-  return [first.port, second.port];
+  });
 }

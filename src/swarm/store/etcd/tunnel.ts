@@ -1,15 +1,16 @@
 /**
  * How the etcd members of different hosts reach each other with no port open but the managers' own.
  *
- *     etcd A ── CONNECT <node B>:2380 ──> proxy on A's loopback ══ TLS, ALPN "skein-etcd", to B's 2377 ══> B ── loopback ──> etcd B
+ *     etcd A ──> socket "<node B>:2380" of A's skeind ══ TLS, ALPN "skein-etcd", to B's 2377 ══> skeind B ──> socket "<node B>:2380" of etcd B
  *
- * A member's peer URL is `https://<node id>:2380`: the same on every host, and the name that its certificate is for, so
- * etcd's own mutual TLS goes from member to member unbroken, inside of the tunnel. etcd finds the way because it is
- * started with this proxy in its environment.
+ * A member's peer URL is `unixs://<node id>:2380`: the same on every host. For etcd that is a unix socket in its working
+ * directory, on the member's own host etcd's, on every other host one of ours that leads there; and it is the name that
+ * the member's certificate is for, so etcd's own mutual TLS goes from member to member unbroken, inside of the tunnel.
+ * (A DNS name would be looked up before a member joins, an address would have to be in the certificate.)
  */
-import { randomBytes, timingSafeEqual } from "node:crypto";
-import { createServer, type IncomingMessage, type Server } from "node:http";
-import { connect as connectTcp, type Socket } from "node:net";
+import { rmSync } from "node:fs";
+import { connect as connectLocal, createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { messageOf } from "../../../base/errors.ts";
@@ -20,65 +21,61 @@ import type { NodeCredentials } from "../../ca/files.ts";
 /** The protocol name under which a manager's port takes such tunnels. */
 export const TUNNEL_ALPN = "skein-etcd";
 const DIAL_TIMEOUT_MS = 3_000;
-/** Only the name matters: the proxy knows where the member is. */
-const PEER_PORT = 2380;
+
+/** A member's socket in etcd's directory: a host and a port, because etcd wants to see them in a URL. */
+const socketName = (nodeId: string): string => `${nodeId}:2380`;
 
 /** The address under which the members know each other. */
-export const peerUrl = (nodeId: string): string => `https://${nodeId}:${PEER_PORT}`;
+export const peerUrl = (nodeId: string): string => `unixs://${socketName(nodeId)}`;
 
 /** The node of a member's peer URL. */
 export function nodeOfPeerUrl(url: string): string | undefined {
-  return URL.canParse(url) ? new URL(url).hostname : undefined;
+  return /^unixs:\/\/([0-9a-z]+):2380$/.exec(url)?.[1];
 }
 
-export interface PeerProxyOptions {
+export interface PeerSocketsOptions {
+  /** etcd's working directory. */
+  readonly dir: string;
+  /** This host's node. */
+  readonly self: string;
   /** "host:port" of a manager; undefined when nobody knows. */
   readonly addrOf: (nodeId: string) => string | undefined;
   readonly credentials: () => NodeCredentials;
   readonly log: Logger;
-  /** As it was for an etcd that is still running; default: a free port, a new secret. */
-  readonly port?: number;
-  readonly secret?: string;
 }
 
-export class PeerProxy {
-  readonly #options: PeerProxyOptions;
-  readonly #server: Server;
+/** The sockets through which the local etcd reaches the other members. */
+export class PeerSockets {
+  readonly #options: PeerSocketsOptions;
+  readonly #servers = new Map<string, Server>();
   readonly #sockets = new Set<Duplex>();
-  readonly secret: string;
 
-  private constructor(options: PeerProxyOptions) {
+  constructor(options: PeerSocketsOptions) {
     this.#options = options;
-    this.secret = options.secret ?? randomBytes(16).toString("hex");
-    this.#server = createServer((_request, response) => response.writeHead(405).end());
-    this.#server.on("connect", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      this.#track(socket);
-      this.#connect(request, socket, head);
-    });
-    this.#server.on("connection", (socket) => this.#track(socket));
   }
 
-  static async listen(options: PeerProxyOptions): Promise<PeerProxy> {
-    const proxy = new PeerProxy(options);
-    await new Promise<void>((resolve, reject) => {
-      proxy.#server.once("error", reject);
-      proxy.#server.listen(options.port ?? 0, "127.0.0.1", resolve);
-    });
-    return proxy;
-  }
-
-  get port(): number {
-    const address = this.#server.address();
-    return address && typeof address === "object" ? address.port : 0;
-  }
-
-  /** For etcd's HTTPS_PROXY. The secret keeps other users of this host out. */
-  get url(): string {
-    return `http://skein:${this.secret}@127.0.0.1:${this.port}`;
+  /** Has a socket for each of these nodes but this one, and no other. */
+  set(nodeIds: readonly string[]): void {
+    const { dir, log, self } = this.#options;
+    const wanted = new Set(nodeIds.filter((nodeId) => nodeId !== self));
+    for (const [nodeId, server] of this.#servers) {
+      if (wanted.has(nodeId)) continue;
+      server.close();
+      this.#servers.delete(nodeId);
+    }
+    for (const nodeId of wanted) {
+      if (this.#servers.has(nodeId)) continue;
+      const path = join(dir, socketName(nodeId));
+      rmSync(path, { force: true });
+      const server = createServer((socket) => this.#connect(nodeId, socket));
+      server.on("error", (error) => log.error("no socket for another manager's etcd", { path, error }));
+      server.listen(path);
+      this.#servers.set(nodeId, server);
+    }
   }
 
   close(): void {
-    this.#server.close();
+    this.set([]);
     for (const socket of this.#sockets) socket.destroy();
   }
 
@@ -88,40 +85,21 @@ export class PeerProxy {
     socket.on("error", () => {});
   }
 
-  #connect(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    if (!this.#mayUse(request)) {
-      socket.end("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
-      return;
-    }
-    const nodeId = request.url?.replace(/:\d+$/, "") ?? "";
-    const addr = this.#options.addrOf(nodeId);
-    const refuse = (reason: string) => {
-      this.#options.log.debug("no tunnel to a manager's etcd", { peer: nodeId, addr, reason });
-      socket.end(`HTTP/1.1 502 ${reason.replace(/[^ -~]/g, "?")}\r\n\r\n`);
-    };
+  #connect(nodeId: string, socket: Socket): void {
+    const { addrOf, credentials, log } = this.#options;
+    this.#track(socket);
+    const addr = addrOf(nodeId);
     if (addr === undefined) {
-      refuse("the manager's address is not known");
+      socket.destroy();
       return;
     }
-    const tunnel = dialTunnel(addr, nodeId, this.#options.credentials());
+    const tunnel = dialTunnel(addr, nodeId, credentials());
     this.#track(tunnel);
-    let open = false;
-    tunnel.once("close", () => (open ? socket.destroy() : refuse("the connection was closed")));
     tunnel.once("error", (error) => {
-      if (!open) refuse(messageOf(error));
+      log.debug("no tunnel to another manager's etcd", { peer: nodeId, addr, reason: messageOf(error) });
     });
-    tunnel.once("verified", () => {
-      open = true;
-      socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
-      if (head.length > 0) tunnel.write(head);
-      join(socket, tunnel);
-    });
-  }
-
-  #mayUse(request: IncomingMessage): boolean {
-    const expected = Buffer.from(`Basic ${Buffer.from(`skein:${this.secret}`).toString("base64")}`);
-    const given = Buffer.from(request.headers["proxy-authorization"] ?? "");
-    return given.length === expected.length && timingSafeEqual(given, expected);
+    tunnel.once("close", () => socket.destroy());
+    tunnel.once("verified", () => splice(socket, tunnel));
   }
 }
 
@@ -161,16 +139,14 @@ function refusal(socket: TLSSocket, nodeId: string, { identity, rootPem }: NodeC
   return socket.alpnProtocol === TUNNEL_ALPN ? undefined : "it takes no tunnels";
 }
 
-/** The other end: bytes of a tunnel go to the local etcd's peer port. The caller knows that a manager sent them. */
-export function acceptTunnel(tunnel: TLSSocket, peerPort: number): void {
-  const socket = connectTcp(peerPort, "127.0.0.1");
+/** The other end: bytes of a tunnel go to the local etcd in `dir`. The caller knows that a manager sent them. */
+export function acceptTunnel(tunnel: TLSSocket, dir: string, self: string): void {
   tunnel.setNoDelay(true);
-  join(socket, tunnel);
+  splice(connectLocal(join(dir, socketName(self))), tunnel);
 }
 
 /** What comes in on one side goes out on the other; they end together. */
-function join(a: Duplex, b: Duplex): void {
-  for (const socket of [a, b]) if (isTcp(socket)) socket.setNoDelay(true);
+function splice(a: Duplex, b: Duplex): void {
   a.on("error", () => b.destroy());
   b.on("error", () => a.destroy());
   a.once("close", () => b.destroy());
@@ -178,5 +154,3 @@ function join(a: Duplex, b: Duplex): void {
   a.pipe(b);
   b.pipe(a);
 }
-
-const isTcp = (socket: Duplex): socket is Socket => "setNoDelay" in socket;
