@@ -71,6 +71,13 @@ test("assignments: tasks with what they need, once, and taken back with the last
   assert.deepEqual(shown(set.next(store.view, [], [["secret", "k"]])), ["+secret k"]);
   await move("b", TaskState.FAILED);
   assert.deepEqual(shown(set.next(store.view, ["b"], [])), ["-secret k"]);
+
+  await store.update((tx) => tx.create("task", task("c", TaskState.ASSIGNED)));
+  assert.deepEqual(shown(set.next(store.view, ["c"], [])), ["+secret k", "+task c"]);
+  // Agents apply what is taken back after what is given: what the next task needs must not be taken with the last one.
+  await move("c", TaskState.SHUTDOWN);
+  await store.update((tx) => tx.create("task", task("d", TaskState.ASSIGNED)));
+  assert.deepEqual(shown(set.next(store.view, ["c", "d"], [])), ["+task d"]);
 });
 
 test("liveness: three silent periods, six after a manager's start, three registrations in eight seconds", () => {

@@ -67,13 +67,16 @@ export class AssignmentSet {
 
   /** The first message: everything. */
   complete(store: Reader): AssignmentsMessage {
-    const changes = store.tasksOfNode(this.#nodeId).flatMap((task) => this.#task(store, task.id));
+    const changes = this.#changes(
+      store,
+      store.tasksOfNode(this.#nodeId).map(({ id }) => id),
+    );
     return this.#message(AssignmentsMessage_Type.COMPLETE, changes);
   }
 
   /** The next message, given what may have changed; undefined when the node need not know. */
   next(store: Reader, taskIds: Iterable<string>, dependencyIds: Iterable<[Dependency, string]>) {
-    const changes = [...taskIds].flatMap((id) => this.#task(store, id));
+    const changes = this.#changes(store, taskIds);
     for (const [kind, id] of dependencyIds) {
       if (this.#users[kind].has(id)) changes.push(...this.#tell(store, kind, id));
     }
@@ -85,14 +88,22 @@ export class AssignmentSet {
     return create(AssignmentsMessageSchema, { type, changes, appliesTo, resultsIn: String(++this.#results) });
   }
 
-  #task(store: Reader, id: string): AssignmentChange[] {
+  /** What a task gives up is taken back last: another one may have come to need it in the same message. */
+  #changes(store: Reader, taskIds: Iterable<string>): AssignmentChange[] {
+    const left: Task[] = [];
+    const changes = [...taskIds].flatMap((id) => this.#task(store, id, left));
+    return [...changes, ...left.flatMap((task) => this.#release(task))];
+  }
+
+  /** Puts into `left` what the node knew of a task that needs nothing any more. */
+  #task(store: Reader, id: string, left: Task[]): AssignmentChange[] {
     const told = this.#tasks.get(id);
     const task = store.get("task", id);
     if (!task || task.nodeId !== this.#nodeId) {
       if (!told) return [];
       this.#tasks.delete(id);
-      const item = { case: "task", value: create(TaskSchema, { id }) } as const;
-      return [change(REMOVE, item), ...this.#release(store, told)];
+      left.push(told);
+      return [change(REMOVE, { case: "task", value: create(TaskSchema, { id }) })];
     }
     if (stateOf(task) < TaskState.ASSIGNED) return [];
     this.#tasks.set(id, task);
@@ -102,7 +113,7 @@ export class AssignmentSet {
       for (const secret of secrets) changes.push(...this.#use(store, "secret", secret, id));
       for (const config of configs) changes.push(...this.#use(store, "config", config, id));
     } else if (told && !isOver(told)) {
-      changes.push(...this.#release(store, told));
+      left.push(told);
     }
     if (!told || !sameForAgent(told, task)) changes.push(change(UPDATE, { case: "task", value: task }));
     return changes;
@@ -125,7 +136,7 @@ export class AssignmentSet {
     return [change(UPDATE, { case: kind, value: object } as Item)];
   }
 
-  #release(_store: Reader, task: Task): AssignmentChange[] {
+  #release(task: Task): AssignmentChange[] {
     const { secrets, configs } = dependenciesOf(task.spec);
     const drop = (kind: Dependency, id: string): AssignmentChange[] => {
       const users = this.#users[kind].get(id);
