@@ -232,6 +232,13 @@ export class Channel {
     }
   }
 
+  /** Connects if need be; false when that is not done within `timeoutMs`. */
+  ready(timeoutMs: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      this.raw.waitForReady(Date.now() + timeoutMs, (error) => resolve(error === undefined));
+    });
+  }
+
   close(): void {
     this.raw.close();
   }

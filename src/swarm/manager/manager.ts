@@ -56,6 +56,7 @@ const CALL_PATIENCE_MS = 4_000;
 /** A swarm without a leader for this long has lost its quorum, as far as users are concerned. */
 const QUORUM_PATIENCE_MS = 4_000;
 const LOOK_MS = 50;
+const CONNECT_MS = 500;
 const PROBE_MS = 1_500;
 const LEAD_MS = 3_000;
 
@@ -321,7 +322,8 @@ class HostManager implements Manager {
       // One that was passed on came because this manager leads, or is about to know that it does.
       const forwarded = isForwarded(context);
       const channel = forwarded ? undefined : this.#leaderChannel();
-      if (channel && this.#leader) {
+      // One that does not answer is replaced soon: the call waits for that instead of failing.
+      if (channel && (await channel.ready(CONNECT_MS)) && this.#leader?.channel === channel) {
         const caller = this.#callers?.identityOf(context);
         const from = caller?.cn === this.nodeId ? this.#addr : context.peer;
         return { channel, metadata: forwardingMetadata(caller, from), signal: this.#leader.gone.signal };
@@ -477,7 +479,9 @@ class HostManager implements Manager {
   async #awaitLeader(): Promise<void> {
     const { clock } = this.#options;
     for (;;) {
-      if (this.#reign || this.#leaderChannel()) return;
+      if (this.#reign) return;
+      const channel = this.#leaderChannel();
+      if (channel && (await channel.ready(CONNECT_MS)) && this.#leader?.channel === channel) return;
       const refusal = this.refusal();
       if (refusal) throw refusal;
       await sleep(clock, LOOK_MS, this.#closing.signal);
