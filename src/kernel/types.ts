@@ -208,3 +208,18 @@ export interface Conntrack extends Disposable {
   flush(filter: ConntrackFilter): number;
   count(): number;
 }
+
+/** A TCP socket that listens or is connected (`tcpSockets`). */
+export interface TcpSocket {
+  readonly state: "listen" | "connected";
+  readonly localPort: number;
+  /** Bound to, or reached by, a loopback address. */
+  readonly loopback: boolean;
+  /** Bytes that the program has not read yet; of a listener: connections not accepted yet. */
+  readonly receiveQueue: number;
+  /** Bytes that the other side has not confirmed yet. */
+  readonly sendQueue: number;
+  /** Milliseconds since data last went out, or came in. */
+  readonly sentMsAgo: number;
+  readonly receivedMsAgo: number;
+}

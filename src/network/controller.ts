@@ -5,10 +5,13 @@
 import { Mutex } from "../base/async.ts";
 import { messageOf, notFound } from "../base/errors.ts";
 import { hasFeature } from "../kernel/feature.ts";
+import { tcpSockets } from "../kernel/sockdiag.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { plainIp } from "./address.ts";
+import { Announcements } from "./announce.ts";
 import { userChainScript } from "./balancer/user.ts";
 import { Cluster } from "./cluster.ts";
+import { busyConnections, isListening } from "./connections.ts";
 import { Core } from "./core.ts";
 import { Datapath } from "./datapath.ts";
 import { verboseOf } from "./discovery.ts";
@@ -63,6 +66,9 @@ class Controller implements NetworkController {
   readonly #passes = new Mutex();
   readonly #cancelPass: () => void;
   /** Changes by network that wait for their turn. */
+  readonly #announcements: Announcements;
+  /** Endpoints of other nodes that the kernel's tables here send connections to, by network. */
+  readonly #serving = new Map<string, ReadonlySet<string>>();
   readonly #following = new Map<string, { changed: Set<Changed>; done: Promise<void> }>();
 
   constructor(core: Core) {
@@ -88,8 +94,21 @@ class Controller implements NetworkController {
       sandboxGone: (sandbox) => this.#names.stop(sandbox.id),
     });
     this.#overlays = new Overlays(core, this.#networks, this.#sandboxes, this.#cluster);
+    this.#announcements = new Announcements({
+      clock: core.clock,
+      log: core.log,
+      gossip: () => this.#cluster.gossip,
+      isOurs: (peer) => this.#cluster.doors().has(peer),
+      standing: (networkId, endpointId) => {
+        if (!core.networks.has(networkId)) return "withdrawn";
+        const serving = this.#serving.get(networkId);
+        if (!serving) return undefined;
+        return serving.has(endpointId) ? "serving" : "withdrawn";
+      },
+    });
     core.events.on((event) => {
       if (event.kind !== "destroy") return;
+      this.#serving.delete(event.network.id);
       this.#names.changed(event.network.id);
       this.#datapath.forget(event.network.id);
     });
@@ -253,6 +272,32 @@ class Controller implements NetworkController {
     });
   }
 
+  async told(sandboxId: string, signal?: AbortSignal): Promise<string[]> {
+    const core = this.#core;
+    const sandbox = this.#sandboxes.get(sandboxId);
+    const wanted = sandbox.activity === "active" ? "serving" : "withdrawn";
+    const overlays = sandbox.endpoints.filter(
+      ({ role, networkId }) => role === "user" && core.networks.get(networkId)?.spec.driver === "overlay",
+    );
+    const silent = await Promise.all(
+      overlays.map(({ networkId, id }) => this.#announcements.told(networkId, id, wanted, signal)),
+    );
+    return [...new Set(silent.flat())];
+  }
+
+  isListening(sandboxId: string, ports: readonly number[]): boolean {
+    return isListening(this.#tcpSockets(sandboxId), ports);
+  }
+
+  busyConnections(sandboxId: string): number {
+    return busyConnections(this.#tcpSockets(sandboxId));
+  }
+
+  #tcpSockets(sandboxId: string) {
+    const ns = this.#core.namespaces.find(sandboxKey(sandboxId))?.ns;
+    return ns ? tcpSockets(ns) : [];
+  }
+
   async restore(alive: ReadonlySet<string>): Promise<void> {
     const restore = new Restore(this.#core);
     for (const sandbox of [...this.#core.sandboxes.values()]) {
@@ -268,12 +313,14 @@ class Controller implements NetworkController {
   async startCluster(cluster: ClusterNetworking): Promise<void> {
     await this.#networks.ensureGatewayBridge();
     await this.#cluster.start(cluster);
+    this.#announcements.attach();
     await this.#overlays.bringUpAll();
   }
 
   async setKeys(keys: Parameters<NetworkController["setKeys"]>[0]): Promise<void> {
     // keys.ipsec waits for encrypted networks, which are refused until then.
     await this.#cluster.setKeys(keys.gossip);
+    this.#announcements.attach();
   }
 
   setManagers(hosts: string[]): void {
@@ -381,7 +428,10 @@ class Controller implements NetworkController {
     if (!changed.has("endpoints")) return;
     this.#names.changed(networkId);
     this.#datapath.changed(network);
+    const serving = this.#cluster.participants(networkId).filter(({ local, draining }) => !local && !draining);
     await core.settle(this.#datapath.affected(network), "tables");
+    this.#serving.set(networkId, new Set(serving.map(({ endpointId }) => endpointId)));
+    this.#announcements.applied(networkId);
     this.#datapath.forgetDead(network);
   }
 

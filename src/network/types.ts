@@ -193,6 +193,15 @@ export interface NetworkController extends AsyncDisposable {
    * "draining" withdraws them from everybody while connections go on, "inactive" deletes them.
    */
   setActivity(sandboxId: string, activity: "active" | "draining" | "inactive"): Promise<void>;
+  /**
+   * Resolves when all nodes of the sandbox's overlay networks act on its present activity, at the latest after two
+   * seconds; gives the gossip names of nodes of ours that did not say so.
+   */
+  told(sandboxId: string, signal?: AbortSignal): Promise<string[]>;
+  /** Whether programs in the sandbox listen on these TCP ports, for others than themselves. */
+  isListening(sandboxId: string, ports: readonly number[]): boolean;
+  /** Number of connections to the sandbox's programs that are in the middle of something. */
+  busyConnections(sandboxId: string): number;
 
   /** After a restart: adopts what is there, sweeps sandboxes that are not in `alive`. */
   restore(alive: ReadonlySet<string>): Promise<void>;

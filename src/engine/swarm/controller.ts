@@ -1,8 +1,11 @@
 /**
  * One task as a container on this host.
  *
- *   prepare   networks, image, container          start     process, then health, then discovery
- *   wait      exit code, or ill health            shutdown  discovery off, a pause, stop with grace
+ *   prepare   networks, image, container          start     process, health, listening; discovery, known everywhere
+ *   wait      exit code, or ill health            shutdown  withdrawn everywhere, connections drained; stop with grace
+ *
+ * Nothing is dropped on the way: a task gets its first connection when it is ready for it, and is told to stop when
+ * nobody sends it another one and those that it has are done, or have had the stop grace period for it.
  *
  * Every step finds out what is there already: after a restart of the daemon the same calls adopt a container that
  * went on running.
@@ -37,13 +40,18 @@ export interface TaskHost {
   readonly containers: Containers;
   readonly images: Images;
   readonly events: Events;
-  readonly network: NetworkController;
+  readonly network: Pick<NetworkController, "told" | "isListening" | "busyConnections" | "publishedPorts">;
   readonly networks: Pick<SwarmNetworkSource, "attachments">;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Milliseconds between a task's withdrawal from discovery and the signal to stop. */
-  readonly drainMs: number;
 }
+
+/** Published ports that nobody listens on yet keep a task out of the balancers for so long. */
+const LISTEN_MS = 5_000;
+/** How often connections are looked at. */
+const LOOK_MS = 50;
+/** A withdrawn task whose connections were quiet at so many looks in a row may stop: packets are still on their way. */
+const QUIET_LOOKS = 3;
 
 const DEFAULT_GRACE_SECONDS = 10;
 const UNHEALTHY = "unhealthy container";
@@ -110,7 +118,40 @@ export class ContainerController implements TaskController {
     }
     await this.#healthy(signal);
     // An end before good health is told by wait().
-    if (this.#isNamed() && this.#state()?.status === "running") await containers.setActivity(before.id, "active");
+    if (!this.#isNamed() || this.#state()?.status !== "running") return;
+    await this.#listening(before.id, signal);
+    await containers.setActivity(before.id, "active");
+    if (this.#isBalanced()) await this.#told(before.id, signal);
+  }
+
+  /** Waits until the published TCP ports are listened on, but not for ever: it is not known whether they ever are. */
+  async #listening(id: string, signal: AbortSignal): Promise<void> {
+    const { clock, network, log } = this.#host;
+    const ports = (this.#task.endpoint?.ports ?? [])
+      .filter(({ protocol, targetPort }) => protocol === PortConfig_Protocol.TCP && targetPort > 0)
+      .map(({ targetPort }) => targetPort);
+    if (ports.length === 0) return;
+    const until = clock.now() + LISTEN_MS;
+    try {
+      while (!network.isListening(id, ports) && clock.now() < until && this.#state()?.status === "running") {
+        await sleep(clock, LOOK_MS, signal);
+      }
+    } catch (error) {
+      if (signal.aborted) throw error;
+      log.warn("cannot see whether a task listens", { error: messageOf(error) });
+    }
+  }
+
+  /** Waits until other nodes act on the task's activity. */
+  async #told(id: string, signal: AbortSignal): Promise<void> {
+    const { network, log } = this.#host;
+    try {
+      const silent = await network.told(id, signal);
+      if (silent.length > 0) log.warn("nodes did not say that they know of a task's change", { nodes: silent });
+    } catch (error) {
+      if (signal.aborted) throw error;
+      log.warn("cannot tell of a task's change", { error: messageOf(error) });
+    }
   }
 
   /** Resolves when healthy, when there is nothing to check, or when the container has ended. */
@@ -194,26 +235,36 @@ export class ContainerController implements TaskController {
   }
 
   async shutdown(signal: AbortSignal): Promise<void> {
-    const { containers, clock, drainMs, log } = this.#host;
+    const { containers } = this.#host;
     const state = this.#find();
     if (!state || state.status === "created" || state.status === "exited" || state.status === "dead") return;
-    if (this.#isBalanced()) {
-      try {
-        await containers.setActivity(state.id, "draining");
-        await sleep(clock, drainMs, signal);
-      } catch (error) {
-        if (signal.aborted) throw error;
-        log.warn("a task could not be withdrawn before its end", { task: this.#task.id, error });
-      }
-    }
     const grace = this.#spec.stopGracePeriod;
     const timeout = grace ? Math.ceil(Number(grace.seconds) + grace.nanos / 1e9) : DEFAULT_GRACE_SECONDS;
+    if (this.#isBalanced()) await this.#drain(state.id, timeout * 1000, signal);
     try {
       await orAbort(containers.stop(state.id, { timeout }), signal);
     } catch (error) {
       if (!isCode(error, "notFound", "notModified")) throw error;
     }
     this.#state();
+  }
+
+  /** Withdraws the task everywhere, then gives its connections up to `graceMs` to end. An ill task's are not waited for. */
+  async #drain(id: string, graceMs: number, signal: AbortSignal): Promise<void> {
+    const { containers, network, clock, log } = this.#host;
+    try {
+      await containers.setActivity(id, "draining");
+      await this.#told(id, signal);
+      const until = clock.now() + graceMs;
+      for (let quiet = 0; quiet < QUIET_LOOKS && clock.now() < until && !this.#cause; ) {
+        await sleep(clock, LOOK_MS, signal);
+        if (this.#look(id)?.status !== "running") return;
+        quiet = network.busyConnections(id) === 0 ? quiet + 1 : 0;
+      }
+    } catch (error) {
+      if (signal.aborted) throw error;
+      log.warn("a task could not be withdrawn before its end", { task: this.#task.id, error: messageOf(error) });
+    }
   }
 
   async remove(signal: AbortSignal): Promise<void> {

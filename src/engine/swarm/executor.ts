@@ -17,7 +17,6 @@ import type { SwarmNetworks } from "./networks.ts";
 
 const GOSSIP = "networking:gossip";
 const IPSEC = "networking:ipsec";
-const DEFAULT_DRAIN_MS = 1000;
 
 export interface ExecutorOptions {
   readonly engine: Engine;
@@ -29,8 +28,6 @@ export interface ExecutorOptions {
   readonly labels: Readonly<Record<string, string>>;
   /** Where this node stands, as soon as it is known; the port comes from the node object. */
   readonly place: () => Omit<ClusterNetworking, "dataPathPort"> | undefined;
-  /** Milliseconds from a task's withdrawal to its SIGTERM; default 1000. */
-  readonly drainMs?: number;
 }
 
 /** Keys of one subsystem, as the network room takes them. */
@@ -137,7 +134,7 @@ export class HostExecutor implements Executor {
   }
 
   async controller(task: Task, dependencies: Dependencies): Promise<TaskController> {
-    const { engine, networks, clock, log, drainMs } = this.#options;
+    const { engine, networks, clock, log } = this.#options;
     const runtime = task.spec?.runtime;
     if (runtime?.case !== "container") throw new TaskRejected(`unsupported runtime: ${runtime?.case ?? "none"}`);
     if (runtime.value.image === "") throw new TaskRejected("dockerexec: image required");
@@ -153,7 +150,6 @@ export class HostExecutor implements Executor {
         networks,
         clock,
         log: log.with({ task: task.id }),
-        drainMs: drainMs ?? DEFAULT_DRAIN_MS,
       };
       return new ContainerController(host, task, spec, context, dependencies);
     } catch (error) {

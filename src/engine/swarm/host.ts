@@ -26,7 +26,6 @@ export interface SwarmHostOptions {
   readonly clock?: Clock;
   readonly hostname?: string;
   readonly labels?: Readonly<Record<string, string>>;
-  readonly drainMs?: number;
 }
 
 export interface SwarmHost {
@@ -65,7 +64,6 @@ export function createSwarmHost(options: SwarmHostOptions): SwarmHost {
       const local = node?.local();
       return local && placeOf(local, interfaces());
     },
-    ...(options.drainMs !== undefined && { drainMs: options.drainMs }),
   });
   return {
     executor,

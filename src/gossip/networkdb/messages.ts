@@ -71,7 +71,21 @@ export interface Compound {
   readonly messages: readonly Uint8Array[];
 }
 
-export type DbMessage = NodeMessage | NetworkMessage | TableMessage | PushPullMessage | BulkSync | Compound;
+/** A word from one node of ours to another. Not Docker's: its nodes never get one. */
+export interface DirectMessage {
+  readonly kind: "direct";
+  readonly node: string;
+  readonly payload: Uint8Array;
+}
+
+export type DbMessage =
+  | NodeMessage
+  | NetworkMessage
+  | TableMessage
+  | PushPullMessage
+  | BulkSync
+  | Compound
+  | DirectMessage;
 
 export function encodeDb(message: DbMessage): Uint8Array {
   switch (message.kind) {
@@ -156,6 +170,8 @@ export function encodeDb(message: DbMessage): Uint8Array {
           create(CompoundMessageSchema, { messages: message.messages.map((payload) => ({ payload })) }),
         ),
       );
+    case "direct":
+      return wrap(MessageType.DIRECT, Buffer.concat([Buffer.from(`${message.node}/`), message.payload]));
   }
 }
 
@@ -223,11 +239,17 @@ export function decodeDb(bytes: Uint8Array): DbMessage {
         kind: "compound",
         messages: fromBinary(CompoundMessageSchema, data).messages.map((message) => message.payload),
       };
+    case MessageType.DIRECT: {
+      const end = data.indexOf(slash);
+      const node = Buffer.from(data.subarray(0, Math.max(0, end))).toString("utf8");
+      return { kind: "direct", node: id(node), payload: Uint8Array.from(data.subarray(end + 1)) };
+    }
     default:
       throw new RangeError(`networkdb: unknown message type ${type}`);
   }
 }
 
+const slash = 0x2f;
 const maxId = 256;
 const maxValue = 64 << 10;
 

@@ -24,19 +24,60 @@ test("a task's life, in order", async () => {
   wait.catch(() => {});
   const shutdown = controller.shutdown(never);
   await settle();
-  assert.equal(fake.calls.at(-1), "draining", "withdrawn first; nothing is stopped before the drain is over");
-  await fake.clock.advanceAsync(999);
-  assert.equal(fake.calls.at(-1), "draining");
-  await fake.clock.advanceAsync(1);
+  assert.deepEqual(fake.calls.slice(-2), ["draining", "told"], "withdrawn first, and known to be");
+  await fake.clock.advanceAsync(150);
   await shutdown;
   await assert.rejects(
     wait,
     (error: TaskFailed) => error.exitCode === 143 && error.message === "task: non-zero exit (143)",
   );
   await controller.remove(never);
-  assert.deepEqual(fake.calls, ["create web.1.task1", "start", "active", "draining", "stop 10", "remove"]);
+  assert.deepEqual(fake.calls, [
+    "create web.1.task1",
+    "start",
+    "active",
+    "told",
+    "draining",
+    "told",
+    "stop 10",
+    "remove",
+  ]);
   assert.equal(fake.containers.size, 0);
   assert.equal(controller.status()?.exitCode, 143, "the last status is still told after the container is gone");
+});
+
+test("a task is announced when it listens on its published ports, or after five seconds", async () => {
+  for (const listens of [true, false]) {
+    const fake = new FakeHost();
+    fake.listening = false;
+    const controller = fake.controller(makeTask());
+    await controller.prepare(never);
+    const start = controller.start(never);
+    await settle();
+    await fake.clock.advanceAsync(4_000);
+    assert.equal(fake.calls.at(-1), "start");
+    fake.listening = listens;
+    await fake.clock.advanceAsync(listens ? 50 : 1_000);
+    await start;
+    assert.deepEqual(fake.calls.slice(-2), ["active", "told"]);
+  }
+});
+
+test("busy connections are waited for, as long as the stop grace period", async () => {
+  const { fake, controller } = await running();
+  fake.busy = 1;
+  const shutdown = controller.shutdown(never);
+  await settle();
+  await fake.clock.advanceAsync(5_000);
+  assert.equal(fake.calls.at(-1), "told");
+  fake.busy = 0;
+  await fake.clock.advanceAsync(100);
+  fake.busy = 1;
+  await fake.clock.advanceAsync(4_800);
+  assert.equal(fake.calls.at(-1), "told", "it was not quiet for long enough");
+  await fake.clock.advanceAsync(150);
+  await shutdown;
+  assert.equal(fake.calls.at(-1), "stop 10");
 });
 
 test("a clean exit is success", async () => {
@@ -59,7 +100,7 @@ test("prepare adopts a container that an earlier daemon made", async () => {
   const again = fake.controller(makeTask());
   await again.prepare(never);
   await again.start(never);
-  assert.deepEqual(fake.calls, ["create web.1.task1", "start", "active", "active"]);
+  assert.deepEqual(fake.calls, ["create web.1.task1", "start", "active", "told", "active", "told"]);
   const wait = again.wait(never);
   fake.exit("web.1.task1", 3);
   await assert.rejects(wait, /task: non-zero exit \(3\)/);
@@ -98,7 +139,7 @@ test("start waits for health, and only then joins discovery", async () => {
   assert.ok(!fake.calls.includes("active"));
   fake.health("web.1.task1", "healthy");
   await start;
-  assert.equal(fake.calls.at(-1), "active");
+  assert.deepEqual(fake.calls.slice(-2), ["active", "told"]);
 });
 
 test("ill before it was ever well", async () => {

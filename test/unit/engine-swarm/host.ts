@@ -59,12 +59,23 @@ export class FakeHost {
     this.event(state.id, `health_status: ${health}`);
   }
 
+  /** Whether its programs listen on the published ports; connections in the middle of something. */
+  listening = true;
+  busy = 0;
+
   readonly host: TaskHost = {
     clock: this.clock,
     log: nullLogger,
-    drainMs: 1000,
     events: { stream: this.stream } as TaskHost["events"],
-    network: { publishedPorts: () => this.published } as unknown as TaskHost["network"],
+    network: {
+      publishedPorts: () => [...this.published],
+      told: async () => {
+        this.calls.push("told");
+        return [];
+      },
+      isListening: () => this.listening,
+      busyConnections: () => this.busy,
+    },
     networks: { attachments: async () => this.attachments },
     images: {
       has: async () => this.hasImage,
