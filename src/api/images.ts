@@ -1,7 +1,8 @@
 /** /images. */
 import { PassThrough } from "node:stream";
 import { invalid, notFound, notImplemented } from "../base/errors.ts";
-import { str, struct } from "../base/shape.ts";
+import { optional, str, struct } from "../base/shape.ts";
+import { containerConfig } from "../engine/shapes.ts";
 import type { Engine } from "../engine/types.ts";
 import type { RegistryAuth } from "../runtime/types.ts";
 import { bytes, empty, json, jsonStream, type Reply } from "./http/reply.ts";
@@ -102,14 +103,29 @@ export function imageRoutes(engine: Engine): Route[] {
       await images.tag(params.name, query.string("repo"), query.string("tag"));
       return empty(201);
     }),
-    route("POST", "/images/:name*/push", () => {
-      throw notImplemented("image push");
+    route("POST", "/images/:name*/push", ({ params, query, headers, signal }) => {
+      const auth = registryAuth(headers["x-registry-auth"]);
+      return jsonStream(images.push({ name: params.name, tag: query.string("tag"), ...(auth && { auth }), signal }), {
+        patient: true,
+      });
     }),
     route("DELETE", "/images/:name*", async ({ params, query }) =>
       json(await images.remove(params.name, { force: query.bool("force"), prune: !query.bool("noprune") })),
     ),
-    route("POST", "/commit", () => {
-      throw notImplemented("commit");
+    route("POST", "/commit", async (request) => {
+      const { query } = request;
+      const config = await request.json(optional(containerConfig));
+      const made = await images.commit({
+        container: query.string("container"),
+        repo: query.string("repo"),
+        tag: query.string("tag"),
+        comment: query.string("comment"),
+        author: query.string("author"),
+        changes: query.all("changes"),
+        pause: query.boolOr("pause", true),
+        ...(config && { config }),
+      });
+      return json(made, 201);
     }),
     route("POST", "/build", () => {
       throw notImplemented("image build");

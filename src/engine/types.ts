@@ -232,6 +232,9 @@ export interface Images {
     reference: string,
     options: { auth?: RegistryAuth; platform?: string; signal?: AbortSignal },
   ): AsyncIterable<Progress>;
+  push(request: import("./images/push.ts").PushRequest): AsyncIterable<Json>;
+  commit(request: import("./images/commit.ts").CommitRequest): Promise<{ Id: string }>;
+  login(auth: RegistryAuth, signal?: AbortSignal): Promise<void>;
   load(archive: Readable, quiet: boolean): AsyncIterable<Json>;
   importTar(
     tar: Readable,

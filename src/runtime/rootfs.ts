@@ -57,7 +57,7 @@ export function readInLayers(layers: readonly string[], path: string): string | 
 }
 
 /** Where the topmost entry for a link-free path lies. Each parent must not be replaced or hidden on the way down. */
-function lookup(layers: readonly string[], parts: readonly string[]): string | undefined {
+export function lookup(layers: readonly string[], parts: readonly string[]): string | undefined {
   for (const layer of layers) {
     let current = layer;
     let state: "found" | "absent" | "hidden" = "found";

@@ -6,12 +6,14 @@ import { KeyedMutex } from "../base/async.ts";
 import { messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { removeCgroups } from "./cgroup.ts";
+import { changesOf } from "./changes.ts";
 import { type Containerd, connectContainerd, snapshotter } from "./containerd/client.ts";
 import { ownPaths } from "./containerd/config.ts";
 import { ifFound, translate } from "./containerd/errors.ts";
 import { Supervisor } from "./containerd/supervisor.ts";
 import { ContainerdImages } from "./images/store.ts";
 import { mount, unmount } from "./libc.ts";
+import { layersOf } from "./rootfs.ts";
 import { ociResources } from "./spec/resources.ts";
 import { readStats } from "./stats.ts";
 import { Containers } from "./tasks/containers.ts";
@@ -20,6 +22,7 @@ import { Exits } from "./tasks/exits.ts";
 import type {
   ContainerSpec,
   ExecSpec,
+  FileChange,
   ImageStore,
   ProcessStats,
   Resources,
@@ -182,6 +185,10 @@ class ContainerdRuntime implements Runtime {
         rmdirSync(path);
       }
     });
+  }
+
+  async changes(id: string): Promise<FileChange[]> {
+    return await changesOf(layersOf(await this.#containers.mountsOf(id)));
   }
 
   async writableSize(id: string): Promise<number> {

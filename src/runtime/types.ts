@@ -13,6 +13,9 @@ export interface Image {
   readonly created: string;
   /** Bytes of its layers, unpacked. */
   readonly size: number;
+  readonly author?: string;
+  /** The size of each layer, lowest first. */
+  readonly layerSizes?: readonly number[];
   readonly config: ImageConfig;
   /** Diff ids of its layers, lowest first. */
   readonly layers: string[];
@@ -56,6 +59,33 @@ export interface RegistryAuth {
   readonly serveraddress?: string;
 }
 
+/** What `docker commit` makes of a container. */
+export interface CommitOptions {
+  readonly containerId: string;
+  /** The image that the container was made of. */
+  readonly imageId: string;
+  readonly reference?: string;
+  readonly config: ImageConfig;
+  readonly comment?: string;
+  readonly author?: string;
+  /** The command whose result the layer is. */
+  readonly createdBy: string;
+  readonly now: Date;
+}
+
+export interface PushedTag {
+  readonly tag: string;
+  readonly digest: string;
+  /** Bytes of the manifest. */
+  readonly size: number;
+}
+
+/** One path that a container changed against its image. */
+export interface FileChange {
+  readonly path: string;
+  readonly kind: "modified" | "added" | "deleted";
+}
+
 export interface ImageStore {
   list(): Promise<Image[]>;
   /** By reference (normalised here: "alpine" = "docker.io/library/alpine:latest"), id or id prefix. */
@@ -78,6 +108,15 @@ export interface ImageStore {
     reference: string,
     options: { auth?: RegistryAuth; platform?: string; onProgress?: (p: Progress) => void; signal?: AbortSignal },
   ): Promise<string>;
+  /** Pushes a tagged name that is here. */
+  push(
+    reference: string,
+    options: { auth?: RegistryAuth; onProgress?: (p: Progress) => void; signal?: AbortSignal },
+  ): Promise<PushedTag>;
+  /** Gives the id of the new image. */
+  commit(options: CommitOptions): Promise<string>;
+  /** Tries credentials. Throws unauthorized. */
+  login(auth: RegistryAuth, signal?: AbortSignal): Promise<void>;
 }
 
 export interface Mount {
@@ -235,6 +274,8 @@ export interface Runtime extends AsyncDisposable {
   list(): Promise<{ id: string; running: boolean; pid: number }[]>;
   /** Runs `fn` with the container's root file system at a path (mounted if it is not running). */
   withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T>;
+  /** What the container changed on its root file system. */
+  changes(id: string): Promise<FileChange[]>;
   /** Bytes of the writable layer. */
   writableSize(id: string): Promise<number>;
 }

@@ -104,8 +104,9 @@ export function archives(
     },
 
     async changes(ref) {
-      get(ref);
-      throw notImplemented("container diff");
+      const container = get(ref);
+      const kinds = { modified: 0, added: 1, deleted: 2 };
+      return (await ctx.runtime.changes(container.id)).map(({ path, kind }) => ({ Path: path, Kind: kinds[kind] }));
     },
 
     archiveStat: async (ref, path) => stat(get(ref), path),

@@ -1,5 +1,4 @@
 /** `docker images` and its kin, over the runtime's image store. */
-import { AsyncQueue } from "../../base/async.ts";
 import { invalid, messageOf, notFound } from "../../base/errors.ts";
 import type { Image, Progress } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
@@ -7,7 +6,11 @@ import { flag, knownFilters, labels, withoutLabels } from "../filters.ts";
 import { parseRfc3339, parseTimestamp } from "../time.ts";
 import type { Filters, Images, Json } from "../types.ts";
 import { applyChanges } from "./changes.ts";
+import { commit } from "./commit.ts";
+import { historyOf, reclaimed } from "./history.ts";
+import { push } from "./push.ts";
 import { familiar, parseReference, withDefaultTag } from "./references.ts";
+import { reported } from "./reported.ts";
 
 /** What `images.remove` says when a container holds an image. */
 const usedBy = (ctx: EngineContext) => (imageId: string) =>
@@ -32,16 +35,6 @@ const created = (image: Image): number => Math.floor((parseRfc3339(image.created
 
 function emit(ctx: EngineContext, action: string, id: string, name: string): void {
   ctx.events.emit({ type: "image", action, id, attributes: { name } });
-}
-
-/** Runs work that reports progress by callback as a stream of its reports. */
-async function* reported<T>(work: (report: (item: T) => void) => Promise<void>): AsyncGenerator<T> {
-  const queue = new AsyncQueue<T>();
-  work((item) => queue.push(item)).then(
-    () => queue.end(),
-    (error) => queue.fail(error),
-  );
-  yield* queue;
 }
 
 export function createImages(ctx: EngineContext): Images {
@@ -74,25 +67,16 @@ export function createImages(ctx: EngineContext): Images {
     async history(ref) {
       const image = await get(ctx, ref);
       const tags = image.references.filter((name) => !name.includes("@")).map(familiar);
-      const steps = image.history.length > 0 ? image.history : [{ created: image.created }];
-      const layers = steps.filter((step) => !step.empty_layer).length;
-      return steps
-        .map((step) => ({
-          Id: "<missing>",
-          Created: Math.floor((parseRfc3339(step.created ?? image.created) ?? 0) / 1000),
-          CreatedBy: step.created_by ?? "",
-          Tags: null as string[] | null,
-          // Sizes per layer are not kept: a single layer is the whole image.
-          Size: step.empty_layer || layers !== 1 ? 0 : image.size,
-          Comment: step.comment ?? "",
-        }))
-        .reverse()
-        .map((entry, index) => (index === 0 ? { ...entry, Id: image.id, Tags: tags.length ? tags : null } : entry));
+      return historyOf(image, tags);
     },
 
     pull(reference, options) {
       return pull(ctx, reference, options);
     },
+
+    push: (request) => push(ctx, request),
+    commit: (request) => commit(ctx, request),
+    login: (auth, signal) => store.login(auth, signal),
 
     async *load(archive, quiet) {
       let names: string[] = [];
@@ -150,20 +134,26 @@ export function createImages(ctx: EngineContext): Images {
       const [until] = filters.get("until") ?? [];
       const before = until === undefined ? Number.POSITIVE_INFINITY : parseTimestamp(until, ctx.clock.now());
       const deleted: Json[] = [];
-      let reclaimed = 0;
+      let freed = 0;
       for (const image of await store.list()) {
         const tagged = image.references.some((name) => !name.includes("@"));
         if ((danglingOnly && tagged) || created(image) * 1000 > before || usedBy(ctx)(image.id)) continue;
         const have = image.config.Labels ?? {};
         if (!labels(filters, have) || !withoutLabels(filters, have)) continue;
         try {
-          deleted.push(...(await store.remove(image.id, { force: true, inUse: usedBy(ctx) })));
-          reclaimed += image.size;
+          const bytes = reclaimed(image, await store.list());
+          const done = await store.remove(image.id, { force: true, inUse: usedBy(ctx) });
+          for (const entry of done) {
+            if ("Untagged" in entry) emit(ctx, "untag", entry.Untagged, entry.Untagged);
+            else emit(ctx, "delete", entry.Deleted, entry.Deleted);
+          }
+          deleted.push(...done.map((entry) => ("Untagged" in entry ? { Untagged: familiar(entry.Untagged) } : entry)));
+          freed += bytes;
         } catch (error) {
           ctx.log.debug("image not pruned", { image: image.id, error: messageOf(error) });
         }
       }
-      return { ImagesDeleted: deleted.length ? deleted : null, SpaceReclaimed: reclaimed };
+      return { ImagesDeleted: deleted.length ? deleted : null, SpaceReclaimed: freed };
     },
 
     has: async (ref) => (await store.find(ref)) !== undefined,
@@ -251,7 +241,7 @@ function imageDocument(image: Image): Json {
     Created: image.created,
     Container: "",
     DockerVersion: "",
-    Author: "",
+    Author: image.author ?? "",
     Config: {
       Hostname: "",
       Domainname: "",

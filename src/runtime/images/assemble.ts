@@ -29,7 +29,7 @@ export async function keepImage(
   lease: Lease,
   original?: OriginalManifest,
 ): Promise<string> {
-  const { bytes, mediaType } = original ?? { bytes: manifestOf(parts), mediaType: mediaTypes.dockerManifest };
+  const { bytes, mediaType } = original ?? manifestOf(parts);
   await writeConfig(containerd, parts, lease);
   const labels = gcLabels.manifest(
     parts.configDigest,
@@ -42,14 +42,33 @@ export async function keepImage(
   return parts.configDigest;
 }
 
-function manifestOf(parts: Parts): Uint8Array {
+/** Docker's words for OCI's kinds of layers; zstd has none. */
+const inDockersWords: Record<string, string> = {
+  [mediaTypes.ociLayer]: mediaTypes.dockerLayer,
+  [mediaTypes.ociLayerGzip]: mediaTypes.dockerLayerGzip,
+};
+const inOciWords = Object.fromEntries(Object.entries(inDockersWords).map(([oci, docker]) => [docker, oci]));
+
+/** Docker's manifest, or OCI's where a layer needs it: the two are not mixed. */
+function manifestOf(parts: Parts): { bytes: Uint8Array; mediaType: string } {
+  const oci = parts.layers.some(({ mediaType }) => mediaType === mediaTypes.ociLayerZstd);
+  const words = oci ? inOciWords : inDockersWords;
+  const mediaType = oci ? mediaTypes.ociManifest : mediaTypes.dockerManifest;
   const document = {
     schemaVersion: 2,
-    mediaType: mediaTypes.dockerManifest,
-    config: { mediaType: mediaTypes.dockerConfig, size: parts.config.length, digest: parts.configDigest },
-    layers: parts.layers.map(({ mediaType, size, digest }) => ({ mediaType, size, digest })),
+    mediaType,
+    config: {
+      mediaType: oci ? mediaTypes.ociConfig : mediaTypes.dockerConfig,
+      size: parts.config.length,
+      digest: parts.configDigest,
+    },
+    layers: parts.layers.map((layer) => ({
+      mediaType: words[layer.mediaType] ?? layer.mediaType,
+      size: layer.size,
+      digest: layer.digest,
+    })),
   };
-  return Buffer.from(JSON.stringify(document));
+  return { bytes: Buffer.from(JSON.stringify(document)), mediaType };
 }
 
 /** The config leads the garbage collector to the unpacked root file system. */

@@ -6,6 +6,7 @@ import type { Progress, RegistryAuth } from "../types.ts";
 import { keepImage } from "./assemble.ts";
 import { readBytes, writeBlob } from "./content.ts";
 import { hostPlatform, type ManifestDescriptor, parseConfig, parseIndex, parseManifest } from "./manifest.ts";
+import { inParallel } from "./parallel.ts";
 import type { Records } from "./records.ts";
 import { familiar, fullName, type Reference, repositoryOf } from "./reference.ts";
 import { unpack } from "./unpack.ts";
@@ -112,11 +113,3 @@ async function fetchBlob(shared: Shared, blob: ManifestDescriptor): Promise<bool
 }
 
 const short = ({ digest }: { digest: string }): string => digest.slice("sha256:".length, "sha256:".length + 12);
-
-async function inParallel<T>(items: readonly T[], width: number, job: (item: T) => Promise<void>): Promise<void> {
-  const queue = [...items];
-  const worker = async () => {
-    for (let next = queue.shift(); next !== undefined; next = queue.shift()) await job(next);
-  };
-  await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker));
-}

@@ -17,6 +17,7 @@ interface Details {
   readonly manifest: Manifest;
   readonly document: ConfigDocument;
   readonly size: number;
+  readonly layerSizes: readonly number[];
 }
 
 export interface StoredImage extends Image {
@@ -121,8 +122,8 @@ export class Records {
       const usage = await ifFound(this.#containerd.snapshots.usage({ snapshotter, key }, this.#containerd.call()));
       return Number(usage?.size ?? 0);
     });
-    const size = (await Promise.all(sizes)).reduce((sum, one) => sum + one, 0);
-    return { manifest, document, size };
+    const layerSizes = await Promise.all(sizes);
+    return { manifest, document, size: layerSizes.reduce((sum, one) => sum + one, 0), layerSizes };
   }
 }
 
@@ -130,7 +131,7 @@ function describe(
   id: string,
   manifestDigest: string,
   names: string[],
-  { manifest, document, size }: Details,
+  { manifest, document, size, layerSizes }: Details,
 ): StoredImage {
   const tagged = names.filter((name) => !name.includes("@"));
   return {
@@ -139,6 +140,8 @@ function describe(
     repoDigests: [...new Set(names.filter((name) => name.includes("@")))].sort(),
     created: document.created ?? "1970-01-01T00:00:00Z",
     size,
+    layerSizes,
+    author: document.author ?? "",
     config: (document.config ?? {}) as ImageConfig,
     layers: document.rootfs.diff_ids ?? [],
     os: document.os,

@@ -4,12 +4,15 @@ import { Mutex } from "../../base/async.ts";
 import { invalid, notFound, notImplemented } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { type Containerd, withLease } from "../containerd/client.ts";
-import type { Image, ImageConfig, ImageStore, Progress, RegistryAuth } from "../types.ts";
+import { login } from "../registry/login.ts";
+import type { CommitOptions, Image, ImageConfig, ImageStore, Progress, PushedTag, RegistryAuth } from "../types.ts";
 import { imageOfLayer, keepImage } from "./assemble.ts";
+import { commitContainer } from "./commit.ts";
 import { writeBlob } from "./content.ts";
 import { loadArchive } from "./load.ts";
 import { mediaTypes } from "./manifest.ts";
 import { pullImage } from "./pull.ts";
+import { pushImage } from "./push.ts";
 import { Records, type StoredImage } from "./records.ts";
 import { familiar, normalise, parseReference } from "./reference.ts";
 import { planRemoval } from "./remove.ts";
@@ -142,6 +145,30 @@ export class ContainerdImages implements ImageStore {
     const id = await pullImage(this.#containerd, this.#records, parseReference(reference), options);
     this.#log.info("image pulled", { reference, id });
     return id;
+  }
+
+  async push(
+    reference: string,
+    options: { auth?: RegistryAuth; onProgress?: (p: Progress) => void; signal?: AbortSignal },
+  ): Promise<PushedTag> {
+    const name = normalise(reference);
+    const image = (await this.#records.list()).find(({ references }) => references.includes(name));
+    if (!image) throw notFound(`An image does not exist locally with the tag: ${familiar(name)}`);
+    const pushed = await pushImage(this.#containerd, this.#records, image, name, options);
+    this.#log.info("image pushed", { reference: name, digest: pushed.digest });
+    return pushed;
+  }
+
+  async commit(options: CommitOptions): Promise<string> {
+    const name = options.reference === undefined ? undefined : normalise(options.reference);
+    const { image } = await this.#must(options.imageId);
+    const id = await commitContainer(this.#containerd, this.#records, image, options, name);
+    this.#log.info("container committed", { container: options.containerId, id });
+    return id;
+  }
+
+  login(auth: RegistryAuth, signal?: AbortSignal): Promise<void> {
+    return login(auth, signal);
   }
 }
 

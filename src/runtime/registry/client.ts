@@ -6,7 +6,7 @@ import { mediaTypes } from "../images/manifest.ts";
 import { familiar, type Reference, repositoryOf } from "../images/reference.ts";
 import type { RegistryAuth } from "../types.ts";
 import { parseChallenge } from "./challenge.ts";
-import { bodyOf, type Response, send } from "./http.ts";
+import { bodyOf, type RequestOptions, type Response, send } from "./http.ts";
 
 const manifestTypes = [
   mediaTypes.dockerManifest,
@@ -34,13 +34,15 @@ export class RegistryClient {
   readonly #auth: RegistryAuth | undefined;
   readonly #signal: AbortSignal | undefined;
   readonly #insecure: boolean;
+  readonly #actions: string;
   #base: URL;
   #authorization: string | undefined;
 
-  constructor(reference: Reference, options: { auth?: RegistryAuth; signal?: AbortSignal }) {
+  constructor(reference: Reference, options: { auth?: RegistryAuth; signal?: AbortSignal; actions?: string }) {
     this.#reference = reference;
     this.#auth = options.auth;
     this.#signal = options.signal;
+    this.#actions = options.actions ?? "pull";
     const host = reference.domain === "docker.io" ? "registry-1.docker.io" : reference.domain;
     this.#base = new URL(`https://${host}/v2/`);
     this.#insecure = isLoopback(this.#base.hostname);
@@ -69,7 +71,7 @@ export class RegistryClient {
   async manifest(tagOrDigest: string): Promise<FetchedManifest> {
     const url = new URL(`${this.#reference.path}/manifests/${tagOrDigest}`, this.#base);
     const response = await this.#authorized(url, { accept: manifestTypes });
-    if (response.status !== 200) throw await this.#refusal(response, tagOrDigest);
+    if (response.status !== 200) throw await this.refusal(response, tagOrDigest);
     const bytes = await bodyOf(response);
     const digest = sha256(bytes);
     if (tagOrDigest.startsWith("sha256:") && digest !== tagOrDigest) {
@@ -86,7 +88,7 @@ export class RegistryClient {
     for (let attempt = 0; offset < size || attempt === 0; attempt++) {
       try {
         const response = await this.#authorized(url, offset > 0 ? { range: `bytes=${offset}-` } : {});
-        if (response.status !== 200 && response.status !== 206) throw await this.#refusal(response, digest);
+        if (response.status !== 200 && response.status !== 206) throw await this.refusal(response, digest);
         // A registry that knows no ranges begins at the beginning.
         let skip = response.status === 206 ? 0 : offset;
         for await (const part of response.body) {
@@ -105,16 +107,44 @@ export class RegistryClient {
     }
   }
 
-  #send(url: URL, headers: Record<string, string> = {}): Promise<Response> {
+  /** An address in this repository: "blobs/…". */
+  url(path: string): URL {
+    return new URL(`${this.#reference.path}/${path}`, this.#base);
+  }
+
+  /** Where the registry sends an upload to; never from TLS to plain HTTP. */
+  follow(location: string | undefined): URL {
+    if (!location) throw new SkeinError("internal", "the registry does not say where to upload to");
+    const url = new URL(location, this.#base);
+    if (this.#base.protocol === "https:" && url.protocol !== "https:") {
+      throw new SkeinError("internal", `the registry sends uploads from https to ${url.origin}`);
+    }
+    return url;
+  }
+
+  /** One request with whatever authorization the registry asks for. */
+  request(url: URL, options: Pick<RequestOptions, "method" | "body"> & { headers?: Record<string, string> } = {}) {
+    const { headers = {}, ...rest } = options;
+    return this.#authorized(url, headers, rest);
+  }
+
+  #send(url: URL, headers: Record<string, string> = {}, rest: Pick<RequestOptions, "method" | "body"> = {}) {
+    // Credentials are the registry's alone: an upload may lie with somebody else.
+    const own = url.host === this.#base.host && this.#authorization;
     return send(url, {
-      headers: this.#authorization ? { ...headers, authorization: this.#authorization } : headers,
+      ...rest,
+      headers: own ? { ...headers, authorization: own } : headers,
       insecure: this.#insecure,
       ...(this.#signal ? { signal: this.#signal } : {}),
     });
   }
 
-  async #authorized(url: URL, headers: Record<string, string>): Promise<Response> {
-    const first = await this.#send(url, headers);
+  async #authorized(
+    url: URL,
+    headers: Record<string, string>,
+    rest: Pick<RequestOptions, "method" | "body"> = {},
+  ): Promise<Response> {
+    const first = await this.#send(url, headers, rest);
     if (first.status !== 401) return first;
     const challenge = parseChallenge(first.headers["www-authenticate"] ?? "");
     if (!challenge) return first;
@@ -122,7 +152,7 @@ export class RegistryClient {
     if (authorization === undefined) return first;
     first.body.resume();
     this.#authorization = authorization;
-    return await this.#send(url, headers);
+    return await this.#send(url, headers, rest);
   }
 
   async #token(parameters: Record<string, string>): Promise<string | undefined> {
@@ -132,7 +162,7 @@ export class RegistryClient {
     if (url.protocol !== "https:" && !isLoopback(url.hostname)) {
       throw new SkeinError("internal", `the registry asks for credentials over plain HTTP: ${url.origin}`);
     }
-    const scope = parameters.scope ?? `repository:${this.#reference.path}:pull`;
+    const scope = parameters.scope ?? `repository:${this.#reference.path}:${this.#actions}`;
     const signal = this.#signal ? { signal: this.#signal } : {};
     const insecure = isLoopback(url.hostname);
     let response: Response;
@@ -159,10 +189,17 @@ export class RegistryClient {
   }
 
   /** What Docker says when a registry says no. */
-  async #refusal(response: Response, what: string): Promise<SkeinError> {
+  async refusal(response: Response, what: string, doing: "pull" | "push" = "pull"): Promise<SkeinError> {
     const body = (await bodyOf(response).catch(() => Buffer.alloc(0))).toString("utf8");
     const reason = reasonOf(body) ?? `status ${response.status}`;
     const name = familiar(repositoryOf(this.#reference));
+    if (doing === "push") {
+      const denial = response.status === 401 || response.status === 403;
+      if (denial && !this.#auth?.username && !this.#auth?.identitytoken) {
+        return new SkeinError("unauthorized", "no basic auth credentials");
+      }
+      return new SkeinError(denial ? "unauthorized" : "internal", reason);
+    }
     switch (response.status) {
       case 401:
       case 403:

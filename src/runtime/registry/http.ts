@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders } from "node:http";
 import { request as httpsRequest } from "node:https";
+import type { Readable } from "node:stream";
 import { errnoOf } from "../../base/errors.ts";
 
 /** A registry that says nothing for this long has hung. */
@@ -18,7 +19,8 @@ export interface Response {
 export interface RequestOptions {
   readonly method?: string;
   readonly headers?: OutgoingHttpHeaders;
-  readonly body?: string;
+  /** A function gives the bytes anew, where the request has to be sent again. */
+  readonly body?: string | Uint8Array | (() => Readable);
   readonly signal?: AbortSignal;
   /** Loopback registries may have any certificate. */
   readonly insecure?: boolean;
@@ -57,7 +59,15 @@ function sendOnce(url: URL, options: RequestOptions): Promise<Response> {
     call.on("response", (response) =>
       resolve({ status: response.statusCode ?? 0, headers: response.headers, body: response }),
     );
-    call.end(body);
+    if (typeof body !== "function") {
+      call.end(body);
+      return;
+    }
+    const bytes = body();
+    bytes.once("error", (error) => call.destroy(error));
+    // A registry that answers before it has all of it (401, 413) is not waited for.
+    call.once("close", () => bytes.destroy());
+    bytes.pipe(call);
   });
 }
 

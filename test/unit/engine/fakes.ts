@@ -88,6 +88,9 @@ export class FakeRuntime implements Runtime {
     pull: async () => {
       throw notImplemented("pull");
     },
+    push: async () => ({ tag: "latest", digest: busybox.id, size: 1 }),
+    commit: async () => busybox.id,
+    login: async () => {},
   };
   version = async () => ({
     containerd: "1",
@@ -96,6 +99,7 @@ export class FakeRuntime implements Runtime {
     runtimeVersion: "1",
     runtimeCommit: "c",
   });
+  changes = async () => [];
   async create(spec: ContainerSpec): Promise<void> {
     this.specs.set(spec.id, spec);
   }
