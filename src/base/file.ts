@@ -1,7 +1,25 @@
 import { randomBytes } from "node:crypto";
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { errnoOf } from "./errors.ts";
+
+/** As `writeFileAtomic` whatever ends the process, but after power loss the new file may be empty. No disk is waited for. */
+export function writeFileWhole(path: string, content: string | Uint8Array, mode = 0o600): void {
+  mkdirSync(dirname(path), { recursive: true });
+  const temporary = `${path}.${randomBytes(4).toString("hex")}.tmp`;
+  writeFileSync(temporary, content, { mode, flag: "wx" });
+  renameSync(temporary, path);
+}
 
 /** Writes a file so that after power loss either the old or the new content is there, whole. */
 export function writeFileAtomic(path: string, content: string | Uint8Array, mode = 0o600): void {

@@ -2,7 +2,7 @@
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { conflict, invalid, messageOf, notFound } from "../../base/errors.ts";
-import { readFileIfAny, writeFileAtomic } from "../../base/file.ts";
+import { readFileIfAny, writeFileAtomic, writeFileWhole } from "../../base/file.ts";
 import type { Logger } from "../../base/log.ts";
 import { ContainerLog } from "../logs/log.ts";
 import { Container } from "./container.ts";
@@ -79,8 +79,12 @@ export class ContainerRegistry {
     return container;
   }
 
+  /** A power cut ends --rm containers and tasks for good: their records need not outlive it. */
   save(container: Container): void {
-    writeFileAtomic(join(this.dir(container.id), FILE), JSON.stringify(container.record));
+    const { hostConfig, task } = container.record;
+    const path = join(this.dir(container.id), FILE);
+    const write = hostConfig.AutoRemove || task ? writeFileWhole : writeFileAtomic;
+    write(path, JSON.stringify(container.record));
   }
 
   /** Forgets the container and its files. */
@@ -95,7 +99,8 @@ export class ContainerRegistry {
     mkdirSync(this.#dir, { recursive: true, mode: 0o710 });
     for (const id of readdirSync(this.#dir)) {
       const text = readFileIfAny(join(this.#dir, id, FILE));
-      if (text === undefined) {
+      // Empty: written shortly before a power cut by `writeFileWhole`.
+      if (!text) {
         rmSync(join(this.#dir, id), { recursive: true, force: true });
         continue;
       }

@@ -35,7 +35,8 @@ export async function remove(
 
 /**
  * Removes a container that does not run. Call it under the container's lock. Writable layer first, record last: a crash
- * in between leaves a record in state "removing", which the next start finishes.
+ * in between leaves a record in state "removing", which the next start finishes. With --rm nobody can be told of a
+ * failure, so nobody waits for the layer either: the record goes first, and what a crash leaves is swept as unknown.
  */
 export async function removeNow(
   ctx: EngineContext,
@@ -46,9 +47,14 @@ export async function removeNow(
   record.state.status = next(record.state.status, "remove");
   container.cancelRestart?.();
   try {
-    // A --rm container that is gone after a crash is removed all the same: no need to write its last state.
-    if (!record.hostConfig.AutoRemove) ctx.registry.save(container);
-    await ctx.runtime.remove(record.id);
+    if (record.hostConfig.AutoRemove) {
+      ctx.runtime
+        .remove(record.id)
+        .catch((error) => ctx.log.warn("leftover stays", { container: record.id, error: messageOf(error) }));
+    } else {
+      ctx.registry.save(container);
+      await ctx.runtime.remove(record.id);
+    }
   } catch (error) {
     record.state.status = next(record.state.status, "removeFailed");
     record.state.error = messageOf(error);
