@@ -111,7 +111,11 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
 /** The network room's changes as events of `docker events`. */
 function tellNetworkEvents(ctx: EngineContext): () => void {
   return ctx.network.events.on((event) => {
-    if (event.kind === "drift") return;
+    if (event.kind === "drift") {
+      const attributes = { name: event.namespace, mended: event.differences.join("; ") };
+      ctx.events.emit({ type: "network", action: "drift", id: event.namespace, scope: "local", attributes });
+      return;
+    }
     const { network } = event;
     ctx.events.emit({
       type: "network",

@@ -15,6 +15,7 @@ import { busyConnections, isListening } from "./connections.ts";
 import { Core } from "./core.ts";
 import { Datapath } from "./datapath.ts";
 import { verboseOf } from "./discovery.ts";
+import { Drift, lookMs } from "./drift.ts";
 import { hostsFile, resolvConf } from "./files.ts";
 import { Names } from "./names.ts";
 import { Networks } from "./networks.ts";
@@ -26,6 +27,7 @@ import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo, gatewayOf } from "./plan/world.ts";
 import { HostPorts } from "./ports.ts";
 import { Restore } from "./restore.ts";
+import type { Depth } from "./reconcile/reconciler.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import { type EndpointState, ingressSandboxId, overlayKey, type SandboxState, sandboxKey } from "./state.ts";
 import type {
@@ -66,6 +68,9 @@ class Controller implements NetworkController {
   readonly #passes = new Mutex();
   readonly #cancelPass: () => void;
   /** Changes by network that wait for their turn. */
+  readonly #cancelLook: () => void;
+  /** What was there before the daemon was compared once; only from then on is a difference somebody's doing. */
+  #restored = false;
   readonly #announcements: Announcements;
   /** Endpoints of other nodes that the kernel's tables here send connections to, by network. */
   readonly #serving = new Map<string, ReadonlySet<string>>();
@@ -128,6 +133,14 @@ class Controller implements NetworkController {
     };
     this.#cancelPass = core.clock.every(passMs, () => {
       void this.reconcile().catch((error) =>
+    const drift = new Drift(core, (key, depth) =>
+      this.#passes.run(() => this.#mend(key, depth, "drift").then(() => {})),
+    );
+    this.#cancelLook = core.clock.every(lookMs, () => {
+      if (!this.#restored) return;
+      this.#repin("drift", "pins");
+      void drift.look().catch((error) => core.log.error("cannot look for drift", { error: messageOf(error) }));
+    });
         core.log.error("the reconciling pass failed", { error: messageOf(error) }),
       );
     });
@@ -358,20 +371,27 @@ class Controller implements NetworkController {
       this.#names.changed(networkId);
       if (network) this.#datapath.changed(network);
     }
-    const mended = this.#overlays.repin();
+    const mended = this.#repin(reason, "all");
     // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.
     const depth = reason === "drift" ? "deep" : "quick";
-    for (const key of core.namespaces.keys()) {
-      try {
-        for (const [namespace, differences] of await core.settle([key], depth)) {
-          if (reason === "drift") {
-            core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
-            core.events.emit({ kind: "drift", namespace, differences });
-          }
-          mended.push(...differences.map((difference) => `${namespace}: ${difference}`));
-        }
-      } catch (error) {
-        core.log.error("cannot reconcile a namespace", { namespace: key, error: messageOf(error) });
+    for (const key of core.namespaces.keys()) mended.push(...(await this.#mend(key, depth, reason)));
+    this.#restored = true;
+    return mended;
+  }
+
+  /** Pins of namespaces that somebody removed. */
+  #repin(reason: "restored" | "drift", which: "pins" | "all"): string[] {
+    const mended = this.#overlays.repin(which);
+    if (reason === "drift") for (const [namespace, difference] of mended) this.#tell(namespace, [difference]);
+    return mended.map(([namespace, difference]) => `${namespace}: ${difference}`);
+  }
+
+  async #mend(key: NamespaceKey, depth: Depth, reason: "restored" | "drift"): Promise<string[]> {
+    const { core, mended } = { core: this.#core, mended: [] as string[] };
+    try {
+      for (const [namespace, differences] of await core.settle([key], depth)) {
+        if (reason === "drift") this.#tell(namespace, differences);
+        mended.push(...differences.map((difference) => `${namespace}: ${difference}`));
       }
     }
     return mended;
@@ -384,10 +404,17 @@ class Controller implements NetworkController {
     }
     if (sandbox.activity === "inactive") return;
     this.#cluster.publishActivity(endpoint, sandbox.activity);
+    } catch (error) {
+      core.log.error("cannot reconcile a namespace", { namespace: key, error: messageOf(error) });
     await this.#refresh(endpoint.networkId, new Set(["endpoints"]));
   }
 
   #left(sandbox: SandboxState, endpoint: EndpointState): void {
+  #tell(namespace: NamespaceKey, differences: string[]): void {
+    this.#core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
+    this.#core.events.emit({ kind: "drift", namespace, differences });
+  }
+
     const { networkId } = endpoint;
     const follow = async () => {
       if (sandbox.activity !== "inactive") await this.#refresh(networkId, new Set(["endpoints"]));
@@ -443,3 +470,4 @@ class Controller implements NetworkController {
     this.#core.close();
   }
 }
+    this.#cancelLook();

@@ -6,6 +6,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Core } from "./core.ts";
 import type { Networks } from "./networks.ts";
+import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo } from "./plan/world.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 import { ingressSandboxId, lbSandboxId, type NetworkState, overlayKey, sandboxKey } from "./state.ts";
@@ -121,7 +122,10 @@ export class Overlays {
 
   async tearDown(network: NetworkState): Promise<void> {
     const core = this.#core;
-    await this.#sandboxes.remove(balancerId(network));
+    const id = balancerId(network);
+    // The sandbox goes by a name: a network that took this one's place (a new ingress) may have it by now.
+    const mine = core.sandboxes.get(id)?.endpoints.some((endpoint) => endpoint.networkId === network.spec.id);
+    if (mine) await this.#sandboxes.remove(id);
     this.#cluster.leave(network.spec.id);
     await core.endOverlay(overlayKey(network.spec.id), overlayPin(network.spec.id));
   }
@@ -147,19 +151,24 @@ export class Overlays {
     }
   }
 
-  /** Namespaces whose pin somebody removed are pinned again; those that vanished are made anew. */
-  repin(): string[] {
-    const core = this.#core;
-    const done: string[] = [];
-    for (const { spec } of core.cluster ? this.#overlays() : []) {
+  /**
+   * Namespaces whose pin somebody removed are pinned again; with "all" those that vanished are made anew, which must
+   * not happen while networks come and go.
+   */
+  repin(which: "pins" | "all"): [NamespaceKey, string][] {
+    const { cluster, namespaces, sandboxes } = this.#core;
+    const done: NamespaceKey[] = [];
+    for (const { spec } of cluster ? this.#overlays() : []) {
       const key = overlayKey(spec.id);
-      if (core.namespaces.repin(key, overlayPin(spec.id)) || core.namespaces.ensure(key, overlayPin(spec.id)))
+      const pin = overlayPin(spec.id);
+      if (namespaces.find(key) ? namespaces.repin(key, pin) : which === "all" && namespaces.ensure(key, pin)) {
         done.push(key);
+      }
     }
-    for (const sandbox of core.sandboxes.values()) {
+    for (const sandbox of sandboxes.values()) {
       const file = sandbox.path?.split("/").at(-1);
-      if (file && core.namespaces.repin(sandboxKey(sandbox.id), file)) done.push(sandboxKey(sandbox.id));
+      if (file && namespaces.repin(sandboxKey(sandbox.id), file)) done.push(sandboxKey(sandbox.id));
     }
-    return done.map((key) => `${key}: pin the namespace`);
+    return done.map((key) => [key, "pin the namespace"]);
   }
 }

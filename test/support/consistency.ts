@@ -51,7 +51,7 @@ export async function inconsistencies(lab: TestLab, network: string): Promise<st
 /** The addresses to which a table of nftables in a namespace translates, in order. */
 export async function translations(lab: TestLab, host: string, pin: string, table: string): Promise<string[]> {
   const { stdout } = await lab.in(host, "nsenter", `--net=${pin}`, "nft", "list", "table", "ip", table);
-  return [...stdout.matchAll(/ (?:\d+ :|dnat to) (\d+\.\d+\.\d+\.\d+)/g)].map(([, address]) => address ?? "").sort();
+  return [...stdout.matchAll(/\s(?:\d+ :|dnat to) (\d+\.\d+\.\d+\.\d+)/g)].map(([, address]) => address ?? "").sort();
 }
 
 /** Backends of the routing mesh on a host. */

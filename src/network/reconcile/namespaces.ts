@@ -7,6 +7,7 @@ import { createNetNs, destroyNetNs, isNetNs, openNetNs } from "../../kernel/netn
 import { openNft } from "../../kernel/nft.ts";
 import { openRtnl } from "../../kernel/rtnl.ts";
 import type { NetNs, Nft, Rtnl } from "../../kernel/types.ts";
+import { openWatch, type Touched, type Watch } from "../../kernel/watch.ts";
 import type { NamespaceKey } from "../plan/types.ts";
 
 /** What was loaded into nftables here, to tell later whether it is still so. */
@@ -27,11 +28,26 @@ export class OpenNamespace implements Disposable {
   /** Tables of an earlier life have been looked for. */
   surveyed = false;
   #nft: Nft | undefined;
+  readonly #watch: Watch;
 
   constructor(key: NamespaceKey, ns: NetNs | undefined) {
     this.key = key;
     this.ns = ns;
     this.rtnl = openRtnl(ns);
+    this.#watch = openWatch(ns);
+  }
+
+  /** What others touched since the last look. */
+  look(): Touched {
+    const touched = this.#watch.look();
+    // What was not listed since it was loaded cannot be told from what others made of it.
+    if (touched.tables) for (const [id, { fingerprint }] of this.loaded) if (!fingerprint) this.loaded.delete(id);
+    return touched;
+  }
+
+  /** What was touched up to now was the reconciler's doing. */
+  forget(): void {
+    this.#watch.forget();
   }
 
   get nft(): Nft {
@@ -47,6 +63,7 @@ export class OpenNamespace implements Disposable {
 
   [Symbol.dispose](): void {
     this.closeNft();
+    this.#watch[Symbol.dispose]();
     this.rtnl[Symbol.dispose]();
     this.ns?.[Symbol.dispose]();
   }

@@ -40,6 +40,7 @@ export class Reconciler {
       // Nothing can be put on a device that is not there: its pair comes first, then this again.
       if (steps.length > 0 && !steps.some((step) => step.do === "await inner")) {
         await apply(open, steps, this.#namespaces);
+        open.forget();
         this.#log.debug("reconciled", { namespace: key, steps: steps.map(describe).join("; ") });
       }
       // A context of libnftables is a third of a megabyte and as many milliseconds to open.
