@@ -136,7 +136,9 @@ describe("1.3 the ingress network replaced", () => {
       terminal.type("y\n");
       return (await terminal.ended()) === 0;
     });
-    assert.equal(await walk.sh("one", "docker network ls -q --filter name=ingress"), "");
+    await eventually("ingress is not listed any more", async () => {
+      return (await walk.sh("one", "docker network ls -q --filter name=ingress")) === "";
+    });
   });
 
   test("step 3: a new one with subnet, gateway, MTU and a name of its own; a second one is refused", async () => {
