@@ -26,8 +26,8 @@ import { neighbourSysctls } from "./plan/host.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo, gatewayOf } from "./plan/world.ts";
 import { HostPorts } from "./ports.ts";
-import { Restore } from "./restore.ts";
 import type { Depth } from "./reconcile/reconciler.ts";
+import { Restore } from "./restore.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import { type EndpointState, ingressSandboxId, overlayKey, type SandboxState, sandboxKey } from "./state.ts";
 import type {
@@ -67,10 +67,10 @@ class Controller implements NetworkController {
   readonly #ports = new HostPorts();
   readonly #passes = new Mutex();
   readonly #cancelPass: () => void;
-  /** Changes by network that wait for their turn. */
   readonly #cancelLook: () => void;
   /** What was there before the daemon was compared once; only from then on is a difference somebody's doing. */
   #restored = false;
+  /** Changes by network that wait for their turn. */
   readonly #announcements: Announcements;
   /** Endpoints of other nodes that the kernel's tables here send connections to, by network. */
   readonly #serving = new Map<string, ReadonlySet<string>>();
@@ -131,8 +131,6 @@ class Controller implements NetworkController {
       hostTables: () => this.#datapath.hostTables(),
       hostSysctls: () => ({ ...sysctls, ...this.#datapath.hostSysctls() }),
     };
-    this.#cancelPass = core.clock.every(passMs, () => {
-      void this.reconcile().catch((error) =>
     const drift = new Drift(core, (key, depth) =>
       this.#passes.run(() => this.#mend(key, depth, "drift").then(() => {})),
     );
@@ -141,6 +139,8 @@ class Controller implements NetworkController {
       this.#repin("drift", "pins");
       void drift.look().catch((error) => core.log.error("cannot look for drift", { error: messageOf(error) }));
     });
+    this.#cancelPass = core.clock.every(passMs, () => {
+      void this.reconcile().catch((error) =>
         core.log.error("the reconciling pass failed", { error: messageOf(error) }),
       );
     });
@@ -393,8 +393,15 @@ class Controller implements NetworkController {
         if (reason === "drift") this.#tell(namespace, differences);
         mended.push(...differences.map((difference) => `${namespace}: ${difference}`));
       }
+    } catch (error) {
+      core.log.error("cannot reconcile a namespace", { namespace: key, error: messageOf(error) });
     }
     return mended;
+  }
+
+  #tell(namespace: NamespaceKey, differences: string[]): void {
+    this.#core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
+    this.#core.events.emit({ kind: "drift", namespace, differences });
   }
 
   async #joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void> {
@@ -404,17 +411,10 @@ class Controller implements NetworkController {
     }
     if (sandbox.activity === "inactive") return;
     this.#cluster.publishActivity(endpoint, sandbox.activity);
-    } catch (error) {
-      core.log.error("cannot reconcile a namespace", { namespace: key, error: messageOf(error) });
     await this.#refresh(endpoint.networkId, new Set(["endpoints"]));
   }
 
   #left(sandbox: SandboxState, endpoint: EndpointState): void {
-  #tell(namespace: NamespaceKey, differences: string[]): void {
-    this.#core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
-    this.#core.events.emit({ kind: "drift", namespace, differences });
-  }
-
     const { networkId } = endpoint;
     const follow = async () => {
       if (sandbox.activity !== "inactive") await this.#refresh(networkId, new Set(["endpoints"]));
@@ -464,10 +464,10 @@ class Controller implements NetworkController {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cancelPass();
+    this.#cancelLook();
     this.#datapath.close();
     await this.#cluster.close();
     await this.#names.close();
     this.#core.close();
   }
 }
-    this.#cancelLook();
