@@ -192,7 +192,8 @@ async function attachThroughManagers(
   );
   try {
     const { attachmentId, task } = await swarm.node.attachNetwork({
-      target: known?.id ?? key,
+      // By the name that the user gave, which is then the one in the managers' words; a short id they do not know.
+      target: known?.id.startsWith(key) ? known.id : key,
       addresses: wanted,
       containerId: container.id,
     });

@@ -296,7 +296,7 @@ export class ContainerController implements TaskController {
     const both = options.streams.length === 0;
     const since = options.since ? Number(options.since.seconds) * 1000 + options.since.nanos / 1e6 : undefined;
     const own = AbortSignal.any([signal, this.#closed.signal]);
-    if (options.follow) await this.#exists(own);
+    if (options.follow) await this.#wasStarted(own);
     const state = this.#find();
     if (!state) return;
     const { entries } = containers.logs(state.id, {
@@ -310,15 +310,20 @@ export class ContainerController implements TaskController {
     for await (const entry of entries) yield logMessage(entry);
   }
 
-  /** Waits until there is a container to follow. */
-  async #exists(signal: AbortSignal): Promise<void> {
+  /** Waits until there is a container that was started: the logs of one that was only created end at once. */
+  async #wasStarted(signal: AbortSignal): Promise<void> {
     const { events } = this.#host;
     const { promise, resolve } = Promise.withResolvers<void>();
+    const look = () => {
+      const state = this.#find();
+      if (state && state.status !== "created") resolve();
+    };
     const off = events.stream.on((event) => {
-      if (event.type === "container" && event.attributes[TASK_LABEL] === this.#task.id) resolve();
+      if (event.type === "container" && event.attributes[TASK_LABEL] === this.#task.id) look();
     });
     try {
-      if (!this.#find()) await orAbort(promise, signal);
+      look();
+      await orAbort(promise, signal);
     } finally {
       off();
     }

@@ -224,3 +224,19 @@ test("logs carry their nanoseconds", async () => {
     [[2, "hi\n", 7]],
   );
 });
+
+test("a task that has not started yet is followed from its start", async () => {
+  const fake = new FakeHost();
+  const controller = fake.controller(makeTask());
+  let lines = 0;
+  const options = create(LogSubscriptionOptionsSchema, { follow: true });
+  const reading = (async () => {
+    for await (const _ of controller.logs(options, never)) lines++;
+  })();
+  await controller.prepare(never);
+  await settle();
+  assert.equal(lines, 0, "there is nothing to read of a container that was only created");
+  await controller.start(never);
+  await reading;
+  assert.equal(lines, 1);
+});
