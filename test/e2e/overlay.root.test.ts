@@ -3,6 +3,8 @@
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { run } from "../../src/lab/process.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 
 const hosts = ["manager", "worker-1", "worker-2"] as const;
@@ -128,6 +130,50 @@ test("on the wire: UDP 4789 between the hosts' addresses, with the network's VNI
     assert.deepEqual([from, to].sort(), [address.manager, address["worker-2"]]);
   }
   assert.match(stdout, /ICMP echo request/);
+});
+
+/** A VXLAN packet with an IPv4 UDP datagram to port 9999 inside. */
+function forged(vni: number, to: { mac: string; address: string }): Buffer {
+  const header = Buffer.alloc(8);
+  header[0] = 0x08;
+  header.writeUIntBE(vni, 4, 3);
+  const mac = Buffer.from(to.mac.replaceAll(":", ""), "hex");
+  const ethernet = Buffer.concat([mac, Buffer.from("0242deadbeef0800", "hex")]);
+  const ip = Buffer.from("4500002000010000401100000000000000000000", "hex");
+  Buffer.from([10, 11, 1, 250]).copy(ip, 12);
+  Buffer.from(to.address.split(".").map(Number)).copy(ip, 16);
+  let sum = 0;
+  for (let at = 0; at < ip.length; at += 2) sum += ip.readUInt16BE(at);
+  ip.writeUInt16BE(~((sum & 0xffff) + (sum >> 16)) & 0xffff, 10);
+  // Ports 9999, length 12, no checksum, "skein" cut short.
+  const udp = Buffer.from("270f270f000c0000736b6569", "hex");
+  return Buffer.concat([header, ethernet, ip, udp]);
+}
+
+test("VXLAN from strangers, of foreign networks, and from the wrong side is not heard", async () => {
+  const option = '{{index .Options "com.docker.network.driver.overlay.vxlanid_list"}}';
+  const vni = Number(await lab.ok("manager", "network", "inspect", "--format", option, "back"));
+  const format = "{{.NetworkSettings.Networks.back.MacAddress}}";
+  const to = {
+    mac: await lab.ok("manager", "inspect", "--format", format, "one"),
+    address: await addressOf("manager", "one", "back"),
+  };
+  const arrives = async (send: () => Promise<unknown>) => {
+    const filter = ["tcpdump", "-i", "eth0", "-nn", "-c", "1", "udp port 9999"];
+    const heard = beside("manager", "one", "timeout", "2", ...filter);
+    await delay(700);
+    await send();
+    return (await heard).stdout.includes("9999");
+  };
+  const text = (packet: Buffer) => `echo ${packet.toString("base64")} | base64 -d |`;
+  const target = `UDP-SENDTO:${address.manager}:4789`;
+  const from = (host: string, packet: Buffer) => lab.in(host, "sh", "-c", `${text(packet)} socat -u - ${target}`);
+  assert.equal(await arrives(() => from("worker-1", forged(vni, to))), true, "a host of the swarm is heard");
+  assert.equal(await arrives(() => from("worker-1", forged(vni + 77, to))), false, "a network that is not here");
+  const stranger = () => run(["sh", "-c", `${text(forged(vni, to))} socat -u - ${target}`]);
+  assert.equal(await arrives(stranger), false, "a machine on the same switch that is none of the swarm");
+  const container = `ip addr add ${address["worker-1"]}/32 dev lo && ${text(forged(vni, to))} socat -u - ${target},bind=${address["worker-1"]}; ip addr del ${address["worker-1"]}/32 dev lo`;
+  assert.equal(await arrives(() => beside("manager", "one", "sh", "-c", container)), false, "a container as a host");
 });
 
 test("MTU: 1450 on a path of 1500, and by option; the largest packet passes undivided", async () => {

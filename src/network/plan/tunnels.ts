@@ -1,7 +1,8 @@
 /**
  * Who may speak VXLAN to this host: table `inet skein-tunnels`. The kernel's device takes any frame with its network's
- * number, whoever sends it; here only the swarm's hosts are heard, on their data path address. This keeps strangers
- * on the same segment out, not forgers of addresses: against those only encryption helps.
+ * number, whoever sends it; here only the swarm's hosts are heard, on this host's data path address and the interface
+ * that has it, so that a container cannot speak for a host. This keeps strangers on the same segment out, not forgers
+ * of addresses there: against those only encryption helps.
  */
 import type { ClusterNetworking } from "../types.ts";
 import type { PlannedTable } from "./table.ts";
@@ -30,6 +31,7 @@ export function tunnelTable(cluster: ClusterNetworking, hosts: readonly string[]
     "    type filter hook input priority filter; policy accept;\n",
     "    meta l4proto != udp accept\n",
     `    udp dport != ${cluster.dataPathPort} accept\n`,
+    "    fib daddr . iif type != local drop\n",
     `    ${heard} accept\n`,
     "    drop\n",
     "  }\n",

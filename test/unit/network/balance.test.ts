@@ -200,6 +200,7 @@ test("tunnels: only the swarm's hosts are heard, on the data path address", () =
     type filter hook input priority filter; policy accept;
     meta l4proto != udp accept
     udp dport != 4789 accept
+    fib daddr . iif type != local drop
     ip daddr 192.0.2.1 ip saddr @hosts4 accept
     drop
   }
