@@ -1,6 +1,6 @@
 /** The birth of a cluster: certificates of the first node, then the first objects of the store. */
 
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { DurationSchema } from "@bufbuild/protobuf/wkt";
 import { ClusterSchema, type Network, NetworkSchema, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
@@ -23,8 +23,10 @@ import { unavailable } from "../../base/errors.ts";
 import { swarmId } from "../../base/id.ts";
 import { createCsr, createRootCa, MANAGER_OU, signCsr } from "../ca/certificates.ts";
 import { type NodeCredentials, readRootKey, writeCredentials } from "../ca/files.ts";
+import { KEY_BYTES } from "../ca/seal.ts";
 import { makeToken } from "../ca/token.ts";
 import type { Store } from "../store/store.ts";
+import { unlockKeysFor } from "./autolock.ts";
 import { firstKeys } from "./keys.ts";
 import type { BootstrapOptions, BootstrapResult } from "./types.ts";
 
@@ -37,7 +39,8 @@ export async function bootstrapCluster(stateDir: string, clock: Clock = systemCl
   const root = await createRootCa(clock.now());
   const { csrPem, keyPem } = await createCsr();
   const certPem = await signCsr({ root, csrPem, cn: nodeId, ou: MANAGER_OU, o: clusterId, now: clock.now() });
-  writeCredentials(stateDir, { rootPem: root.certPem, rootKeyPem: root.keyPem, keyPem, certPem });
+  const dataKey = randomBytes(KEY_BYTES);
+  writeCredentials(stateDir, { rootPem: root.certPem, rootKeyPem: root.keyPem, keyPem, certPem, dataKey });
   return { nodeId, clusterId };
 }
 
@@ -115,6 +118,7 @@ export async function createFirstObjects(
     },
     networkBootstrapKeys: ring.keys,
     encryptionKeyLamportClock: ring.clock,
+    unlockKeys: unlockKeysFor(options.clusterSpec, [], false),
     defaultAddressPool: options.defaultAddressPool,
     subnetSize: options.subnetSize,
     VXLANUDPPort: options.dataPathPort,

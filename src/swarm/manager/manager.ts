@@ -22,7 +22,14 @@ import {
 } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import { MANAGER_OU } from "../ca/certificates.ts";
-import { dropRootKey, type NodeCredentials, readCredentials } from "../ca/files.ts";
+import {
+  dropRootKey,
+  heldUnlockKey,
+  lockKeysWith,
+  type NodeCredentials,
+  readCredentials,
+  writeCredentials,
+} from "../ca/files.ts";
 import { nodeConnection } from "../ca/transport.ts";
 import { EtcdBackend } from "../store/etcd/backend.ts";
 import { connectEtcd, type EtcdClient } from "../store/etcd/client.ts";
@@ -31,6 +38,7 @@ import { acceptTunnel, TUNNEL_ALPN } from "../store/etcd/tunnel.ts";
 import { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
 import { type Authority, createAuthority, MANAGERS } from "./auth.ts";
+import { unlockKeyOf } from "./autolock.ts";
 import { createFirstObjects } from "./bootstrap.ts";
 import { createControl } from "./control/control.ts";
 import { AddressBook } from "./leadership/address-book.ts";
@@ -214,6 +222,7 @@ class HostManager implements Manager {
     if (!next || next.identity.cn !== this.nodeId || next.identity.ou !== MANAGER_OU) return;
     this.#credentials = next;
     this.#serveWith();
+    this.#open?.etcd.setCertificates(next);
     this.#forgetLeader("the certificate was renewed");
     const old = this.#client;
     if (!old) return;
@@ -357,6 +366,10 @@ class HostManager implements Manager {
             signal,
           })
         : undefined;
+    if (join && join.dataKey.length > 0) {
+      writeCredentials(stateDir, { dataKey: join.dataKey });
+      this.#credentials = readCredentials(stateDir) ?? this.#credentials;
+    }
     if (join) this.#book.set(Object.fromEntries(join.members.map(({ addr, nodeId }) => [nodeId, addr])));
     signal.throwIfAborted();
     const etcd = await EtcdSupervisor.start({
@@ -394,7 +407,10 @@ class HostManager implements Manager {
       if (this.#fence === undefined) throw noLeader();
       return this.#fence;
     };
-    const backend = new EtcdBackend(() => this.#etcdClient(), this.nodeId, clock, this.#log, { fence });
+    const backend = new EtcdBackend(() => this.#etcdClient(), this.nodeId, clock, this.#log, {
+      fence,
+      dataKey: this.#credentials.dataKey,
+    });
     this.#undo.defer(() => backend.close());
     const store = await Store.open(backend, clock, this.#log);
     this.#undo.defer(() => store.close());
@@ -405,8 +421,11 @@ class HostManager implements Manager {
     this.#undo.defer(
       store.onCommit((changes) => {
         if (changes.some(({ kind }) => kind === "node")) this.#followManagers(store, etcd);
-        if (changes.some(({ kind, object, old }) => kind === "cluster" && object.rootCa !== old?.rootCa))
-          this.#serveWith();
+        for (const { kind, object, old } of changes) {
+          if (kind !== "cluster") continue;
+          if (object.rootCa !== old?.rootCa) this.#serveWith();
+          this.#followLock(store);
+        }
       }),
     );
     this.#followManagers(store, etcd);
@@ -415,6 +434,7 @@ class HostManager implements Manager {
     if (bootstrap && !this.#reign) throw unavailable("the new swarm's manager does not lead");
     dropRootKey(stateDir);
     this.#serveWith();
+    this.#followLock(store);
     this.#changes.emit();
     this.#log.info("the swarm manager serves", {
       node: this.nodeId,
@@ -422,6 +442,18 @@ class HostManager implements Manager {
       address: this.#server?.address,
       leads: this.#reign !== undefined,
     });
+  }
+
+  /** Keeps the keys on disk as locked as the cluster says. */
+  #followLock(store: Store): void {
+    const { stateDir } = this.#options;
+    const wanted = unlockKeyOf(store.view.get("cluster", this.clusterId));
+    const held = heldUnlockKey(stateDir);
+    if (Buffer.compare(wanted ?? Buffer.of(), held ?? Buffer.of()) === 0) return;
+    lockKeysWith(stateDir, wanted);
+    this.#log.info(
+      wanted ? "the keys of this manager are locked from now on" : "the keys of this manager are unlocked",
+    );
   }
 
   #followManagers(store: Store, etcd: EtcdSupervisor): void {
@@ -570,7 +602,7 @@ class HostManager implements Manager {
       addr: this.#addr,
       authority,
       members: this.#members,
-      dataKey: () => new Uint8Array(),
+      dataKey: () => this.#credentials.dataKey ?? new Uint8Array(),
       probe: (addr) => this.#probe(addr),
       disconnect: (id) => server.disconnect(id),
       clock: this.#options.clock,

@@ -14,6 +14,7 @@ import { Agent } from "../agent/agent.ts";
 import { type ManagerPeer, Remotes } from "../agent/remotes.ts";
 import { openTaskDb } from "../agent/task-db.ts";
 import { validityOf } from "../ca/certificates.ts";
+import { forgetDataKey } from "../ca/files.ts";
 import { type Manager, removeManagerData } from "../manager/types.ts";
 import type { Executor } from "../types.ts";
 import { requestCertificate } from "./certificate-client.ts";
@@ -212,6 +213,7 @@ export class Member implements AsyncDisposable {
       this.#manager = undefined;
       await last?.close();
       if (last) removeManagerData(stateDir);
+      forgetDataKey(stateDir);
       onRole(undefined);
       log.info("this node is a worker now");
     } else if (!this.#manager) {

@@ -36,6 +36,9 @@ export const locked = () =>
     'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.',
   );
 
+export const leavingLocked = () =>
+  unavailable("Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.");
+
 /** Why a manager does not leave without --force. `managers` counts those reachable and not, itself included. */
 export function leavingManager(managers: { reachable: number; unreachable: number } | undefined): SkeinError {
   let text = "You are attempting to leave the swarm on a node that is participating as a manager. ";

@@ -4,8 +4,10 @@
 import type { Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { Emitter, Mutex } from "../../base/async.ts";
 import { type Clock, sleep, systemClock } from "../../base/clock.ts";
-import { messageOf, notImplemented, SkeinError, unavailable } from "../../base/errors.ts";
+import { messageOf, SkeinError, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { forgetUnlockKey, Locked, unlockKeys } from "../ca/files.ts";
+import { invalidUnlockKey, parseUnlockKey } from "../ca/seal.ts";
 import { parseToken } from "../ca/token.ts";
 import type { BootstrapCluster, Manager, StartManager } from "../manager/types.ts";
 import type { ControlApi, Executor, InitRequest, JoinRequest, LocalNode, SwarmNode } from "../types.ts";
@@ -98,6 +100,11 @@ class HostNode implements SwarmNode {
         else if (state.join) this.#startJoin(state, true);
         else this.#set({ kind: "inactive", error: "the node's certificate is missing" });
       } catch (error) {
+        if (error instanceof Locked) {
+          log.warn("this manager is locked: it waits for its unlock key");
+          this.#set({ kind: "locked" });
+          return;
+        }
         log.error("this node's part in the swarm could not be restored", { error });
         this.#set({ kind: "inactive", error: messageOf(error) });
       }
@@ -107,7 +114,6 @@ class HostNode implements SwarmNode {
   init(request: InitRequest): Promise<string> {
     return this.#mutex.run(async () => {
       const { clock, managers, stateDir } = this.#options;
-      if (request.autoLock) throw notImplemented("locking managers (autolock)");
       const old = this.#phase.kind === "member" ? this.#phase.member : undefined;
       const forced = request.forceNewCluster && old?.manager !== undefined;
       if (this.#phase.kind !== "inactive" && !forced) throw messages.alreadyInSwarm();
@@ -153,6 +159,7 @@ class HostNode implements SwarmNode {
       const { clock, log } = this.#options;
       const phase = this.#phase;
       if (phase.kind === "inactive" && phase.error === "" && !this.#state) throw messages.notInSwarm();
+      if (phase.kind === "locked" && !force) throw messages.leavingLocked();
       if (phase.kind === "pending") {
         phase.abort.abort(new Error("the node leaves the swarm"));
         await phase.done.catch(() => {});
@@ -172,12 +179,22 @@ class HostNode implements SwarmNode {
     });
   }
 
-  async unlock(_key: string): Promise<void> {
-    if (this.#phase.kind === "inactive") throw messages.notInSwarm();
-    throw messages.notLocked();
+  unlock(key: string): Promise<void> {
+    return this.#mutex.run(async () => {
+      if (this.#phase.kind === "inactive") throw messages.notInSwarm();
+      const { stateDir } = this.#options;
+      if (this.#phase.kind !== "locked" || !this.#state) throw messages.notLocked();
+      if (!unlockKeys(stateDir, parseUnlockKey(key))) throw invalidUnlockKey();
+      const identity = NodeIdentity.read(stateDir);
+      if (!identity) throw new SkeinError("internal", "the node's certificate is missing");
+      this.#expired = identity.expired(this.#options.clock.now());
+      if (this.#expired) throw messages.certificatesExpired();
+      await this.#comeBack(identity, this.#state);
+    });
   }
 
   control(): ControlApi {
+    if (this.#phase.kind === "locked") throw messages.locked();
     if (this.#phase.kind !== "member") {
       if (this.#phase.kind === "inactive" && this.#expired) throw messages.certificatesExpired();
       throw this.#state?.manager ? messages.managerNotReady() : messages.notManager();
@@ -212,6 +229,7 @@ class HostNode implements SwarmNode {
     await this.#mutex.run(async () => {
       if (this.#phase.kind === "member") await this.#phase.member.close();
       this.#phase = inactive;
+      forgetUnlockKey(this.#options.stateDir);
     });
   }
 
@@ -399,6 +417,7 @@ class HostNode implements SwarmNode {
     if (phase.kind === "member") await phase.member.close();
     const { executor, log, stateDir } = this.#options;
     clearState(stateDir);
+    forgetUnlockKey(stateDir);
     this.#state = undefined;
     this.#expired = false;
     await executor.left?.().catch((error) => log.error("this host is not yet clean of its swarm", { error }));

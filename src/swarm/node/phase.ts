@@ -3,6 +3,7 @@ import { messageOf } from "../../base/errors.ts";
 import { hostOf } from "../agent/host-updates.ts";
 import type { LocalNode } from "../types.ts";
 import type { Member } from "./member.ts";
+import * as messages from "./messages.ts";
 import type { NodeState } from "./state-file.ts";
 
 /** What Docker's nodes use when the cluster does not say. */
@@ -11,6 +12,8 @@ const defaultDataPathPort = 4789;
 export type Phase =
   /** In no swarm; or, with an error, in one that cannot be taken up. */
   | { readonly kind: "inactive"; readonly error: string }
+  /** A manager whose keys are encrypted, until somebody brings the unlock key. */
+  | { readonly kind: "locked" }
   /** A join, or a restart, under way in the background. */
   | { readonly kind: "pending"; readonly abort: AbortController; error: string; done: Promise<void> }
   /** `settled`: was registered with a manager at least once; from then on it is active, managers or not. */
@@ -38,6 +41,8 @@ function stateOf(phase: Phase): LocalNode["state"] {
   switch (phase.kind) {
     case "inactive":
       return phase.error === "" ? "inactive" : "error";
+    case "locked":
+      return "locked";
     case "pending":
       return "pending";
     case "member":
@@ -46,6 +51,7 @@ function stateOf(phase: Phase): LocalNode["state"] {
 }
 
 function errorOf(phase: Phase): string {
+  if (phase.kind === "locked") return messages.locked().message;
   if (phase.kind !== "member") return phase.error;
   const { lastError } = phase.member.agent;
   return phase.settled || lastError === undefined ? "" : messageOf(lastError);

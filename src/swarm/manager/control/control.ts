@@ -26,6 +26,7 @@ import type { Clock } from "../../../base/clock.ts";
 import { notFound, notImplemented } from "../../../base/errors.ts";
 import { swarmId } from "../../../base/id.ts";
 import { validityOf } from "../../ca/certificates.ts";
+import { formatUnlockKey } from "../../ca/seal.ts";
 import { makeToken } from "../../ca/token.ts";
 import { type Kind, type ObjectOf, versionOf } from "../../store/objects.ts";
 import type { Store } from "../../store/store.ts";
@@ -33,6 +34,7 @@ import type { Transaction } from "../../store/transaction.ts";
 import type { ControlApi } from "../../types.ts";
 import { isIngress } from "../allocator/drivers.ts";
 import type { AllocatorState } from "../allocator/state.ts";
+import { unlockKeyOf, unlockKeysFor } from "../autolock.ts";
 import { PREDEFINED_LABEL, withDefaults } from "../bootstrap.ts";
 import type { LogBroker } from "../log-broker.ts";
 import { rolledBack } from "../orchestrator/updater.ts";
@@ -64,7 +66,10 @@ export function createControl(options: ControlOptions): ControlApi {
   return {
     cluster: () => current("cluster", clusterId),
     isLeader: () => true,
-    unlockKey: () => Promise.resolve(""),
+    unlockKey: async () => {
+      const key = unlockKeyOf(current("cluster", clusterId));
+      return key ? formatUnlockKey(key) : "";
+    },
     updateCluster: async (version, given, rotation) => {
       const spec = withDefaults(canonical(ClusterSpecSchema, given));
       const before = current("cluster", clusterId);
@@ -157,7 +162,6 @@ function updatedCluster(
   spec: ClusterSpec,
   rotation: { worker: boolean; manager: boolean; unlockKey: boolean },
 ): Cluster {
-  if (spec.encryptionConfig?.autoLockManagers || rotation.unlockKey) throw notImplemented("autolock of managers");
   if (spec.caConfig?.externalCas.length) throw notImplemented("external certificate authorities");
   const expiry = spec.caConfig?.nodeCertExpiry;
   if (expiry && Number(expiry.seconds) < 3600) {
@@ -165,12 +169,13 @@ function updatedCluster(
   }
   const root = cluster.rootCa;
   const tokens = root?.joinTokens;
-  if (!root || !tokens) return { ...cluster, spec };
+  const unlockKeys = unlockKeysFor(spec, cluster.unlockKeys, rotation.unlockKey);
+  if (!root || !tokens) return { ...cluster, spec, unlockKeys };
   const joinTokens = create(JoinTokensSchema, {
     worker: rotation.worker ? makeToken(root.caCert) : tokens.worker,
     manager: rotation.manager ? makeToken(root.caCert) : tokens.manager,
   });
-  return { ...cluster, spec, rootCa: { ...root, joinTokens } };
+  return { ...cluster, spec, unlockKeys, rootCa: { ...root, joinTokens } };
 }
 
 function updateNode(tx: Transaction, id: string, version: bigint, spec: NodeSpec): void {

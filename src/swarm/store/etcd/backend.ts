@@ -19,8 +19,9 @@ import { type Clock, sleep } from "../../../base/clock.ts";
 import { messageOf, SkeinError, unavailable } from "../../../base/errors.ts";
 import { grpcCodeOf, status } from "../../../base/grpc.ts";
 import type { Logger } from "../../../base/log.ts";
+import { isSealed, seal, unseal } from "../../ca/seal.ts";
 import type { Backend, CommitResult, Entry, OnEntries } from "../backend.ts";
-import { decode, encode, isKind } from "../objects.ts";
+import { type AnyObject, decode, encode, isKind, type Kind } from "../objects.ts";
 import type { Write } from "../transaction.ts";
 import type { EtcdClient } from "./client.ts";
 
@@ -57,10 +58,13 @@ export interface EtcdBackendOptions {
    * Throws when this manager does not lead. Without it nothing is asked (a store of one writer).
    */
   readonly fence?: () => bigint;
+  /** Encrypts the values, so that they are not readable on disk. */
+  readonly dataKey?: Uint8Array | undefined;
 }
 
 export class EtcdBackend implements Backend {
   readonly #fence: (() => bigint) | undefined;
+  readonly #dataKey: Uint8Array | undefined;
   readonly #client: () => EtcdClient;
   readonly #writer: Uint8Array;
   readonly #clock: Clock;
@@ -72,10 +76,11 @@ export class EtcdBackend implements Backend {
     writerId: string,
     clock: Clock,
     log: Logger,
-    { fence }: EtcdBackendOptions = {},
+    { dataKey, fence }: EtcdBackendOptions = {},
   ) {
     this.#client = client;
     this.#fence = fence;
+    this.#dataKey = dataKey;
     this.#writer = bytes(`/skein-txn/${writerId}`);
     this.#clock = clock;
     this.#log = log;
@@ -124,7 +129,7 @@ export class EtcdBackend implements Backend {
         ...writes.map(({ kind, id, object }) =>
           create(RequestOpSchema, {
             request: object
-              ? { case: "requestPut", value: { key: keyOf(kind, id), value: encode(kind, object as never) } }
+              ? { case: "requestPut", value: { key: keyOf(kind, id), value: this.#seal(kind, id, object) } }
               : { case: "requestDeleteRange", value: { key: keyOf(kind, id) } },
           }),
         ),
@@ -212,10 +217,21 @@ export class EtcdBackend implements Backend {
     }
   }
 
+  #seal(kind: Kind, id: string, object: AnyObject): Uint8Array {
+    const plain = encode(kind, object as never);
+    return this.#dataKey ? seal(this.#dataKey, plain, `${kind}/${id}`) : plain;
+  }
+
+  #unseal(kind: Kind, id: string, value: Uint8Array): Uint8Array {
+    if (!isSealed(value)) return value;
+    if (!this.#dataKey) throw unavailable("the swarm store is encrypted, and its data key is not here");
+    return unseal(this.#dataKey, value, `${kind}/${id}`);
+  }
+
   #entry(kv: KeyValue, removed: boolean): Entry | undefined {
     const [, , kind, id] = new TextDecoder().decode(kv.key).split("/");
     if (kind === undefined || id === undefined || !isKind(kind)) return undefined;
-    const object = () => (removed ? undefined : decode(kind, kv.value, kv.modRevision));
+    const object = () => (removed ? undefined : decode(kind, this.#unseal(kind, id, kv.value), kv.modRevision));
     return { kind, id, revision: kv.modRevision, object };
   }
 }

@@ -5,15 +5,16 @@
  * dies. Its writes are flushed to disk (etcd's default).
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
+import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod";
 import { type Clock, sleep } from "../../../base/clock.ts";
 import { messageOf, unavailable } from "../../../base/errors.ts";
 import { readFileIfAny, writeFileAtomic } from "../../../base/file.ts";
 import type { Logger } from "../../../base/log.ts";
-import { certificatePaths } from "../../ca/files.ts";
+import { certificatePaths, type NodeCredentials } from "../../ca/files.ts";
 import { PeerSockets, type PeerSocketsOptions, peerUrl } from "./tunnel.ts";
 
 export interface EtcdOptions {
@@ -31,6 +32,19 @@ export interface EtcdOptions {
   readonly onRemoved?: () => void;
   readonly clock: Clock;
   readonly log: Logger;
+}
+
+/**
+ * Where etcd reads the node's key and certificate: in memory, because the key in the state directory may be locked. There
+ * it also finds renewed ones, at each handshake.
+ */
+function tlsDir(name: string): string {
+  try {
+    accessSync("/run", constants.W_OK);
+    return join("/run/skein-etcd", name);
+  } catch {
+    return join(tmpdir(), "skein-etcd", name);
+  }
 }
 
 /** etcd's working directory. */
@@ -80,6 +94,7 @@ export class EtcdSupervisor {
   static async start(options: EtcdOptions): Promise<EtcdSupervisor> {
     const supervisor = new EtcdSupervisor(options);
     mkdirSync(supervisor.#dir, { recursive: true, mode: 0o700 });
+    if (options.peers) supervisor.setCertificates(options.peers.credentials());
     if (options.join) supervisor.setPeers(options.join);
     try {
       if (!(await supervisor.#adopt())) await supervisor.#spawnOnFreePort();
@@ -94,6 +109,22 @@ export class EtcdSupervisor {
   /** "ip:port" of the client side. */
   get address(): string {
     return `127.0.0.1:${this.#running?.clientPort ?? 0}`;
+  }
+
+  /** etcd uses these from its next connection on. */
+  setCertificates({ certPem, keyPem, rootPem }: Pick<NodeCredentials, "certPem" | "keyPem" | "rootPem">): void {
+    const { cert, key, root } = this.#tlsPaths();
+    mkdirSync(tlsDir(this.#options.name), { recursive: true, mode: 0o700 });
+    writeFileAtomic(root, rootPem, 0o600);
+    writeFileAtomic(key, keyPem, 0o600);
+    writeFileAtomic(cert, certPem, 0o600);
+  }
+
+  #tlsPaths(): { root: string; cert: string; key: string } {
+    const { name, peers, stateDir } = this.#options;
+    if (!peers) return certificatePaths(stateDir);
+    const dir = tlsDir(name);
+    return { root: join(dir, "root.crt"), cert: join(dir, "node.crt"), key: join(dir, "node.key") };
   }
 
   /** The nodes that are members, as far as is known: only to them there is a way. */
@@ -117,6 +148,7 @@ export class EtcdSupervisor {
       rmSync(this.#stateFile, { force: true });
     }
     this.#peers?.close();
+    if (this.#options.peers) rmSync(tlsDir(this.#options.name), { recursive: true, force: true });
   }
 
   async #end(running: Running): Promise<void> {
@@ -156,8 +188,8 @@ export class EtcdSupervisor {
   }
 
   #spawn(clientPort: number): void {
-    const { name, binary, stateDir, forceNewCluster, log } = this.#options;
-    const paths = certificatePaths(stateDir);
+    const { name, binary, forceNewCluster, log } = this.#options;
+    const paths = this.#tlsPaths();
     const client = `https://127.0.0.1:${clientPort}`;
     const joining = this.#options.join;
     const members = joining ?? [name];

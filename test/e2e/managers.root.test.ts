@@ -1,0 +1,267 @@
+/**
+ * Three managers and a worker, driven by the stock CLI: managers come and go, the leader dies, the quorum is lost and
+ * comes back, a swarm begins anew from one manager.
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { startDaemon } from "../../src/lab/host.ts";
+import { hostOf } from "../../src/lab/lab.ts";
+import { end, run, signal } from "../../src/lab/process.ts";
+import { setCable } from "../../src/lab/switch.ts";
+import { eventually, TestLab } from "../support/lab.ts";
+
+const names = ["m1", "m2", "m3", "w1"];
+const managers = ["m1", "m2", "m3"];
+const noLeader = /The swarm does not have a leader\. It's possible that too few managers are online\./;
+let lab: TestLab;
+
+before(async () => {
+  lab = await TestLab.up("mgr", "10.81.0.0/24", { names });
+});
+after(async () => {
+  await lab?.[Symbol.asyncDispose]();
+});
+
+const address = (host: string) => lab.host(host).address;
+
+function daemonOf(host: string) {
+  const daemon = lab.lab.state.running[host]?.daemon;
+  assert.ok(daemon, `no skeind runs on ${host}`);
+  return daemon;
+}
+
+const kill = async (host: string) => assert.ok(await end(daemonOf(host), "SIGKILL", 5_000));
+
+async function start(host: string): Promise<void> {
+  const { host: spec, state } = hostOf(lab.lab, host);
+  lab.lab.state.running[host] = await startDaemon(spec, state);
+}
+
+/** Name, status and manager status of each node, as a host tells them; undefined while it does not. */
+async function nodes(host: string): Promise<Map<string, string> | undefined> {
+  const { code, stdout } = await lab.try(
+    host,
+    "node",
+    "ls",
+    "--format",
+    "{{.Hostname}} {{.Status}} {{.ManagerStatus}}",
+  );
+  if (code !== 0) return undefined;
+  return new Map(
+    stdout
+      .trim()
+      .split("\n")
+      .map((line) => [line.split(" ")[0] ?? "", line.split(" ").slice(1).join(" ").trim()]),
+  );
+}
+
+async function leaderOf(host: string): Promise<string | undefined> {
+  return [...((await nodes(host)) ?? [])].find(([, text]) => text.endsWith("Leader"))?.[0];
+}
+
+/** Containers of all hosts: none of them may be started anew by what happens to managers. */
+async function containers(): Promise<string[]> {
+  const lists = await Promise.all(
+    names.map((host) => lab.ok(host, "ps", "-q", "--no-trunc", "--filter", "name=still")),
+  );
+  return lists.flatMap((list) => list.split("\n").filter(Boolean)).sort();
+}
+
+async function others(host: string): Promise<string> {
+  const other = managers.find((name) => name !== host);
+  assert.ok(other);
+  return other;
+}
+
+/** `docker swarm unlock` reads the key from its standard input. */
+const unlock = (host: string, key: string) =>
+  run(["docker", "-H", `unix://${lab.host(host).socket}`, "swarm", "unlock"], { input: Buffer.from(`${key}\n`) });
+
+test("managers join by their token, and every one of them answers", async () => {
+  await lab.ok("m1", "swarm", "init", "--advertise-addr", address("m1"));
+  const token = await lab.ok("m1", "swarm", "join-token", "-q", "manager");
+  for (const host of ["m2", "m3"]) {
+    const said = await lab.ok(host, "swarm", "join", "--token", token, `${address("m1")}:2377`);
+    assert.equal(said, "This node joined a swarm as a manager.");
+  }
+  const workers = await lab.ok("m3", "swarm", "join-token", "-q", "worker");
+  await lab.ok("w1", "swarm", "join", "--token", workers, `${address("m2")}:2377`);
+  for (const host of managers) {
+    await eventually(`${host} sees all nodes`, async () => {
+      const seen = await nodes(host);
+      return seen?.size === 4 && [...seen.values()].every((text) => text.startsWith("Ready"));
+    });
+    const seen = await nodes(host);
+    assert.deepEqual(
+      names.map((name) => seen?.get(name)),
+      ["Ready Leader", "Ready Reachable", "Ready Reachable", "Ready"],
+    );
+  }
+});
+
+test("a manager that does not lead takes writes, reads its own, and gives logs", async () => {
+  await lab.ok("m2", "network", "create", "-d", "overlay", "ov");
+  assert.match(await lab.ok("m2", "network", "ls"), /ov/);
+  const script = "echo alive; exec sleep 100000";
+  await lab.ok(
+    "m3",
+    "service",
+    "create",
+    "-q",
+    "--name",
+    "still",
+    "--network",
+    "ov",
+    "--replicas",
+    "8",
+    "--stop-grace-period",
+    "1s",
+    "skein/box",
+    "sh",
+    "-c",
+    script,
+  );
+  await eventually("8 tasks run", async () => (await lab.ok("m2", "service", "ls")).includes("8/8"));
+  assert.equal((await lab.ok("m2", "service", "logs", "--raw", "still")).split("\n").length, 8);
+  const twice = await lab.try("m2", "network", "create", "-d", "overlay", "ov");
+  assert.match(twice.stderr, /already exists/);
+});
+
+test("the leader is killed, frozen, or cut off: another one leads within seconds and nothing is started anew", async () => {
+  const before = await containers();
+  assert.equal(before.length, 8);
+  const ways = [
+    { how: (host: string) => kill(host), back: (host: string) => start(host) },
+    {
+      how: async (host: string) => signal(daemonOf(host), "SIGSTOP"),
+      back: async (host: string) => signal(daemonOf(host), "SIGCONT"),
+    },
+    {
+      how: async (host: string) => setCable(lab.host(host), false),
+      back: async (host: string) => setCable(lab.host(host), true),
+    },
+  ];
+  for (const { how, back } of ways) {
+    const old = await leaderOf("m1");
+    assert.ok(old);
+    const witness = await others(old);
+    const began = Date.now();
+    await how(old);
+    await eventually(
+      "another one leads",
+      async () => {
+        const leader = await leaderOf(witness);
+        return leader !== undefined && leader !== old;
+      },
+      6_000,
+    );
+    const tookMs = Date.now() - began;
+    assert.ok(tookMs < 5_000, `it took ${tookMs} ms`);
+    await lab.ok(witness, "service", "update", "-d", "--label-add", `was=${old}`, "still");
+    await back(old);
+    await eventually(
+      `${old} is back as a follower`,
+      async () => {
+        const seen = await nodes(old);
+        return seen?.get(old) === "Ready Reachable" && [...seen.values()].every((text) => text.startsWith("Ready"));
+      },
+      30_000,
+    );
+  }
+  assert.deepEqual(await containers(), before);
+});
+
+test("without a quorum nothing is changed and nothing is lost; with it again everything goes on", async () => {
+  const before = await containers();
+  await kill("m2");
+  await kill("m3");
+  const refused = await lab.try("m1", "service", "scale", "-d", "still=9");
+  assert.match(refused.stderr, noLeader);
+  assert.match((await lab.try("m1", "node", "ls")).stderr, noLeader);
+  assert.equal((await lab.ok("m1", "info", "--format", "{{.Swarm.LocalNodeState}}")).trim(), "active");
+  await start("m3");
+  await eventually("a leader is there", async () => (await leaderOf("m1")) !== undefined);
+  await start("m2");
+  assert.match(await lab.ok("m1", "service", "ls"), /still/);
+  await eventually(
+    "all are there",
+    async () => {
+      const seen = await nodes("m2");
+      return seen && managers.every((host) => /^Ready (Reachable|Leader)$/.test(seen.get(host) ?? ""));
+    },
+    30_000,
+  );
+  assert.deepEqual(await containers(), before);
+});
+
+test("demoted, also as the leader, promoted again: its containers stay", async () => {
+  const before = await containers();
+  const leader = await leaderOf("m1");
+  assert.ok(leader);
+  const witness = await others(leader);
+  await lab.ok(witness, "node", "demote", leader);
+  await eventually(`${leader} is a worker`, async () => {
+    return (await lab.ok(leader, "info", "--format", "{{.Swarm.ControlAvailable}}")) === "false";
+  });
+  assert.match((await lab.try(leader, "node", "ls")).stderr, /Worker nodes can't be used to view or modify/);
+  await eventually("it is no manager in the list", async () => (await nodes(witness))?.get(leader) === "Ready");
+  await eventually("it is promoted", async () => (await lab.try(witness, "node", "promote", leader)).code === 0);
+  await eventually(`${leader} is a manager`, async () => (await nodes(leader))?.get(leader) === "Ready Reachable");
+  await eventually("the worker is promoted", async () => (await lab.try(witness, "node", "promote", "w1")).code === 0);
+  await eventually("w1 is a manager", async () => (await nodes("w1"))?.get("w1") === "Ready Reachable");
+  await eventually("w1 is demoted", async () => (await lab.try("w1", "node", "demote", "w1")).code === 0);
+  await eventually("w1 is a worker", async () => (await nodes(witness))?.get("w1") === "Ready");
+  assert.deepEqual(await containers(), before);
+});
+
+test("a manager leaves: the others keep their quorum, and it can be removed", async () => {
+  const without = await lab.try("m3", "swarm", "leave");
+  assert.match(without.stderr, /participating as a manager/);
+  await lab.ok("m3", "swarm", "leave", "--force");
+  const seen = await nodes("m1");
+  assert.doesNotMatch(seen?.get("m3") ?? "", /Reachable|Leader/);
+  await lab.ok("m1", "node", "rm", "--force", "m3");
+  await lab.ok("m2", "service", "scale", "-d", "still=8");
+});
+
+test("one manager is left: a new swarm is forced from its data, and the other comes back as a worker", async () => {
+  await kill("m2");
+  await eventually("there is no quorum", async () => noLeader.test((await lab.try("m1", "node", "ls")).stderr));
+  await lab.ok("m1", "swarm", "init", "--force-new-cluster", "--advertise-addr", address("m1"));
+  assert.equal((await nodes("m1"))?.get("m1")?.endsWith("Leader"), true);
+  assert.match(await lab.ok("m1", "service", "ls"), /still/);
+  const last = await lab.try("m1", "node", "demote", "m1");
+  assert.match(last.stderr, /attempting to demote the last manager of the swarm/);
+  await start("m2");
+  await eventually("m2 is a worker", async () => (await nodes("m1"))?.get("m2") === "Ready", 20_000);
+  await eventually("8 tasks run", async () => (await lab.ok("m1", "service", "ls")).includes("8/8"), 20_000);
+});
+
+test("locked: a restarted manager gives nothing away until it is unlocked", async () => {
+  const set = await lab.ok("m1", "swarm", "update", "--autolock=true");
+  const key = /SWMKEY-1-\S+/.exec(set)?.[0];
+  assert.ok(key, set);
+  assert.match(await lab.ok("m1", "swarm", "unlock-key"), new RegExp(key.replace(/[+/]/g, ".")));
+  const state = `${lab.host("m1").stateDir}/swarm`;
+  const keyFile = readFileSync(`${state}/certificates/swarm-node.key`, "utf8");
+  assert.doesNotMatch(keyFile, /PRIVATE KEY|DATA KEY/);
+  assert.doesNotMatch(readFileSync(`${state}/etcd/data/member/snap/db`, "latin1"), /PRIVATE KEY|skein\/box/);
+  assert.equal(await end(daemonOf("m1"), "SIGTERM", 15_000), true);
+  await start("m1");
+  assert.equal(await lab.ok("m1", "info", "--format", "{{.Swarm.LocalNodeState}}"), "locked");
+  assert.match(
+    (await lab.try("m1", "service", "ls")).stderr,
+    /Swarm is encrypted and needs to be unlocked before it can be used/,
+  );
+  const wrong = `${key.slice(0, -4)}AAAA`;
+  assert.match((await unlock("m1", wrong)).stderr, /invalid key provided/);
+  assert.equal((await unlock("m1", key)).code, 0);
+  await eventually("it serves", async () => (await lab.try("m1", "service", "ls")).stdout.includes("still"));
+  const rotated = await lab.ok("m1", "swarm", "unlock-key", "--rotate", "-q");
+  assert.notEqual(rotated, key);
+  await lab.ok("m1", "swarm", "update", "--autolock=false");
+  await eventually("the key is in the clear", async () =>
+    readFileSync(`${state}/certificates/swarm-node.key`, "utf8").includes("PRIVATE KEY"),
+  );
+});
