@@ -104,7 +104,16 @@ test("the description is the same each time: a change would restart the session"
   assert.match(first.platform?.architecture ?? "", /^(x86_64|aarch64)$/);
   assert.deepEqual(
     first.engine?.plugins.map(({ type, name }) => `${type}/${name}`),
-    ["Log/json-file", "Log/local", "Log/none", "Network/bridge", "Network/null", "Network/overlay", "Volume/local"],
+    [
+      "Log/json-file",
+      "Log/local",
+      "Log/none",
+      "Manager/skein",
+      "Network/bridge",
+      "Network/null",
+      "Network/overlay",
+      "Volume/local",
+    ],
   );
 });
 

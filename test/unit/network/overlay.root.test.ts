@@ -79,23 +79,22 @@ test("an overlay network across two hosts", { timeout: 60_000 }, async (t) => {
     assert.match(out, /default via 172\.18\.0\.1 dev eth1/);
   });
 
+  // The kernel's notifications may have it mended before this pass begins: what counts is what is there after it.
   await t.test("damage is mended", async () => {
     await h1.run("ip link del vxlan0; ip link del veth1", "1-net1aaaaaa");
-    assert.ok(!(await ping(h1, ids.a, "10.0.1.11")));
-    const mended = await h1.call<string[]>("reconcile");
-    assert.ok(
-      mended.some((line) => line.includes("add link vxlan0")),
-      mended.join("\n"),
-    );
+    await h1.call("reconcile");
+    const { out: links } = await h1.run("ip -br link", "1-net1aaaaaa");
+    assert.match(links, /vxlan0/);
+    assert.match(links, /veth1/);
     assert.ok(await ping(h1, ids.a, "10.0.1.11"));
     assert.deepEqual(await h1.call("reconcile"), [], "and then there is nothing left to do");
     await h1.run(`umount ${h1.netnsDir}/1-net1aaaaaa`);
     await h1.call("reconcile");
     assert.ok(await ping(h1, ids.a, "10.0.1.11"), "a lost pin");
     await h1.run("bridge fdb replace 02:42:de:ad:be:ef dev vxlan0 dst 203.0.113.1 self permanent", "1-net1aaaaaa");
-    assert.deepEqual(await h1.call("reconcile"), [
-      `overlay/${net1.id}: delete fdb 02:42:de:ad:be:ef to 203.0.113.1 on vxlan0`,
-    ]);
+    await h1.call("reconcile");
+    const { out: fdb } = await h1.run("bridge fdb show dev vxlan0", "1-net1aaaaaa");
+    assert.doesNotMatch(fdb, /02:42:de:ad:be:ef/);
   });
 
   await t.test("a killed daemon's successor adopts what is there, untouched", async () => {
