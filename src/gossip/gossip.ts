@@ -4,7 +4,7 @@ import { Emitter } from "../base/async.ts";
 import { systemClock } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import { keyRing } from "./keys.ts";
-import { dockerConfig, type MemberlistConfig } from "./memberlist/config.ts";
+import { type MemberlistConfig, skeinConfig } from "./memberlist/config.ts";
 import { Counters } from "./memberlist/counters.ts";
 import { Keyring } from "./memberlist/crypto.ts";
 import { Memberlist } from "./memberlist/memberlist.ts";
@@ -18,9 +18,9 @@ const defaultPort = 7946;
 
 /**
  * Starts a node: binds the port, listens and answers at once. It joins others when told of some by `setBootstrap`.
- * Rejects when the port is taken or the keys are unusable. `config` differs from Docker's only in tests.
+ * Rejects when the port is taken or the keys are unusable. `config` differs from ours only in tests.
  */
-export async function createGossip(options: GossipOptions, config: MemberlistConfig = dockerConfig): Promise<Gossip> {
+export async function createGossip(options: GossipOptions, config: MemberlistConfig = skeinConfig): Promise<Gossip> {
   const keyring = new Keyring(keyRing(options.keys));
   const transport =
     options.transport ?? (await openTransport(options.bindAddress, options.port ?? defaultPort, options.clock));

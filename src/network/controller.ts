@@ -17,6 +17,7 @@ import { Datapath } from "./datapath.ts";
 import { verboseOf } from "./discovery.ts";
 import { Drift, lookMs } from "./drift.ts";
 import { hostsFile, resolvConf } from "./files.ts";
+import { HostLiveness } from "./liveness.ts";
 import { Names } from "./names.ts";
 import { Networks } from "./networks.ts";
 import type { Changed } from "./overlay/tables.ts";
@@ -72,6 +73,7 @@ class Controller implements NetworkController {
   #restored = false;
   /** Changes by network that wait for their turn. */
   readonly #announcements: Announcements;
+  readonly #liveness = new HostLiveness(() => this.#cluster.gossip);
   /** Endpoints of other nodes that the kernel's tables here send connections to, by network. */
   readonly #serving = new Map<string, ReadonlySet<string>>();
   readonly #following = new Map<string, { changed: Set<Changed>; done: Promise<void> }>();
@@ -326,18 +328,27 @@ class Controller implements NetworkController {
   async startCluster(cluster: ClusterNetworking): Promise<void> {
     await this.#networks.ensureGatewayBridge();
     await this.#cluster.start(cluster);
-    this.#announcements.attach();
+    this.#gossipMayRun();
     await this.#overlays.bringUpAll();
   }
 
   async setKeys(keys: Parameters<NetworkController["setKeys"]>[0]): Promise<void> {
     // keys.ipsec waits for encrypted networks, which are refused until then.
     await this.#cluster.setKeys(keys.gossip);
+    this.#gossipMayRun();
+  }
+
+  #gossipMayRun(): void {
     this.#announcements.attach();
+    this.#liveness.attach();
   }
 
   setManagers(hosts: string[]): void {
     this.#cluster.setManagers(hosts);
+  }
+
+  isSilent(host: string): boolean | undefined {
+    return this.#liveness.isSilent(host);
   }
 
   setLoadBalancers(addresses: ReadonlyMap<string, string>): Promise<void> {

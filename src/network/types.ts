@@ -211,6 +211,8 @@ export interface NetworkController extends AsyncDisposable {
   setKeys(keys: { gossip: GossipKey[]; ipsec: GossipKey[] }): Promise<void>;
   /** Hosts of the managers, for joining gossip; own address included or not. */
   setManagers(hosts: string[]): void;
+  /** Whether gossip has lost a host (suspected or failed); undefined where it knows nothing of it. */
+  isSilent(host: string): boolean | undefined;
   /** The load balancer address (CIDR) of this node per swarm network id; networks that vanish are torn down. */
   setLoadBalancers(addresses: ReadonlyMap<string, string>): Promise<void>;
   /** Leaves gossip and removes every swarm network. */

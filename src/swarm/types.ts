@@ -30,6 +30,8 @@ export interface Executor {
   setNetworkKeys(keys: EncryptionKey[]): Promise<void>;
   /** Hosts of the managers (no port), each time the set changes. */
   setManagers(hosts: string[]): void;
+  /** Whether gossip has lost a host; undefined where it knows nothing of it. */
+  isSilent?(host: string): boolean | undefined;
   /** Throws `TaskRejected` when this host cannot run such a task. */
   controller(task: Task, dependencies: Dependencies): Promise<TaskController>;
   /** This host is in no swarm any more; resolves when nothing of one is left on it. `swarm leave` waits for it. */

@@ -82,6 +82,10 @@ export class HostExecutor implements Executor {
     if (this.#cluster) this.#options.engine.network.setManagers(hosts);
   }
 
+  isSilent(host: string): boolean | undefined {
+    return this.#options.engine.network.isSilent(host);
+  }
+
   async #applyKeys(): Promise<void> {
     if (this.#keys.length === 0) return;
     await this.#options.engine.network.setKeys({

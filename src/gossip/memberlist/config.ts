@@ -1,10 +1,14 @@
-/** memberlist's LAN configuration as Docker's networkdb sets it. Times in milliseconds. */
+/** Times in milliseconds. */
 export interface MemberlistConfig {
   readonly streamTimeoutMs: number;
   readonly probeIntervalMs: number;
   readonly probeTimeoutMs: number;
+  /** So many nodes are probed at once. */
+  readonly probeTargets: number;
   readonly indirectChecks: number;
   readonly retransmitMult: number;
+  /** What suspicions are measured in; memberlist takes its interval of probes. */
+  readonly suspicionUnitMs: number;
   readonly suspicionMult: number;
   readonly suspicionMaxMult: number;
   readonly awarenessMax: number;
@@ -22,12 +26,15 @@ export interface MemberlistConfig {
   readonly vsn: Uint8Array;
 }
 
+/** memberlist's LAN configuration as Docker's networkdb sets it. */
 export const dockerConfig: MemberlistConfig = {
   streamTimeoutMs: 10_000,
   probeIntervalMs: 1_000,
   probeTimeoutMs: 500,
+  probeTargets: 1,
   indirectChecks: 3,
   retransmitMult: 4,
+  suspicionUnitMs: 1_000,
   suspicionMult: 4,
   suspicionMaxMult: 6,
   awarenessMax: 8,
@@ -40,6 +47,17 @@ export const dockerConfig: MemberlistConfig = {
   maxStreams: 128,
   maxMembers: 10_000,
   vsn: Uint8Array.of(1, 5, 2, 0, 0, 0),
+};
+
+/**
+ * Ours: a node that is silent is suspected within one and a half seconds (Docker: up to three), as tasks of suspected
+ * nodes get no new connections. It has as long as with Docker to clear itself: what is withdrawn comes back.
+ */
+export const skeinConfig: MemberlistConfig = {
+  ...dockerConfig,
+  probeIntervalMs: 700,
+  probeTimeoutMs: 350,
+  probeTargets: 3,
 };
 
 /** In large clusters full exchanges become rarer: above 32 nodes by one step per doubling. */

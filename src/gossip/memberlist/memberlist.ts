@@ -196,7 +196,12 @@ export class Memberlist {
   #newProber(): Prober {
     const { config, clock, random, counters, log } = this.#options;
     return new Prober(
-      { intervalMs: config.probeIntervalMs, timeoutMs: config.probeTimeoutMs, indirectChecks: config.indirectChecks },
+      {
+        intervalMs: config.probeIntervalMs,
+        timeoutMs: config.probeTimeoutMs,
+        targets: config.probeTargets,
+        indirectChecks: config.indirectChecks,
+      },
       {
         clock,
         random,

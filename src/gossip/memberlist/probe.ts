@@ -1,6 +1,6 @@
 /**
- * Failure detection. Each round one node, in shuffled order, gets a ping; without an answer three others are
- * asked to ping it and it is tried over TCP. What is left unanswered by the end of the round is suspected.
+ * Failure detection. Each round one node (or a few), in shuffled order, gets a ping; without an answer three others
+ * are asked to ping it and it is tried over TCP. What is left unanswered by the end of the round is suspected.
  */
 import type { Clock } from "../../base/clock.ts";
 import { afterReading } from "./after-reading.ts";
@@ -12,6 +12,8 @@ import type { Member } from "./state.ts";
 export interface ProbeOptions {
   readonly intervalMs: number;
   readonly timeoutMs: number;
+  /** Nodes that are probed at once. */
+  readonly targets: number;
   readonly indirectChecks: number;
 }
 
@@ -48,18 +50,21 @@ export class Prober {
   readonly #waiting = new Map<number, Waiting>();
   #round: string[] = [];
   #seqNo = 0;
-  #busy = false;
+  /** Nodes under probe. */
+  readonly #probed = new Set<string>();
 
   constructor(options: ProbeOptions, deps: ProbeDeps) {
     this.#options = options;
     this.#deps = deps;
   }
 
-  /** Called each interval; does nothing while a stretched round still runs. */
+  /** Called each interval; stretched probes that still run take their places. */
   tick(): void {
-    if (this.#busy) return;
-    const target = this.#next();
-    if (target) this.#probe(target);
+    while (this.#probed.size < this.#options.targets) {
+      const target = this.#next();
+      if (!target) return;
+      this.#probe(target);
+    }
   }
 
   ack(seqNo: number): void {
@@ -97,6 +102,7 @@ export class Prober {
     for (let walked = 0; walked < 2; walked++) {
       for (let name = this.#round.pop(); name !== undefined; name = this.#round.pop()) {
         const member = members.get(name);
+        if (this.#probed.has(name)) continue;
         if (member && name !== self && (member.state === "alive" || member.state === "suspect")) return member;
       }
       this.#deps.wrapped();
@@ -121,13 +127,13 @@ export class Prober {
     let nacks = 0;
     let nacksExpected = 0;
     let streamAnswered = false;
-    this.#busy = true;
+    this.#probed.add(target.name);
 
     const finish = () => {
       cancelIndirect();
       cancelEnd();
       this.#waiting.delete(seqNo);
-      this.#busy = false;
+      this.#probed.delete(target.name);
     };
     const cancelIndirect = clock.after(this.#options.timeoutMs, () => {
       nacksExpected = this.#askOthers(target, ping);

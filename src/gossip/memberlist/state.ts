@@ -36,7 +36,7 @@ export interface StateOptions {
   readonly name: string;
   readonly suspicionMult: number;
   readonly suspicionMaxMult: number;
-  readonly probeIntervalMs: number;
+  readonly suspicionUnitMs: number;
   readonly maxMembers: number;
 }
 
@@ -234,10 +234,10 @@ export class MemberState {
   }
 
   #newSuspicion(from: string, now: number): Suspicion {
-    const { suspicionMult, suspicionMaxMult, probeIntervalMs } = this.#options;
+    const { suspicionMult, suspicionMaxMult, suspicionUnitMs } = this.#options;
     const nodes = this.#members.size;
     const wanted = nodes - 2 < suspicionMult - 2 ? 0 : suspicionMult - 2;
-    const min = suspicionTimeout(suspicionMult, nodes, probeIntervalMs);
+    const min = suspicionTimeout(suspicionMult, nodes, suspicionUnitMs);
     return new Suspicion(from, wanted, min, suspicionMaxMult * min, now);
   }
 

@@ -44,7 +44,10 @@ export async function bootstrapCluster(stateDir: string, clock: Clock = systemCl
   return { nodeId, clusterId };
 }
 
-/** The spec with SwarmKit's defaults where it says nothing. */
+/**
+ * The spec with SwarmKit's defaults where it says nothing, but for the heartbeat: a second instead of five, so that
+ * a lost node's tasks run elsewhere within five seconds.
+ */
 export function withDefaults(spec: ClusterSpec): ClusterSpec {
   const raft = spec.raft ?? create(RaftConfigSchema);
   const annotations = spec.annotations ?? create(AnnotationsSchema);
@@ -62,7 +65,7 @@ export function withDefaults(spec: ClusterSpec): ClusterSpec {
     },
     dispatcher: spec.dispatcher?.heartbeatPeriod
       ? spec.dispatcher
-      : create(DispatcherConfigSchema, { heartbeatPeriod: { seconds: 5n } }),
+      : create(DispatcherConfigSchema, { heartbeatPeriod: { seconds: 1n } }),
     caConfig: {
       ...caConfig,
       nodeCertExpiry: caConfig.nodeCertExpiry ?? create(DurationSchema, { seconds: 90n * DAY_S }),

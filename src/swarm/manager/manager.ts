@@ -605,6 +605,7 @@ class HostManager implements Manager {
       dataKey: () => this.#credentials.dataKey ?? new Uint8Array(),
       probe: (addr) => this.#probe(addr),
       disconnect: (id) => server.disconnect(id),
+      isSilent: this.#options.isSilent,
       clock: this.#options.clock,
       log: this.#log,
     });

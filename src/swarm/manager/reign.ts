@@ -57,6 +57,7 @@ export interface ReignOptions {
   readonly probe: (addr: string) => Promise<void>;
   /** Ends the connections of a node that was removed. */
   readonly disconnect: (nodeId: string) => void;
+  readonly isSilent?: ((host: string) => boolean | undefined) | undefined;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -75,6 +76,7 @@ export function startReign(options: ReignOptions): Reign {
     ...{ store, clusterId, authority, clock, log },
     managerId: nodeId,
     managerHost: splitAddress(addr).host,
+    isSilent: options.isSilent,
   });
   const broker = new LogBroker(store, authority);
   const allocator = new Allocator(store, clusterId, clock, log);

@@ -48,6 +48,8 @@ export interface ManagerOptions {
   readonly remotes?: () => readonly string[];
   /** Ends the start of a manager that waits for others. */
   readonly signal?: AbortSignal;
+  /** Gossip's opinion of a host: false while it hears it, undefined where it has none. */
+  readonly isSilent?: ((host: string) => boolean | undefined) | undefined;
   readonly log: Logger;
   readonly clock: Clock;
   /** The etcd binary; default `etcd` from PATH. */

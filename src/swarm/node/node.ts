@@ -399,6 +399,7 @@ class HostNode implements SwarmNode {
       ...(init ? { bootstrap: { ...init, clusterSpec: init.spec } } : {}),
       ...(signal ? { signal } : {}),
       remotes,
+      isSilent: (host) => this.#options.executor.isSilent?.(host),
       log,
       clock,
     });

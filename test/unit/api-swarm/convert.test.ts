@@ -106,7 +106,7 @@ test("a swarm spec lies over what is there: zero keeps it", () => {
   const base = defaultClusterSpec();
   const merged = mergeSwarmSpec(swarmSpec({ CAConfig: { NodeCertExpiry: 3600e9 } }, ""), base);
   assert.equal(merged.caConfig?.nodeCertExpiry?.seconds, 3600n);
-  assert.equal(merged.dispatcher?.heartbeatPeriod?.seconds, 5n);
+  assert.equal(merged.dispatcher?.heartbeatPeriod?.seconds, 1n);
   assert.equal(merged.orchestration?.taskHistoryRetentionLimit, 5n);
   const zero = mergeSwarmSpec(swarmSpec({ Orchestration: { TaskHistoryRetentionLimit: 0 } }, ""), base);
   assert.equal(zero.orchestration?.taskHistoryRetentionLimit, 0n, "a pointer to zero is a wish");

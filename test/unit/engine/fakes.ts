@@ -218,6 +218,7 @@ export function fakeNetwork(): NetworkController & { readonly sandboxes: Map<str
     renameEndpoints: async () => {},
     setActivity: async () => {},
     told: async () => [],
+    isSilent: () => undefined,
     isListening: () => true,
     busyConnections: () => 0,
     restore: async (alive: ReadonlySet<string>) => void fake.alive.push(...alive),

@@ -8,7 +8,13 @@ import type { Gossip, NodeEvent, TableEvent } from "../../../src/gossip/types.ts
 import { testKeys } from "./harness.ts";
 
 /** Docker's intervals are for a network; this is one machine, and the test should be over soon. */
-const quick = { ...dockerConfig, probeIntervalMs: 200, probeTimeoutMs: 100, gossipIntervalMs: 50 };
+const quick = {
+  ...dockerConfig,
+  probeIntervalMs: 200,
+  probeTimeoutMs: 100,
+  suspicionUnitMs: 200,
+  gossipIntervalMs: 50,
+};
 
 async function until(condition: () => boolean, ms: number, what: string): Promise<void> {
   const end = Date.now() + ms;

@@ -18,7 +18,7 @@ const options = {
   name: "me",
   suspicionMult: 4,
   suspicionMaxMult: 6,
-  probeIntervalMs: 1000,
+  suspicionUnitMs: 1000,
   maxMembers: 100,
 };
 const alive = (node: string, incarnation: number, last = 2) =>

@@ -80,6 +80,40 @@ test("assignments: tasks with what they need, once, and taken back with the last
   assert.deepEqual(shown(set.next(store.view, ["c", "d"], [])), ["+task d"]);
 });
 
+test("liveness: gossip's opinion makes it two periods, or fifteen seconds; a stall of our own is nobody's fault", () => {
+  const clock = new VirtualClock();
+  const lost: string[] = [];
+  let silent: boolean | undefined;
+  const liveness = new Liveness(
+    clock,
+    () => 1000,
+    (node) => lost.push(`${clock.now()} ${node}`),
+    () => silent,
+  );
+  const first = liveness.register("a");
+  clock.advance(1_900);
+  liveness.beat("a", first.id);
+  silent = true;
+  clock.advance(2_000);
+  assert.deepEqual(lost.splice(0), ["3900 a"]);
+  liveness.register("b");
+  silent = false;
+  clock.advance(2_500);
+  silent = true;
+  clock.advance(250);
+  assert.deepEqual(lost.splice(0), ["6650 b"], "suspected later");
+  liveness.register("c");
+  silent = false;
+  clock.advance(14_999);
+  assert.deepEqual(lost, []);
+  clock.advance(1);
+  assert.deepEqual(lost.splice(0), ["21650 c"]);
+  silent = undefined;
+  liveness.register("d");
+  clock.advance(3_000);
+  assert.deepEqual(lost.splice(0), ["24650 d"]);
+});
+
 test("liveness: three silent periods, six after a manager's start, three registrations in eight seconds", () => {
   const clock = new VirtualClock();
   const lost: string[] = [];

@@ -76,7 +76,7 @@ export function defaultClusterSpec(): ClusterSpec {
     annotations: { name: "default" },
     orchestration: { taskHistoryRetentionLimit: 5n },
     raft: { snapshotInterval: 10000n, logEntriesForSlowFollowers: 500n, heartbeatTick: 1, electionTick: 10 },
-    dispatcher: { heartbeatPeriod: { seconds: 5n } },
+    dispatcher: { heartbeatPeriod: { seconds: 1n } },
     caConfig: { nodeCertExpiry: { seconds: 7776000n } },
     taskDefaults: {},
     encryptionConfig: {},

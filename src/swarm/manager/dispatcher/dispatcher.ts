@@ -64,6 +64,8 @@ export interface DispatcherOptions {
   /** Where this manager's own node is, for others: its agent calls from this very host. */
   readonly managerHost: string;
   readonly authority: Authority;
+  /** Gossip's opinion of a host: undefined where it has none. */
+  readonly isSilent?: ((host: string) => boolean | undefined) | undefined;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -86,7 +88,7 @@ export class Dispatcher {
   readonly #orphans = new Map<string, () => void>();
   readonly #closing = new AbortController();
 
-  constructor({ store, clusterId, managerId, managerHost, authority, clock, log }: DispatcherOptions) {
+  constructor({ store, clusterId, managerId, managerHost, authority, isSilent, clock, log }: DispatcherOptions) {
     this.#store = store;
     this.#clusterId = clusterId;
     this.#managerId = managerId;
@@ -97,7 +99,15 @@ export class Dispatcher {
     this.#statuses = new StatusWriter(store, managerId, clock, log);
     const period = () =>
       Math.max(durationMs(this.#cluster()?.spec?.dispatcher?.heartbeatPeriod, HEARTBEAT_PERIOD_MS), MIN_PERIOD_MS);
-    this.#liveness = new Liveness(clock, period, (nodeId, message) => this.#lost(nodeId, message));
+    this.#liveness = new Liveness(
+      clock,
+      period,
+      (nodeId, message) => this.#lost(nodeId, message),
+      (nodeId) => {
+        const addr = store.view.get("node", nodeId)?.status?.addr;
+        return addr ? isSilent?.(addr) : undefined;
+      },
+    );
     this.#stopWatching = store.onCommit((changes) => this.#onCommit(changes));
     this.#expectNodes();
   }

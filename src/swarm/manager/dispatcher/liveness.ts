@@ -1,13 +1,21 @@
 /**
  * Which nodes have a session, and since when they were silent. A node that does not beat for three periods is lost.
+ * Gossip gives a second opinion where it has one: two signals are enough after two periods; while gossip hears the
+ * node, it has as long as with Docker.
  */
 import type { Clock } from "../../../base/clock.ts";
 import { GrpcError, status } from "../../../base/grpc.ts";
 import { swarmId } from "../../../base/id.ts";
 
+/** Periods of silence. */
 const GRACE = 3;
+const GRACE_SUSPECTED = 2;
 /** Nodes may need longer to find us after this manager started. */
 const GRACE_UNKNOWN = 6;
+/** Docker's period times three: shorter periods do not make a busy host that gossip hears a lost one. */
+const LEAST_GRACE_MS = 15_000;
+/** A check that comes so late finds this process stalled, with beats that wait to be read. */
+const STALL_MS = 500;
 const RATE_LIMIT = 3;
 const RATE_WINDOW_MS = 8_000;
 const JITTER_MS = 500;
@@ -23,19 +31,27 @@ export class Liveness {
   readonly #clock: Clock;
   readonly #periodMs: () => number;
   readonly #onLost: (nodeId: string, message: string) => void;
+  readonly #isSilent: (nodeId: string) => boolean | undefined;
   readonly #sessions = new Map<string, Session>();
   readonly #timers = new Map<string, () => void>();
   readonly #registrations = new Map<string, number[]>();
 
-  constructor(clock: Clock, periodMs: () => number, onLost: (nodeId: string, message: string) => void) {
+  /** `isSilent`: gossip's opinion of a node; undefined where it has none. */
+  constructor(
+    clock: Clock,
+    periodMs: () => number,
+    onLost: (nodeId: string, message: string) => void,
+    isSilent: (nodeId: string) => boolean | undefined = () => undefined,
+  ) {
     this.#clock = clock;
     this.#periodMs = periodMs;
     this.#onLost = onLost;
+    this.#isSilent = isSilent;
   }
 
   /** The node was known before this manager started: give it time to find us. */
   expect(nodeId: string): void {
-    this.#arm(nodeId, this.#periodMs() * GRACE_UNKNOWN, 'heartbeat failure for node in "unknown" state');
+    this.#arm(nodeId, GRACE_UNKNOWN, 'heartbeat failure for node in "unknown" state');
   }
 
   /** A new session, which ends the node's former one. Throws UNAVAILABLE past three in eight seconds. */
@@ -49,7 +65,7 @@ export class Liveness {
     this.#sessions.get(nodeId)?.ended.abort(new GrpcError(status.INVALID_ARGUMENT, "session invalid"));
     const session = { nodeId, id: swarmId(), ended: new AbortController() };
     this.#sessions.set(nodeId, session);
-    this.#arm(nodeId, this.#periodMs() * GRACE, "heartbeat failure");
+    this.#arm(nodeId, GRACE, "heartbeat failure");
     return session;
   }
 
@@ -70,7 +86,7 @@ export class Liveness {
   beat(nodeId: string, sessionId: string): number {
     this.check(nodeId, sessionId);
     const period = this.#periodMs();
-    this.#arm(nodeId, period * GRACE, "heartbeat failure");
+    this.#arm(nodeId, GRACE, "heartbeat failure");
     return period + (Math.random() * 2 - 1) * Math.min(JITTER_MS, period / 10);
   }
 
@@ -91,14 +107,28 @@ export class Liveness {
     for (const nodeId of new Set([...this.#sessions.keys(), ...this.#timers.keys()])) this.forget(nodeId, reason);
   }
 
-  #arm(nodeId: string, ms: number, message: string): void {
-    this.#timers.get(nodeId)?.();
-    this.#timers.set(
-      nodeId,
-      this.#clock.after(ms, () => {
-        this.forget(nodeId, new GrpcError(status.NOT_FOUND, "node not registered"));
-        this.#onLost(nodeId, message);
-      }),
-    );
+  #arm(nodeId: string, periods: number, message: string): void {
+    const period = this.#periodMs();
+    let since = this.#clock.now();
+    const look = (inMs: number) => {
+      this.#timers.get(nodeId)?.();
+      const due = this.#clock.now() + inMs;
+      this.#timers.set(
+        nodeId,
+        this.#clock.after(inMs, () => {
+          const now = this.#clock.now();
+          if (now - due > STALL_MS) since += now - due;
+          const silent = this.#isSilent(nodeId);
+          const limit = silent === true ? graceSuspected : silent === false ? graceHeard : grace;
+          if (now - since < limit) return look(Math.min(since + limit - now, period / 4));
+          this.forget(nodeId, new GrpcError(status.NOT_FOUND, "node not registered"));
+          this.#onLost(nodeId, message);
+        }),
+      );
+    };
+    const grace = periods === GRACE ? period * periods : Math.max(period * periods, LEAST_GRACE_MS);
+    const graceSuspected = period * (periods - GRACE + GRACE_SUSPECTED);
+    const graceHeard = Math.max(grace, LEAST_GRACE_MS);
+    look(graceSuspected);
   }
 }

@@ -1,0 +1,209 @@
+/**
+ * Hosts that go without a word: their tasks get no new connection within two seconds, replacements run within five, and
+ * when the host is back nothing runs twice. Docker in such a lab: 5.4 s until the name is right, 10.3 s until the node
+ * is Down, 15.9 s until the replacement runs.
+ */
+import assert from "node:assert/strict";
+import { connect } from "node:net";
+import { after, before, type TestContext, test } from "node:test";
+import { sleep, systemClock } from "../../src/base/clock.ts";
+import { hostOf } from "../../src/lab/lab.ts";
+import { signal } from "../../src/lab/process.ts";
+import { setCable } from "../../src/lab/switch.ts";
+import { eventually, TestLab } from "../support/lab.ts";
+
+let lab: TestLab;
+const hosts = ["manager", "worker-1", "worker-2"];
+
+before(async () => {
+  lab = await TestLab.up("fov", "10.69.0.0/24", { images: ["basic", "tutorials"] });
+  await lab.swarm();
+  await lab.ok("manager", "network", "create", "--driver", "overlay", "--attachable", "net");
+  const options = ["--network", "net", "--publish", "8080:80", "--stop-grace-period", "2s"];
+  await lab.ok("manager", "service", "create", "--quiet", "--name", "web", "--replicas", "3", ...options, "nginx");
+  await lab.ok("manager", "run", "--detach", "--name", "box", "--network", "net", "skein/box", "sleep", "1000");
+});
+after(async () => {
+  await lab?.[Symbol.asyncDispose]();
+});
+
+/** Addresses that new connections go to, by the balancer of a host's routing mesh. */
+async function backends(host: string): Promise<string[]> {
+  const sandbox = "--net=/run/docker/netns/ingress_sbox";
+  const { stdout } = await lab.in(host, "nsenter", sandbox, "nft", "list", "chain", "ip", "skein-mesh", "tcp-8080");
+  return [...stdout.matchAll(/\b10\.0\.\d+\.\d+\b/g)].map(([address]) => address).sort();
+}
+
+/** Nodes of running tasks whose node is not the given one. */
+async function running(): Promise<string[]> {
+  const format = "{{.Node}} {{.CurrentState}}";
+  const text = await lab.ok("manager", "service", "ps", "web", "--filter", "desired-state=running", "--format", format);
+  return text.split("\n").flatMap((line) => (line.includes(" Running ") ? [line.split(" ")[0] ?? ""] : []));
+}
+
+async function resolved(): Promise<number> {
+  const { stdout } = await lab.try("manager", "exec", "box", "nslookup", "tasks.web");
+  return [...stdout.matchAll(/^Address(?: \d+)?:\s+\d+\.\d+\.\d+\.\d+\s*$/gm)].length;
+}
+
+/** Milliseconds from now until it is so. */
+async function since<T>(began: number, what: string, attempt: () => Promise<T | undefined | false>): Promise<number> {
+  await eventually(what, attempt, 20_000);
+  return Date.now() - began;
+}
+
+/** New connections through the manager, one after another; when the last one began that led nowhere. */
+class Dialler {
+  lastFailure = 0;
+  dialled = 0;
+  #stopped = false;
+  readonly #done = this.#run();
+
+  async #run(): Promise<void> {
+    await null;
+    while (!this.#stopped) {
+      const began = Date.now();
+      this.dialled++;
+      if (!(await this.#dial())) this.lastFailure = began;
+      await sleep(systemClock, 5);
+    }
+  }
+
+  #dial(): Promise<boolean> {
+    return new Promise((resolve) => {
+      const socket = connect({ host: lab.host("manager").address, port: 8080 });
+      const finish = (ok: boolean) => {
+        clearTimeout(timer);
+        socket.destroy();
+        resolve(ok);
+      };
+      const timer = setTimeout(() => finish(false), 250);
+      socket.on("connect", () => finish(true));
+      socket.on("error", () => finish(false));
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#done;
+  }
+}
+
+async function ready(): Promise<void> {
+  await eventually("three tasks on three hosts", async () => (await running()).length === 3, 20_000);
+  for (const host of hosts) await eventually("balanced", async () => (await backends(host)).length === 3, 20_000);
+}
+
+/** Loses a host in some way and measures. */
+async function lose(t: TestContext, victim: string, how: () => Promise<void> | void, cutsOff: boolean): Promise<void> {
+  await ready();
+  assert.ok((await running()).includes(victim), "a task to lose");
+  const before = await backends("manager");
+  const dialler = new Dialler();
+  const began = Date.now();
+  await how();
+  const [withdrawn, unnamed, down, replaced] = await Promise.all([
+    since(began, "withdrawn", async () => (await backends("manager")).length < before.length),
+    since(began, "unnamed", async () => (await resolved()) < 3),
+    since(began, "Down", async () => {
+      const status = await lab.ok("manager", "node", "inspect", "--format", "{{.Status.State}}", victim);
+      return status === "down";
+    }),
+    since(began, "replaced", async () => {
+      const nodes = await running();
+      return nodes.length === 3 && !nodes.includes(victim) && (await backends("manager")).length === 3;
+    }),
+  ]).finally(() => dialler.stop());
+  const cut = dialler.lastFailure ? `${dialler.lastFailure - began} ms` : "none";
+  t.diagnostic(
+    `${victim}: out of the balancers ${withdrawn} ms, out of DNS ${unnamed} ms, last new connection that led nowhere ` +
+      `${cut} (of ${dialler.dialled}), Down ${down} ms, replaced and balanced ${replaced} ms`,
+  );
+  assert.ok(withdrawn <= 2_000, `withdrawn after ${withdrawn} ms`);
+  if (cutsOff) assert.ok(dialler.lastFailure - began <= 2_000, `a connection led nowhere after ${cut}`);
+  assert.ok(replaced <= 5_000, `replaced after ${replaced} ms`);
+}
+
+/** All hosts agree on three tasks, and three containers run. */
+async function nothingTwice(t: TestContext, began: number): Promise<void> {
+  await eventually(
+    "three containers",
+    async () => {
+      const lists = await Promise.all(hosts.map((host) => lab.ok(host, "ps", "--quiet", "--filter", "ancestor=nginx")));
+      return lists.join("\n").split("\n").filter(Boolean).length === 3;
+    },
+    20_000,
+  );
+  t.diagnostic(`nothing runs twice ${Date.now() - began} ms after the return`);
+  await eventually("one view", async () => {
+    const views = await Promise.all(hosts.map(backends));
+    return views.every((view) => view.length === 3 && view.join() === views[0]?.join()) && (await resolved()) === 3;
+  });
+  for (let i = 0; i < 30; i++) {
+    const { stdout } = await lab.in(
+      "worker-1",
+      "curl",
+      "-s",
+      "-m",
+      "2",
+      "-o",
+      "/dev/null",
+      "-w",
+      "%{http_code}",
+      "http://127.0.0.1:8080/",
+    );
+    assert.equal(stdout, "200");
+  }
+}
+
+test("a cable is pulled, and plugged in again", async (t) => {
+  const host = lab.host("worker-2");
+  await lose(t, "worker-2", () => setCable(host, false), true);
+  const began = Date.now();
+  setCable(host, true);
+  await nothingTwice(t, began);
+});
+
+test("an engine freezes, and thaws", async (t) => {
+  await lab.ok("manager", "service", "update", "--quiet", "--force", "--update-monitor", "100ms", "web");
+  const { daemon } = hostOf(lab.lab, "worker-1").state;
+  assert.ok(daemon);
+  await lose(t, "worker-1", () => signal(daemon, "SIGSTOP"), false);
+  const began = Date.now();
+  signal(daemon, "SIGCONT");
+  await nothingTwice(t, began);
+});
+
+test("a short freeze restarts nothing", async () => {
+  await lab.ok("manager", "service", "update", "--quiet", "--force", "--update-monitor", "100ms", "web");
+  await ready();
+  const ids = async () =>
+    (await lab.ok("manager", "service", "ps", "web", "--quiet", "--filter", "desired-state=running"))
+      .split("\n")
+      .sort()
+      .join();
+  const before = await ids();
+  const { daemon } = hostOf(lab.lab, "worker-2").state;
+  assert.ok(daemon);
+  signal(daemon, "SIGSTOP");
+  try {
+    await eventually("suspected", async () => (await backends("manager")).length === 2, 3_000);
+  } finally {
+    signal(daemon, "SIGCONT");
+  }
+  await eventually("trusted again", async () => (await backends("manager")).length === 3, 5_000);
+  await sleep(systemClock, 1_000);
+  assert.equal(await ids(), before);
+});
+
+test("a host dies", async (t) => {
+  const { init } = hostOf(lab.lab, "worker-2").state;
+  await lose(t, "worker-2", () => signal(init, "SIGKILL"), true);
+});
+
+test("the heartbeat is the operator's to choose", async () => {
+  const period = () => lab.ok("manager", "info", "--format", "{{.Swarm.Cluster.Spec.Dispatcher.HeartbeatPeriod}}");
+  assert.equal(await period(), "1s");
+  await lab.ok("manager", "swarm", "update", "--dispatcher-heartbeat", "5s");
+  assert.equal(await period(), "5s");
+});
