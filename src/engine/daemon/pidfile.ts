@@ -3,11 +3,12 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { conflict, errnoOf } from "../../base/errors.ts";
 
-/** Field 22 of /proc/<pid>/stat: tells two processes with one pid apart. */
+/** Field 22 of /proc/<pid>/stat: tells two processes with one pid apart. Undefined for one that only waits to be reaped. */
 function startTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return fields[0] === "Z" || fields[0] === "X" ? undefined : fields[19];
   } catch {
     return undefined;
   }
