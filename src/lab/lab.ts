@@ -174,9 +174,9 @@ export async function down(name = "lab", options: { keepLogs?: boolean } = {}): 
   }
   await removeSwitch(spec);
   await sweepCgroups(spec.cgroup);
-  rmSync(spec.stateDir, { recursive: true, force: true });
+  rmSync(spec.stateDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   forgetState(name);
-  if (!options.keepLogs) rmSync(spec.runDir, { recursive: true, force: true });
+  if (!options.keepLogs) rmSync(spec.runDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   for (const dir of [dirname(spec.runDir), dirname(spec.stateDir)]) removeIfEmpty(dir);
   return found;
 }
