@@ -266,7 +266,9 @@ test("a session: assignments arrive, status goes back, addresses can be asked fo
     control.createService(clash),
     /port '8080' is already in use by service 'web' \(\w+\) as an ingress port/,
   );
+  // What `stack rm` does: the network goes in the same breath, though the task was told nothing yet.
   await control.removeService(service.id);
+  await control.removeNetwork(network.id);
   const ending = (await assignments.next()).value.changes[0]?.assignment?.item.value;
   assert.equal(ending.desiredState, TaskState.REMOVE);
   await dispatcher.updateTaskStatus({ sessionId, updates: [report(TaskState.SHUTDOWN)] });

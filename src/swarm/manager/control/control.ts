@@ -288,11 +288,17 @@ function removeNetwork(tx: Transaction, id: string): void {
   }
   const [service] = usersOfNetwork(network, tx);
   if (service) throw rpcError("FailedPrecondition", `network ${id} is in use by service ${service.id}`);
+  // A task of a removed service is on its way out, though the orchestrator may not have told it yet: `stack rm` asks for
+  // its networks in the same breath.
   const task = tx
     .all("task")
-    .find((candidate) => !isOver(candidate) && candidate.networks.some((attachment) => attachment.network?.id === id));
-  if (task && task.desiredState <= TaskState.COMPLETE) {
-    throw rpcError("FailedPrecondition", `network ${id} is in use by task ${task.id}`);
-  }
+    .find(
+      (candidate) =>
+        !isOver(candidate) &&
+        candidate.desiredState <= TaskState.COMPLETE &&
+        (candidate.serviceId === "" || tx.get("service", candidate.serviceId) !== undefined) &&
+        candidate.networks.some((attachment) => attachment.network?.id === id),
+    );
+  if (task) throw rpcError("FailedPrecondition", `network ${id} is in use by task ${task.id}`);
   tx.remove("network", id);
 }
