@@ -211,3 +211,15 @@ test("a service's endpoint follows its spec: networks come and go with their VIP
   assert.deepEqual(world.allocator.state.dump(), AllocatorState.of(world.store.view, 0).dump());
   world.close();
 });
+
+test("a removed network is taken from the nodes, also when nothing else happens there any more", async () => {
+  const world = await createWorld();
+  await world.addNode("n");
+  await world.run(100);
+  const attached = () => world.store.view.get("node", "n")?.attachments.map(({ network }) => network?.id);
+  assert.deepEqual(attached(), ["ingress"]);
+  await world.control.removeNetwork("ingress");
+  await world.run(100);
+  assert.deepEqual(attached(), []);
+  world.close();
+});

@@ -78,6 +78,10 @@ export class Allocator {
     if (change.action === "remove") {
       this.#reasons.delete(object.id);
       if (kind === "task" && object.nodeId) this.#dirty.node.add(object.nodeId);
+      if (kind === "network") {
+        const on = (node: Node) => node.attachments.some(({ network }) => network?.id === object.id);
+        for (const node of this.#store.view.all("node")) if (on(node)) this.#dirty.node.add(node.id);
+      }
       return;
     }
     if (kind === "network") {
