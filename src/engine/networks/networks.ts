@@ -50,7 +50,6 @@ export function createNetworks(ctx: EngineContext): Networks {
         }
         return { Id: await swarm.networks.create(request), Warning: "" };
       }
-      if (request.Attachable) throw invalid("attachable is only valid for overlay networks");
       const spec = await ctx.network.create(specOf(ctx, request, driver));
       return { Id: spec.id, Warning: "" };
     },
