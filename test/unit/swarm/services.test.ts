@@ -306,6 +306,30 @@ test("a rollback by hand brings the former spec back, and an update may follow",
   world.close();
 });
 
+test("an update fits while nobody else changed the spec, whatever the managers wrote meanwhile", async () => {
+  const world = await withNodes(1);
+  const spec = service(1, { task: image("one") });
+  const first = await world.control.createService(spec);
+  const put = (version: bigint, name: string, rollback = false) =>
+    world.control.updateService(first.id, version, { ...spec, task: service(1, { task: image(name) }).task }, rollback);
+  const read = () => versionOf(world.control.service(first.id) ?? first);
+  await world.run(1000);
+  assert.notEqual(read(), versionOf(first), "the allocator wrote");
+  await put(versionOf(first), "two");
+  const second = read();
+  await world.run(30_000);
+  assert.notEqual(read(), second, "the updater wrote its progress");
+  await assert.rejects(put(versionOf(first), "lost"), /update out of sequence/, "read before the last change");
+  await assert.rejects(put(read() + 1n, "lost"), /update out of sequence/);
+  await put(second, "three");
+  const third = read();
+  await world.run(30_000);
+  await put(read(), "", true);
+  await assert.rejects(put(third, "lost"), /update out of sequence/, "what was rolled back comes not again by chance");
+  await put(read(), "four");
+  world.close();
+});
+
 test("a job runs to its number of completions and again when updated", async () => {
   const world = await withNodes(2);
   world.fate = () => "complete";

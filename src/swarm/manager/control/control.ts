@@ -44,7 +44,7 @@ import { dependencyApi } from "./dependencies.ts";
 import { rpcError } from "./errors.ts";
 import { checkDemotable, checkPromotable } from "./roles.ts";
 import { checkNetwork, checkService, resolveNetworks, usersOfNetwork } from "./validate.ts";
-import { atVersion, canonical, creating } from "./writing.ts";
+import { atSpecVersion, atVersion, canonical, creating } from "./writing.ts";
 
 export interface ControlOptions {
   readonly store: Store;
@@ -121,7 +121,7 @@ export function createControl(options: ControlOptions): ControlApi {
     updateService: async (id, version, given, rollback) => {
       const spec = canonical(ServiceSpecSchema, given);
       const work = store.update((tx) => {
-        const service = atVersion(tx, "service", id, version);
+        const service = atSpecVersion(tx, id, version);
         tx.update("service", rollback ? rolled(service, tx, options) : updatedService(service, spec, tx, options));
       });
       await creating("service", spec.annotations?.name ?? "", work);

@@ -1,5 +1,7 @@
 /** What writing requests have in common: the version they expect, the name they may not take. */
 import { type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import type { Service } from "#proto/docker/swarmkit/objects_pb.js";
+import { UpdateStatus_UpdateState } from "#proto/docker/swarmkit/types_pb.js";
 import { SkeinError } from "../../../base/errors.ts";
 import { type Kind, type ObjectOf, versionOf } from "../../store/objects.ts";
 import type { Transaction } from "../../store/transaction.ts";
@@ -19,6 +21,31 @@ export function atVersion<K extends Kind>(tx: Transaction, kind: K, id: string, 
   if (!object) throw rpcError("NotFound", `${kind} ${id} not found`);
   if (versionOf(object) !== version) throw outOfSequence();
   return object;
+}
+
+/**
+ * The service for an update by somebody who read it at `version`. Docker refuses when anything of the object changed
+ * since, also what the managers write themselves (addresses, the update's progress), which makes quick scripts fail by
+ * chance. What must not be lost is another's spec: `specVersion` is the version that the present spec was written on, so
+ * who read a later one has seen it. A roll back puts an old number there; then only the very version will do.
+ */
+export function atSpecVersion(tx: Transaction, id: string, version: bigint): Service {
+  const service = tx.get("service", id);
+  const written = service?.specVersion?.index;
+  if (
+    service &&
+    written !== undefined &&
+    !isRolledBack(service) &&
+    written < version &&
+    version <= versionOf(service)
+  ) {
+    return service;
+  }
+  return atVersion(tx, "service", id, version);
+}
+
+function isRolledBack({ updateStatus }: Service): boolean {
+  return updateStatus !== undefined && updateStatus.state >= UpdateStatus_UpdateState.ROLLBACK_STARTED;
 }
 
 /** Runs a transaction; a name that is taken is told in Docker's words for this kind. */
