@@ -1,6 +1,7 @@
 /** The Engine API put together: one file per resource, no logic of its own. Start reading here. */
 import type { Server } from "node:http";
 import type { Logger } from "../base/log.ts";
+import type { TlsFiles } from "../engine/daemon/endpoint.ts";
 import type { HostInterface } from "../engine/swarm/address.ts";
 import type { Engine } from "../engine/types.ts";
 import { VERSION } from "../engine/version.ts";
@@ -21,9 +22,10 @@ export interface ApiOptions {
   readonly engine: Engine;
   readonly log: Logger;
   readonly interfaces: () => HostInterface[];
+  readonly tls?: TlsFiles | undefined;
 }
 
-export function createApi({ engine, log, interfaces }: ApiOptions): Server {
+export function createApi({ engine, log, interfaces, tls }: ApiOptions): Server {
   const router = new Router().add([
     ...systemRoutes(engine),
     // Streams and execs before containers: `:name*` takes slashes, and the more special pattern must win.
@@ -44,6 +46,7 @@ export function createApi({ engine, log, interfaces }: ApiOptions): Server {
   return createHttpServer({
     router,
     log,
+    tls,
     headers: () => ({
       Ostype: "linux",
       "Docker-Experimental": "false",

@@ -2,15 +2,17 @@
  * The HTTP server: requests in, `Reply` values out. Knows routing, versions, errors, streaming and hijacking, nothing of
  * containers. Connections that ask for `Upgrade: tcp` come by Node's upgrade event with their body unparsed.
  */
-import { createServer, type IncomingMessage, type Server, ServerResponse } from "node:http";
+import { type IncomingMessage, type Server, ServerResponse } from "node:http";
 import { type Duplex, Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { invalid, messageOf, notFound, SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import type { TlsFiles } from "../../engine/daemon/endpoint.ts";
 import { hijackedOver, readUpgradeBody, upgradeHead } from "./hijack.ts";
 import type { Reply } from "./reply.ts";
 import { ApiRequest, MAX_JSON_BODY } from "./request.ts";
 import type { Match, Router } from "./router.ts";
+import { httpServer } from "./tls.ts";
 import { checkVersion, MAX_API, splitVersion } from "./version.ts";
 
 export interface HttpOptions {
@@ -20,19 +22,24 @@ export interface HttpOptions {
   readonly headers?: () => Record<string, string>;
   /** Looks at each request before its handler; throws to refuse it. */
   readonly admit?: (request: ApiRequest) => void;
+  /** Speak TLS, with clients that this CA has signed. */
+  readonly tls?: TlsFiles | undefined;
 }
 
 const MAX_URL = 64 * 1024;
 
 export function createHttpServer(options: HttpOptions): Server {
-  const server = createServer({
-    // Only attach and exec leave HTTP; a request for h2c (BuildKit's session) is answered as plain HTTP.
-    shouldUpgradeCallback: (request) => /^tcp$/i.test(request.headers.upgrade ?? ""),
-    maxHeaderSize: MAX_URL,
-    requestTimeout: 0,
-    headersTimeout: 60_000,
-    keepAliveTimeout: 120_000,
-  });
+  const server = httpServer(
+    {
+      // Only attach and exec leave HTTP; a request for h2c (BuildKit's session) is answered as plain HTTP.
+      shouldUpgradeCallback: (request) => /^tcp$/i.test(request.headers.upgrade ?? ""),
+      maxHeaderSize: MAX_URL,
+      requestTimeout: 0,
+      headersTimeout: 60_000,
+      keepAliveTimeout: 120_000,
+    },
+    options.tls,
+  );
   server.timeout = 0;
   server.on("request", (request: IncomingMessage, response: ServerResponse) => {
     void serve(options, request, request, response, undefined);

@@ -19,16 +19,23 @@ import { hostInterfaces } from "../swarm/interfaces.ts";
 import type { ApiRange } from "../system/system.ts";
 import type { Engine } from "../types.ts";
 import { VERSION } from "../version.ts";
+import { type ApiEndpoint, shownEndpoint, type TlsFiles } from "./endpoint.ts";
 import { takePidfile } from "./pidfile.ts";
 import { type DaemonConfig, helpText, readSettings } from "./settings.ts";
 
 /** What the API room gives to the daemon. */
 export interface ApiFront {
   readonly range: ApiRange;
-  create(options: { engine: Engine; log: Logger; interfaces: () => ReturnType<typeof hostInterfaces> }): Server;
+  create(options: {
+    engine: Engine;
+    log: Logger;
+    interfaces: () => ReturnType<typeof hostInterfaces>;
+    tls?: TlsFiles | undefined;
+  }): Server;
   /** Throws when a living daemon is behind the socket. */
   assertFree(path: string): Promise<void>;
-  listen(server: Server, path: string): Promise<void>;
+  /** Disposing ends the server and all of its connections. */
+  listen(server: Server, endpoint: ApiEndpoint, log: Logger): Promise<AsyncDisposable>;
   swarmInfo(node: Engine["swarm"]): object;
 }
 
@@ -103,7 +110,7 @@ async function start(
   const mark = (name: string) => {
     marks[name] = Math.round(performance.now() - began);
   };
-  for (const path of config.sockets) await api.assertFree(path);
+  for (const endpoint of config.endpoints) if (endpoint.kind === "unix") await api.assertFree(endpoint.path);
   mkdirSync(config.dataRoot, { recursive: true, mode: 0o711 });
   mkdirSync(config.runDir, { recursive: true, mode: 0o711 });
   parts.use(takePidfile(config.pidfile));
@@ -153,12 +160,13 @@ async function start(
   };
   await joinSwarm(config, engine, name, interfaces, log.with({ room: "swarm" }), parts);
   mark("swarmMs");
-  for (const path of config.sockets) {
-    const server = api.create({ engine, log: log.with({ room: "api" }), interfaces });
-    await api.listen(server, path);
-    parts.defer(() => closeServer(server));
+  const apiLog = log.with({ room: "api" });
+  for (const endpoint of config.endpoints) {
+    const tls = endpoint.kind === "tcp" ? endpoint.tls : undefined;
+    parts.use(await api.listen(api.create({ engine, log: apiLog, interfaces, tls }), endpoint, apiLog));
   }
-  log.info("ready", { sockets: config.sockets.join(","), tookMs: Math.round(performance.now() - began), ...marks });
+  const sockets = config.endpoints.map(shownEndpoint).join(",");
+  log.info("ready", { sockets, tookMs: Math.round(performance.now() - began), ...marks });
 }
 
 /** Both, or neither: what one made is given back when the other fails. */
@@ -203,11 +211,4 @@ async function joinSwarm(
 function splitLabel(label: string): [string, string] {
   const equals = label.indexOf("=");
   return equals < 0 ? [label, ""] : [label.slice(0, equals), label.slice(equals + 1)];
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
 }

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { errnoOf, invalid, messageOf } from "../../base/errors.ts";
 import type { Level } from "../../base/log.ts";
+import { type ApiEndpoint, parseEndpoint, type TlsFiles } from "./endpoint.ts";
 
 interface Setting {
   /** Name of the flag and, unless `flagOnly`, key of the configuration file. */
@@ -24,8 +25,29 @@ export const settings: readonly Setting[] = [
     kind: "list",
     value: "unix://PATH",
     fallback: "unix:///run/skein/docker.sock",
-    help: "socket to listen on; may be given more than once",
+    help: "socket to listen on, or tcp://ADDRESS:PORT with --tlsverify; may be given more than once",
   },
+  {
+    name: "tlsverify",
+    kind: "switch",
+    value: "",
+    help: "serve tcp:// with TLS to clients whose certificate the CA has signed; there is no TCP without",
+  },
+  {
+    name: "tlscacert",
+    kind: "text",
+    value: "FILE",
+    fallback: "/etc/skein/ca.pem",
+    help: "CA that has signed the certificates of clients (PEM)",
+  },
+  {
+    name: "tlscert",
+    kind: "text",
+    value: "FILE",
+    fallback: "/etc/skein/cert.pem",
+    help: "certificate of this host (PEM)",
+  },
+  { name: "tlskey", kind: "text", value: "FILE", fallback: "/etc/skein/key.pem", help: "its key (PEM)" },
   {
     name: "data-root",
     kind: "text",
@@ -86,7 +108,7 @@ export const settings: readonly Setting[] = [
 ];
 
 export interface DaemonConfig {
-  readonly sockets: string[];
+  readonly endpoints: ApiEndpoint[];
   readonly dataRoot: string;
   readonly runDir: string;
   readonly pidfile: string;
@@ -194,9 +216,10 @@ export function readSettings(argv: readonly string[]): { print: "help" | "versio
   const one = (name: string): string | undefined => values.get(name)?.at(-1);
   const runDir = absolute("run-dir", one("run-dir") ?? "/run/skein");
   const hostname = one("hostname");
+  const tls = tlsFiles(one);
   return {
     config: {
-      sockets: (values.get("host") ?? ["unix:///run/skein/docker.sock"]).map(socketPath),
+      endpoints: (values.get("host") ?? ["unix:///run/skein/docker.sock"]).map((host) => parseEndpoint(host, tls)),
       dataRoot: absolute("data-root", one("data-root") ?? "/var/lib/skein"),
       runDir,
       pidfile: absolute("pidfile", one("pidfile") ?? `${runDir}/skeind.pid`),
@@ -217,15 +240,19 @@ function absolute(name: string, path: string): string {
   return path.length > 1 ? path.replace(/\/+$/, "") : path;
 }
 
-/** Longest path of a unix socket. */
-const MAX_SOCKET_PATH = 107;
-
-function socketPath(host: string): string {
-  if (/^(tcp|fd|npipe):\/\//.test(host)) throw invalid(`--host ${host}: only unix:// sockets are served so far`);
-  const path = absolute("host", host.replace(/^unix:\/\//, ""));
-  if (Buffer.byteLength(path) > MAX_SOCKET_PATH)
-    throw invalid(`--host: the path of a socket has at most ${MAX_SOCKET_PATH} bytes: ${path}`);
-  return path;
+/** The files of --tlsverify. One given without it would be ignored in silence: it is refused. */
+function tlsFiles(one: (name: string) => string | undefined): TlsFiles | undefined {
+  const names = { ca: "tlscacert", cert: "tlscert", key: "tlskey" } as const;
+  if (one("tlsverify") !== "true") {
+    for (const name of Object.values(names)) if (one(name)) throw invalid(`--${name} needs --tlsverify`);
+    return undefined;
+  }
+  const file = (name: string, otherwise: string) => absolute(name, one(name) ?? otherwise);
+  return {
+    ca: file(names.ca, "/etc/skein/ca.pem"),
+    cert: file(names.cert, "/etc/skein/cert.pem"),
+    key: file(names.key, "/etc/skein/key.pem"),
+  };
 }
 
 function logLevel(word: string): Level {

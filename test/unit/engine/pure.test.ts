@@ -225,13 +225,12 @@ test("settings: flags go before the file, misspelt keys are refused", () => {
     "base=10.1.0.0/16,size=24",
   );
   assert.ok("config" in given);
-  assert.deepEqual(given.config.sockets, ["/tmp/x.sock"]);
+  assert.deepEqual(given.config.endpoints, [{ kind: "unix", path: "/tmp/x.sock" }]);
   assert.equal(given.config.runDir, "/tmp/run");
   assert.equal(given.config.pidfile, "/tmp/run/skeind.pid");
   assert.deepEqual(given.config.addressPools, [{ base: "10.1.0.0/16", size: 24 }]);
   assert.deepEqual(read("--help"), { print: "help" });
   assert.throws(() => read("--nope"), /Unknown option '--nope'/);
-  assert.throws(() => read("-H", "tcp://0.0.0.0:2375"), /only unix:/);
   assert.throws(() => read("--log-level", "loud"), /not loud/);
   assert.deepEqual(fromFile('{"label":["a=1"],"debug":true}', "f").get("debug"), ["true"]);
   assert.throws(() => fromFile('{"lable":[]}', "f"), /unknown setting "lable"/);
