@@ -3,7 +3,7 @@
  * A change of the task cuts a call short only when it has to: when the new task asks for another step, or
  * when the call waits for an end that may be far away.
  */
-import { clone, create, equals } from "@bufbuild/protobuf";
+import { create, equals } from "@bufbuild/protobuf";
 import { type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { type TaskStatus, TaskStatusSchema } from "#proto/docker/swarmkit/types_pb.js";
 import { type Deferred, deferred } from "../../base/async.ts";
@@ -61,8 +61,7 @@ export class TaskRunner {
       });
       return;
     }
-    const next = clone(TaskSchema, task);
-    next.status = status(mine);
+    const next: Task = { ...task, status: status(mine) };
     if (equals(TaskSchema, stable(next), stable(mine))) return;
     this.#task = next;
     this.#stale = true;
@@ -128,8 +127,7 @@ export class TaskRunner {
     const before = status(this.#task);
     const after = settle(before, step, outcome, { nowMs: clock.now(), runtime: this.controller.status() });
     if (after === before) return;
-    const next = clone(TaskSchema, this.#task);
-    next.status = after;
+    const next: Task = { ...this.#task, status: after };
     this.#task = next;
     log.debug("task state changed", { task: next.id, from: before.state, to: after.state, err: after.err });
     report(next);
@@ -168,8 +166,5 @@ function status(task: Task): TaskStatus {
 
 /** A task without what says nothing to its controller: version and times of the record. */
 function stable(task: Task): Task {
-  const copy = clone(TaskSchema, task);
-  delete copy.meta;
-  delete copy.status;
-  return copy;
+  return { ...task, meta: undefined, status: undefined };
 }

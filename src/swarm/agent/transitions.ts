@@ -6,14 +6,13 @@
  *                                                  any of them -shutdown-> SHUTDOWN   (desired >= SHUTDOWN)
  *   an error before STARTING -> REJECTED, from STARTING on -> FAILED
  */
-import { clone, create } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import {
   ContainerStatusSchema,
   PortStatusSchema,
   TaskState,
   type TaskStatus,
-  TaskStatusSchema,
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { TaskController } from "../types.ts";
 
@@ -114,11 +113,13 @@ function moved(
   at: { nowMs: number; runtime?: Runtime },
   exitCode?: number,
 ): TaskStatus {
-  const next = clone(TaskStatusSchema, status);
-  next.state = change.state ?? status.state;
-  next.message = change.message ?? status.message;
-  next.err = change.err ?? status.err;
-  next.timestamp = timestampFromMs(at.nowMs);
+  const next: TaskStatus = {
+    ...status,
+    state: change.state ?? status.state,
+    message: change.message ?? status.message,
+    err: change.err ?? status.err,
+    timestamp: timestampFromMs(at.nowMs),
+  };
   if (next.state < status.state) throw new Error(`task state would go back from ${status.state} to ${next.state}`);
   if (next.state >= TaskState.STARTING && at.runtime) {
     const { containerId, pid, exitCode: known, ports } = at.runtime;

@@ -2,7 +2,7 @@
  * Encryption of what a manager keeps on disk: AES-256-GCM with a random nonce. The data key encrypts the values of the
  * store; the unlock key, which is on no disk of a locked manager, encrypts the data key and the node's own.
  */
-import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { type CipherKey, createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { invalid } from "../../base/errors.ts";
 
 export const KEY_BYTES = 32;
@@ -12,7 +12,7 @@ const TAG_BYTES = 16;
 const SEALED = 1;
 
 /** `context` is bound to the ciphertext: it cannot be put in another's place. */
-export function seal(key: Uint8Array, plain: Uint8Array, context: string): Uint8Array {
+export function seal(key: CipherKey, plain: Uint8Array, context: string): Uint8Array {
   const nonce = randomBytes(NONCE_BYTES);
   const cipher = createCipheriv("aes-256-gcm", key, nonce).setAAD(Buffer.from(context));
   return Buffer.concat([Buffer.of(SEALED), nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
@@ -21,7 +21,7 @@ export function seal(key: Uint8Array, plain: Uint8Array, context: string): Uint8
 export const isSealed = (bytes: Uint8Array): boolean => bytes[0] === SEALED;
 
 /** Throws when the key is another one, or the bytes were changed or moved. */
-export function unseal(key: Uint8Array, sealed: Uint8Array, context: string): Uint8Array {
+export function unseal(key: CipherKey, sealed: Uint8Array, context: string): Uint8Array {
   if (!isSealed(sealed) || sealed.length < 1 + NONCE_BYTES + TAG_BYTES) throw new Error("this is not encrypted");
   const end = sealed.length - TAG_BYTES;
   const decipher = createDecipheriv("aes-256-gcm", key, sealed.subarray(1, 1 + NONCE_BYTES));

@@ -25,8 +25,8 @@ export class Loop {
   #again = false;
   #closed = false;
   #pause = 100;
-  /** What the last tick took. */
-  #lastMs = 0;
+  /** Until then it rests from the last tick. */
+  #restUntil = 0;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -34,7 +34,7 @@ export class Loop {
 
   /** There is work: tick after the debounce. A loop whose ticks take long rests as long, so that others have their turn. */
   mark(): void {
-    this.markIn(Math.max(this.#options.debounceMs, Math.min(this.#lastMs, MAX_REST_MS)));
+    this.markIn(Math.max(this.#options.debounceMs, this.#restUntil - this.#options.clock.now()));
   }
 
   /** There will be work in `ms`: an earlier tick stays as it is. */
@@ -76,7 +76,8 @@ export class Loop {
       }
     } finally {
       this.#busy = false;
-      this.#lastMs = this.#options.clock.now() - started;
+      const now = this.#options.clock.now();
+      this.#restUntil = now + Math.min(now - started, MAX_REST_MS);
     }
     if (this.#again) {
       this.#again = false;

@@ -3,14 +3,14 @@
  * restarts, scaling, updates and delayed starts of a service together, on one view of it.
  */
 
-import type { Node } from "#proto/docker/swarmkit/objects_pb.js";
+import type { Node, Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
 import { messageOf } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
 import type { Change, Store } from "../../store/store.ts";
 import { Loop } from "../loop.ts";
-import { isGlobal, stateOf } from "../tasks.ts";
+import { isGlobal, isInvalid, isOver, stateOf } from "../tasks.ts";
 import { Actions } from "./actions.ts";
 import { planJob } from "./jobs.ts";
 import { planGlobal, planReplicas, planRestarts, planStarts, type World } from "./plan.ts";
@@ -31,6 +31,8 @@ export class Orchestrator {
   readonly #dirty = new Set<string>();
   /** When each service wants to be looked at again. */
   readonly #wakeAt = new Map<string, number>();
+  /** Of large plans what is still to be written, while nothing happens that would change them. */
+  readonly #rest = new Map<string, { readonly service: Service | undefined; readonly actions: Actions }>();
 
   constructor(store: Store, clusterId: string, clock: Clock, log: Logger) {
     this.#store = store;
@@ -53,9 +55,7 @@ export class Orchestrator {
     for (const change of changes) {
       if (change.kind === "service") this.#dirty.add(change.object.id);
       else if (change.kind === "task") {
-        const { object, old } = change;
-        const told = old && stateOf(old) === stateOf(object) && old.desiredState === object.desiredState;
-        if (object.serviceId && (change.action === "remove" || !told)) this.#dirty.add(object.serviceId);
+        if (change.object.serviceId && this.#taskMatters(change)) this.#dirty.add(change.object.serviceId);
       } else if (
         change.kind === "node" &&
         nodeMatters(change.old, change.action === "remove" ? undefined : change.object)
@@ -69,6 +69,19 @@ export class Orchestrator {
     if (this.#dirty.size > 0) this.#loop.mark();
   }
 
+  /**
+   * Whether a change of a task may ask for another plan. Its way to RUNNING does not, unless an update waits for that:
+   * a large service would be planned anew with every report of its nodes.
+   */
+  #taskMatters({ action, object, old }: Extract<Change, { kind: "task" }>): boolean {
+    if (!this.#store.view.get("service", object.serviceId)) return object.desiredState < TaskState.REMOVE;
+    if (action === "remove") return true;
+    if (!old) return object.desiredState === TaskState.READY;
+    if (old.desiredState !== object.desiredState) return true;
+    if (old.nodeId !== object.nodeId && isInvalid(this.#store.view.get("node", object.nodeId))) return true;
+    return stateOf(old) !== stateOf(object) && (isOver(object) || this.#runs.has(object.serviceId));
+  }
+
   async #tick(): Promise<void> {
     const now = this.#clock.now();
     for (const [id, at] of this.#wakeAt) {
@@ -76,7 +89,8 @@ export class Orchestrator {
       this.#wakeAt.delete(id);
       this.#dirty.add(id);
     }
-    const ids = [...this.#dirty];
+    for (const id of this.#dirty) this.#rest.delete(id);
+    const ids = [...new Set([...this.#dirty, ...this.#rest.keys()])];
     this.#dirty.clear();
     const results = await Promise.allSettled(ids.map((id) => this.#service(id, now)));
     for (const [at, result] of results.entries()) {
@@ -87,17 +101,31 @@ export class Orchestrator {
         error: messageOf(result.reason),
       });
       this.#runs.delete(id);
+      this.#rest.delete(id);
       this.#wakeAt.set(id, now + 500);
     }
+    if (this.#rest.size > 0) this.#loop.mark();
     const next = Math.min(...this.#wakeAt.values());
     if (next !== Number.POSITIVE_INFINITY) this.#loop.markIn(next - this.#clock.now());
   }
 
   async #service(id: string, now: number): Promise<void> {
+    const service = this.#store.view.get("service", id);
+    const rest = this.#rest.get(id);
+    this.#rest.delete(id);
+    const actions = rest && rest.service === service ? rest.actions : this.#plan(id, service, now);
+    if (actions.isEmpty) return;
+    let left = new Actions();
+    await this.#store.update((tx) => {
+      left = actions.apply(tx, id);
+    });
+    if (!left.isEmpty) this.#rest.set(id, { service: this.#store.view.get("service", id), actions: left });
+  }
+
+  #plan(id: string, service: Service | undefined, now: number): Actions {
     const store = this.#store.view;
     const actions = new Actions();
-    const service = store.get("service", id);
-    const tasks = store.tasksOfService(id);
+    const tasks: Task[] = store.tasksOfService(id);
     if (!service) {
       this.#history.forget(id);
       this.#runs.delete(id);
@@ -129,7 +157,7 @@ export class Orchestrator {
       planStarts(service, tasks, world, actions);
     }
     if (actions.wakeAt !== Number.POSITIVE_INFINITY) this.#wakeAt.set(id, actions.wakeAt);
-    if (!actions.isEmpty) await this.#store.update((tx) => actions.apply(tx, id));
+    return actions;
   }
 }
 

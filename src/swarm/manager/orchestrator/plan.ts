@@ -11,7 +11,7 @@ import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { STOP_PATIENCE_MS } from "../defaults.ts";
 import { type Constraint, meets, parseConstraints } from "../scheduler/constraints.ts";
 import { isGlobal, isInvalid, isLost, isOnNode, isOver, isWanted, slotOf, stateOf } from "../tasks.ts";
-import { type Actions, MAX_WRITES } from "./actions.ts";
+import type { Actions } from "./actions.ts";
 import { byAge, createdAt, newTask, type RestartHistory, restartDelayMs, shouldRestart } from "./task.ts";
 
 export interface World {
@@ -83,7 +83,7 @@ export function planReplicas(service: Service, tasks: readonly Task[], world: Wo
   const { cluster, now } = world;
   if (filled.length < replicas) {
     const used = new Set(filled.map(([key]) => key));
-    for (let slot = 1, missing = Math.min(replicas - filled.length, MAX_WRITES); missing > 0; slot++) {
+    for (let slot = 1, missing = replicas - filled.length; missing > 0; slot++) {
       if (used.has(String(slot))) continue;
       missing--;
       actions.create(

@@ -4,7 +4,7 @@
  * is lost on the way, that number tells whether the commit happened.
  */
 
-import { randomBytes } from "node:crypto";
+import { createSecretKey, type KeyObject, randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import {
   Compare_CompareResult,
@@ -64,7 +64,8 @@ export interface EtcdBackendOptions {
 
 export class EtcdBackend implements Backend {
   readonly #fence: (() => bigint) | undefined;
-  readonly #dataKey: Uint8Array | undefined;
+  /** As an object of OpenSSL: setting up a cipher from bytes costs more than the encryption. */
+  readonly #dataKey: KeyObject | undefined;
   readonly #client: () => EtcdClient;
   readonly #writer: Uint8Array;
   readonly #clock: Clock;
@@ -80,7 +81,7 @@ export class EtcdBackend implements Backend {
   ) {
     this.#client = client;
     this.#fence = fence;
-    this.#dataKey = dataKey;
+    this.#dataKey = dataKey && createSecretKey(dataKey);
     this.#writer = bytes(`/skein-txn/${writerId}`);
     this.#clock = clock;
     this.#log = log;
