@@ -5,12 +5,14 @@
  * when the container is active what it is called (endpoint record); backwards at the end. A draining task's
  * record is updated as disabled: no names, no new connections.
  */
+import { toIpv6 } from "../base/dual-stack.ts";
 import { messageOf } from "../base/errors.ts";
 import { createGossip } from "../gossip/gossip.ts";
 import type { Gossip, GossipKey, NodeEvent, TableEvent } from "../gossip/types.ts";
 import { hasFeature } from "../kernel/feature.ts";
 import { plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
+import { dualStack } from "./drivers/overlay.ts";
 import { decodeDoor, encodeDoor, type MeshDoor, meshTable } from "./overlay/mesh.ts";
 import { encodeEndpoint, encodePeer, endpointTable, type Participant, peerTable } from "./overlay/records.ts";
 import { type Changed, NetworkTables } from "./overlay/tables.ts";
@@ -270,6 +272,10 @@ export class Cluster {
       if (event.kind === "delete") this.#doors.delete(event.owner);
       else this.#learnDoor(event.owner, event.value);
       this.#mark(event.networkId, "endpoints");
+      // Who is one of ours decides who has an address in IPv6.
+      for (const { spec } of this.#core.networks.values()) {
+        if (dualStack(spec) && this.#tables.get(spec.id)?.owns(event.owner)) this.#mark(spec.id, "endpoints");
+      }
       return;
     }
     const tables = this.#tables.get(event.networkId);
@@ -434,7 +440,13 @@ export class Cluster {
         local: true,
       });
     }
-    return [...local, ...(this.#tables.get(networkId)?.participants(this.#suspended) ?? [])];
+    const remote = this.#tables.get(networkId)?.participants(this.#suspended) ?? [];
+    const spec = core.networks.get(networkId)?.spec;
+    const dual = spec && dualStack(spec);
+    if (!dual) return [...local, ...remote];
+    // Docker's nodes do not carry IPv6 over a tunnel, so that only what is here and on ours has an address to tell.
+    const told = (p: Participant) => (this.#doors.has(p.owner) ? toIpv6(dual, p.address) : undefined);
+    return [...local, ...remote.map((p) => ({ ...p, address6: told(p) ?? "" }))];
   }
 
   /** Addresses of a network that endpoints have, wherever they are and whatever they do. */

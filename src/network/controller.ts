@@ -166,7 +166,7 @@ class Controller implements NetworkController {
   async create(spec: NetworkSpec, options: { lbAddress?: string } = {}): Promise<NetworkSpec> {
     if (spec.scope === "local") return (await this.#networks.createLocal(spec)).spec;
     const state = await this.#networks.createSwarm(spec, options.lbAddress);
-    await this.#overlays.bringUp(state, options.lbAddress);
+    if (spec.driver === "overlay") await this.#overlays.bringUp(state, options.lbAddress);
     return state.spec;
   }
 
@@ -174,7 +174,7 @@ class Controller implements NetworkController {
     const state = this.#core.networks.get(id);
     if (!state) throw notFound(`network ${id} not found`);
     this.#networks.checkRemovable(state);
-    if (state.spec.scope === "swarm") await this.#overlays.tearDown(state);
+    if (state.spec.driver === "overlay") await this.#overlays.tearDown(state);
     await this.#networks.remove(state);
   }
 
@@ -365,6 +365,7 @@ class Controller implements NetworkController {
     return this.#passes.run(() => this.#pass("drift"));
   }
 
+    await this.#networks.sweepUnused(true);
   explain(options?: { tables: boolean }): { namespace: string; text: string }[] {
     return this.#core.namespaces.keys().flatMap((key) => {
       const plan = this.#core.planOf(key);
@@ -389,6 +390,7 @@ class Controller implements NetworkController {
     this.#restored = true;
     return mended;
   }
+    await this.#networks.sweepUnused();
 
   /** Pins of namespaces that somebody removed. */
   #repin(reason: "restored" | "drift", which: "pins" | "all"): string[] {

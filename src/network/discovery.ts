@@ -5,7 +5,7 @@ import type { VerboseService } from "./types.ts";
 
 /**
  * What a network knows by name. Container names and aliases -> their address; `tasks.<service>` -> every task;
- * `<service>` -> its VIP, or every task where it has none. A draining task has no names, but its service keeps its
+ * `<service>` -> its VIP, or every task where it has none (in IPv6, where there are no VIPs, always). A draining task has no names, but its service keeps its
  * VIP while any task is known.
  */
 export function namesOf(
@@ -31,7 +31,7 @@ export function namesOf(
       if (address && !reverse.has(address)) reverse.set(address, `${p.name}.${network.name}`);
       for (const name of serviceNames) {
         add(`tasks.${name}`, address);
-        if (!p.service?.vip) add(name, address);
+        if (!p.service?.vip || address === p.address6) add(name, address);
       }
     }
   }

@@ -1,6 +1,6 @@
 /** Creation and removal of networks, local and swarm-wide. */
 import { createHash, randomBytes } from "node:crypto";
-import { conflict, forbidden, invalid, notFound, notImplemented } from "../base/errors.ts";
+import { conflict, forbidden, invalid, notFound } from "../base/errors.ts";
 import { hexId } from "../base/id.ts";
 import { formatSubnet, parseCidr, type Subnet } from "./address.ts";
 import type { Core } from "./core.ts";
@@ -11,6 +11,7 @@ import {
   type AddressPoolBlock,
   completePools,
   defaultLocalPools,
+  parsePool,
   type Surroundings,
   uniqueLocalBlock,
 } from "./ipam/request.ts";
@@ -40,8 +41,15 @@ const blank = {
   labels: {},
 } as const;
 
+/** Whether this host gives out the network's addresses. */
+export const hasPools = (spec: NetworkSpec): boolean => spec.driver !== "overlay" && !spec.configOnly;
+
+/** A network of the swarm has its labels from the managers, not from who makes it here. */
+const labelled = (spec: NetworkSpec): boolean => spec.scope === "local" && Object.keys(spec.labels).length > 0;
+
 export class Networks {
   readonly #core: Core;
+  #idle = new Set<string>();
 
   constructor(core: Core) {
     this.#core = core;
@@ -102,20 +110,47 @@ export class Networks {
     return this.#core.locks.run(`network ${spec.name}`, () => this.#establish(this.#local(spec)));
   }
 
-  /** A swarm network arrives complete; here it is only checked. */
+  /**
+   * A swarm network. An overlay arrives complete and is only checked; of other drivers the managers know no more than
+   * the name, and this host's own configuration decides.
+   */
   async createSwarm(spec: NetworkSpec, lbAddress: string | undefined): Promise<NetworkState> {
     const core = this.#core;
-    if (spec.driver !== "overlay") {
-      if (!known.has(spec.driver)) throw notFound(`plugin "${spec.driver}" not found`);
-      throw notImplemented(`swarm-scoped networks of driver ${spec.driver}`);
-    }
     const there = core.networks.get(spec.id);
-    if (there) return there;
+    if (there) {
+      this.#idle.delete(spec.id);
+      return there;
+    }
+    if (spec.driver !== "overlay") {
+      return core.locks.run(`network ${spec.name}`, async () => {
+        for (const state of this.#unused()) await this.remove(state);
+        return this.#establish(this.#local(spec));
+      });
+    }
     parseOverlay(spec);
     const state: NetworkState = { spec, userSubnets: true, bridgeByUser: false, lbAddress };
     this.#keep(state);
     core.events.emit({ kind: "create", network: spec });
     return state;
+  }
+
+  /** Networks of the swarm that are this host's own matter, and that nobody here is on. */
+  #unused(): NetworkState[] {
+    const { networks, world } = this.#core;
+    return [...networks.values()].filter(
+      ({ spec }) => spec.scope === "swarm" && spec.driver !== "overlay" && attachedTo(world, spec.id).length === 0,
+    );
+  }
+
+  /** Removes those that were unused the last time too: one just made waits for its first container. */
+  async sweepUnused(all = false): Promise<void> {
+    const unused = this.#unused();
+    const due = unused.filter(({ spec }) => all || this.#idle.has(spec.id));
+    this.#idle = new Set(unused.map(({ spec }) => spec.id));
+    for (const state of due) {
+      this.#idle.delete(state.spec.id);
+      await this.remove(state);
+    }
   }
 
   async #establish(state: NetworkState): Promise<NetworkState> {
@@ -135,7 +170,7 @@ export class Networks {
   #keep(state: Pick<NetworkState, "spec"> & Partial<NetworkState>): void {
     const full: NetworkState = { userSubnets: false, bridgeByUser: false, ...state };
     this.#core.networks.set(full.spec.id, full);
-    if (full.spec.scope === "local" && !full.spec.configOnly) this.#core.pools.add(full.spec);
+    if (hasPools(full.spec)) this.#core.pools.add(full.spec);
     this.#core.store.saveNetwork(full);
   }
 
@@ -151,8 +186,19 @@ export class Networks {
     if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(asked.name)) {
       throw invalid(`invalid network name "${asked.name}": only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed`);
     }
-    if ([...core.networks.values()].some((n) => n.spec.name === asked.name && n.spec.scope === "local")) {
+    const namesake = (n: NetworkState) => n.spec.name === asked.name && n.spec.scope === "local";
+    if (asked.scope === "local" && [...core.networks.values()].some(namesake)) {
       throw conflict(`network with name ${asked.name} already exists`);
+    }
+    if (asked.configOnly) {
+      if (asked.ingress || asked.internal || asked.attachable) {
+        throw forbidden(
+          "configuration network can only contain network specific fields. " +
+            "Network operator fields like [ ingress | internal | attachable | scope ] are not supported.",
+        );
+      }
+      for (const pool of asked.ipam.config) if (pool.subnet) parsePool(pool);
+      return { spec: { ...asked, driver: "null" }, userSubnets: false, bridgeByUser: false };
     }
     if (!known.has(asked.driver)) throw notFound(`plugin "${asked.driver}" not found`);
     if (asked.driver === "host" || asked.driver === "null") {
@@ -163,7 +209,6 @@ export class Networks {
       throw notFound(`plugin "${asked.ipam.driver}" not found`);
     }
     const spec = asked.configFrom ? this.#configured(asked) : asked;
-    if (spec.configOnly) return { spec, userSubnets: false, bridgeByUser: false };
     const adopted = this.#checkDriver(spec);
     const asks = spec.ipam.config.some((pool) => pool.subnet) ? spec.ipam.config : (adopted ?? spec.ipam.config);
     // Networks of devices on the host's own segments have no gateway of ours, unless one was named.
@@ -177,20 +222,28 @@ export class Networks {
     };
   }
 
-  /** Takes pools and options over from a configuration-only network. */
+  /** Takes pools, options and labels over from a configuration-only network. */
   #configured(spec: NetworkSpec): NetworkSpec {
-    const source = [...this.#core.networks.values()].find((n) => n.spec.name === spec.configFrom)?.spec;
-    if (!source) throw notFound(`network ${spec.configFrom} not found`);
-    if (!source.configOnly) {
-      throw forbidden(`${spec.configFrom} is not a configuration-only network`);
-    }
-    if (spec.ipam.config.length > 0 || Object.keys(spec.options).length > 0 || spec.enableIPv6 || spec.internal) {
+    if (
+      spec.ipam.config.length > 0 ||
+      Object.keys(spec.ipam.options ?? {}).length > 0 ||
+      spec.enableIPv6 ||
+      !spec.enableIPv4 ||
+      labelled(spec)
+    ) {
       throw forbidden(
         "user specified configurations are not supported if the network depends on a configuration network",
       );
     }
-    const { ipam, options, enableIPv4, enableIPv6, internal } = source;
-    return { ...spec, ipam, options, enableIPv4, enableIPv6, internal, labels: { ...source.labels, ...spec.labels } };
+    if (Object.keys(spec.options).length > 0) {
+      throw forbidden("network driver options are not supported if the network depends on a configuration network");
+    }
+    const source = [...this.#core.networks.values()].find(
+      ({ spec: { name, configOnly } }) => name === spec.configFrom && configOnly,
+    )?.spec;
+    if (!source) throw notFound(`configuration network "${spec.configFrom}" does not exist`);
+    const { ipam, options, enableIPv4, enableIPv6 } = source;
+    return { ...spec, ipam, options, enableIPv4, enableIPv6, labels: { ...spec.labels, ...source.labels } };
   }
 
   /** Checks the driver's options. Gives the pools of a bridge device that a user made beforehand. */
@@ -240,7 +293,7 @@ export class Networks {
     const core = this.#core;
     const networks: Subnet[] = [];
     for (const { spec } of core.networks.values()) {
-      if (spec.configOnly || spec.scope === "swarm") continue;
+      if (spec.configOnly || spec.driver === "overlay") continue;
       for (const pool of spec.ipam.config) {
         const subnet = parseCidr(pool.subnet)?.subnet;
         if (subnet) networks.push(subnet);

@@ -135,16 +135,17 @@ export class Overlays {
     await this.#networks.remove(network);
   }
 
-  /** Leaving the swarm: every overlay goes, with whatever is still on it. */
+  /** Leaving the swarm: every overlay goes, and whoever is on another network of the swarm, with whatever is still on it. */
   async tearDownAll(): Promise<void> {
     const core = this.#core;
     this.#addresses = new Map();
-    for (const network of this.#overlays()) {
+    for (const network of core.networks.values()) {
+      if (network.spec.scope !== "swarm") continue;
       try {
         for (const { sandbox, endpoint } of attachedTo(core.world, network.spec.id)) {
           if (endpoint.role === "user") await this.#sandboxes.disconnect(sandbox.id, network.spec.id);
         }
-        await this.remove(network);
+        if (network.spec.driver === "overlay") await this.remove(network);
       } catch (error) {
         core.log.error("cannot remove a swarm network", { network: network.spec.name, error: messageOf(error) });
       }

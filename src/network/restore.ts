@@ -2,6 +2,7 @@
 import { messageOf } from "../base/errors.ts";
 import { parseIp, plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
+import { hasPools } from "./networks.ts";
 import { overlayPin } from "./overlays.ts";
 import { overlayKey, type SandboxState, sandboxKey } from "./state.ts";
 
@@ -18,7 +19,7 @@ export class Restore {
     const pinned = new Set(core.namespaces.pinned());
     for (const network of core.store.networks()) {
       core.networks.set(network.spec.id, network);
-      if (network.spec.scope === "local" && !network.spec.configOnly) core.pools.add(network.spec);
+      if (hasPools(network.spec)) core.pools.add(network.spec);
       const pin = overlayPin(network.spec.id);
       if (network.spec.driver === "overlay" && pinned.has(pin))
         core.namespaces.ensure(overlayKey(network.spec.id), pin);
@@ -39,7 +40,7 @@ export class Restore {
     if (file) core.namespaces.ensure(sandboxKey(sandbox.id), file);
     for (const endpoint of sandbox.endpoints) {
       const network = core.networks.get(endpoint.networkId);
-      if (network?.spec.scope !== "local") continue;
+      if (!network || !hasPools(network.spec)) continue;
       for (const cidr of [endpoint.ipv4, endpoint.ipv6]) {
         const ip = parseIp(plainIp(cidr));
         if (!ip) continue;

@@ -1,11 +1,13 @@
 /** Sandboxes and their endpoints: making, connecting, disconnecting, removing. */
 import { randomBytes } from "node:crypto";
+import { toIpv6 } from "../base/dual-stack.ts";
 import { forbidden, invalid, messageOf, notFound, SkeinError } from "../base/errors.ts";
 import { hexId } from "../base/id.ts";
 import { openConntrack } from "../kernel/conntrack.ts";
 import { contains, isMac, macOf, parseCidr, parseIp, plainIp, randomMac } from "./address.ts";
 import type { Core } from "./core.ts";
 import { parseBridge } from "./drivers/bridge.ts";
+import { dualStack } from "./drivers/overlay.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo, gatewayOf, wayOut } from "./plan/world.ts";
 import type { HostPorts } from "./ports.ts";
@@ -315,10 +317,13 @@ export class Sandboxes {
     const core = this.#core;
     const { spec } = network;
     const now = core.clock.now();
-    if (spec.scope === "swarm") {
+    if (spec.driver === "overlay") {
       // The managers decided; the prefix is the subnet's where they gave the address plain.
       endpoint.ipv4 = withPrefix(network, request.ipv4);
-      endpoint.ipv6 = withPrefix(network, request.ipv6);
+      // What the others take for granted, whatever managers of another make say.
+      const dual = spec.driver === "overlay" && endpoint.ipv4 ? dualStack(spec) : undefined;
+      const twin = dual && toIpv6(dual, endpoint.ipv4);
+      if (dual && twin !== undefined) endpoint.ipv6 = `${twin}/${dual.v6.prefix}`;
       if (!endpoint.ipv4) throw invalid(`no address was allocated for ${request.name} on network ${spec.name}`);
       return;
     }

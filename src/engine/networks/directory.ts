@@ -12,11 +12,16 @@ export class NetworkDirectory {
     this.#swarm = swarm;
   }
 
-  /** Each network once; the managers' word on a swarm network goes before this node's copy. */
+  /**
+   * Each network once. The managers' word on an overlay goes before this node's copy; of other networks of the swarm
+   * only the node knows the addresses.
+   */
   all(): NetworkSpec[] {
     const byId = new Map<string, NetworkSpec>();
     for (const spec of this.#local.list()) byId.set(spec.id, spec);
-    for (const { spec } of this.#swarm()?.list() ?? []) byId.set(spec.id, spec);
+    for (const { spec } of this.#swarm()?.list() ?? []) {
+      if (spec.driver === "overlay" || !byId.has(spec.id)) byId.set(spec.id, spec);
+    }
     return [...byId.values()];
   }
 

@@ -40,12 +40,24 @@ export function createNetworks(ctx: EngineContext): Networks {
       const driver = request.Driver || "bridge";
       const known = ctx.networks.all().filter((spec) => spec.name === request.Name);
       if (known.length > 0) throw conflict(`network with name ${request.Name} already exists`);
-      if (driver === "overlay" || request.Scope === "swarm") {
+      if (driver === "overlay" && request.Scope === "local") {
+        throw forbidden("cannot downgrade network scope for overlay networks");
+      }
+      if ((driver === "overlay" && !request.ConfigOnly) || request.Scope === "swarm") {
         const swarm = ctx.swarm();
-        if (!swarm || swarm.node.local().state === "inactive") {
+        const local = swarm?.node.local();
+        if (!swarm || local?.state === "inactive") {
+          if (driver !== "overlay") {
+            throw forbidden("cannot create a swarm scoped network when swarm is not active.");
+          }
           throw new SkeinError(
             "unavailable",
             'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
+          );
+        }
+        if (local?.state === "active" && !local.isManager) {
+          throw forbidden(
+            "cannot create a multi-host network from a worker node. Please create the network from a manager node.",
           );
         }
         return { Id: await swarm.networks.create(request), Warning: "" };
@@ -115,6 +127,13 @@ function checkRequest(request: NetworkCreate): void {
   if (request.Ingress && request.Driver !== "overlay") throw invalid("ingress is only supported for overlay networks");
   if (request.ConfigOnly && request.ConfigFrom?.Network)
     throw forbidden("a configuration network cannot depend on another configuration network");
+  if (!["", "local", "swarm"].includes(request.Scope)) throw invalid(`invalid network scope: ${request.Scope}`);
+  if (request.ConfigOnly && request.Scope !== "") {
+    throw forbidden(
+      "configuration network can only contain network specific fields. " +
+        "Network operator fields like [ ingress | internal | attachable | scope ] are not supported.",
+    );
+  }
 }
 
 function specOf(ctx: EngineContext, request: NetworkCreate, driver: string): NetworkSpec {
@@ -123,12 +142,9 @@ function specOf(ctx: EngineContext, request: NetworkCreate, driver: string): Net
       `could not resolve driver ${driver} in registry: could not find plugin ${driver} in v1 plugin registry: plugin not found`,
     );
   }
-  if (driver === "host" || driver === "null") {
+  if (!request.ConfigOnly && (driver === "host" || driver === "null")) {
     throw forbidden(`only one instance of "${driver}" network is allowed`);
   }
-  const from = request.ConfigFrom?.Network ?? "";
-  const base = from === "" ? undefined : ctx.networks.get(from);
-  if (base && !base.configOnly) throw forbidden(`${from} is not a configuration network`);
   const ipam = request.IPAM;
   return {
     id: hexId(),
@@ -136,14 +152,14 @@ function specOf(ctx: EngineContext, request: NetworkCreate, driver: string): Net
     driver,
     scope: "local",
     created: rfc3339Nano(ctx.clock.now()),
-    enableIPv4: base?.enableIPv4 ?? request.EnableIPv4 ?? true,
-    enableIPv6: base?.enableIPv6 ?? request.EnableIPv6 ?? false,
-    internal: base?.internal ?? request.Internal,
+    enableIPv4: request.EnableIPv4 ?? true,
+    enableIPv6: request.EnableIPv6 ?? false,
+    internal: request.Internal,
     attachable: request.Attachable,
     ingress: request.Ingress,
     configOnly: request.ConfigOnly,
-    configFrom: from,
-    ipam: base?.ipam ?? {
+    configFrom: request.ConfigFrom?.Network ?? "",
+    ipam: {
       driver: ipam?.Driver || "default",
       options: ipam?.Options ?? null,
       config: (ipam?.Config ?? []).map((pool) => ({
@@ -155,7 +171,7 @@ function specOf(ctx: EngineContext, request: NetworkCreate, driver: string): Net
         }),
       })),
     },
-    options: base ? { ...base.options, ...request.Options } : request.Options,
+    options: request.Options,
     labels: request.Labels,
   };
 }

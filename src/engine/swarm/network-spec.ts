@@ -5,6 +5,7 @@ import type { Network } from "#proto/docker/swarmkit/objects_pb.js";
 import { NetworkSpecSchema, type NetworkSpec as SwarmNetworkSpec } from "#proto/docker/swarmkit/specs_pb.js";
 import { forbidden, invalid, notImplemented } from "../../base/errors.ts";
 import type { DriverName, NetworkSpec } from "../../network/types.ts";
+import { checkIpam } from "../networks/ipam.ts";
 import type { NetworkCreate } from "../shapes.ts";
 import { NEVER } from "../time.ts";
 
@@ -71,6 +72,21 @@ export function toNetworkSpec(network: Network): NetworkSpec {
   };
 }
 
+/** Of drivers other than overlay the managers hand on the name only: the rest is each node's own, by `--config-from`. */
+function checkNodeLocal(request: NetworkCreate): void {
+  const own =
+    (request.IPAM?.Config.length ?? 0) > 0 || request.EnableIPv6 === true || Object.keys(request.Options).length > 0;
+  if (!own) return;
+  if (request.ConfigFrom?.Network) {
+    throw forbidden(
+      "user specified configurations are not supported if the network depends on a configuration network",
+    );
+  }
+  throw invalid(
+    `a swarm scoped network of driver ${request.Driver || "bridge"} takes subnets and options from a configuration network on each node (--config-from)`,
+  );
+}
+
 /**
  * A `network create` for the managers. `--opt encrypted` is refused until traffic is really encrypted:
  * it must never be taken and sent in clear.
@@ -81,13 +97,15 @@ export function fromNetworkCreate(request: NetworkCreate): SwarmNetworkSpec {
     throw forbidden(`${request.Name} is a pre-defined network and cannot be created`);
   }
   if (Object.hasOwn(request.Options, "encrypted")) throw notImplemented("encrypted overlay networks (--opt encrypted)");
-  if (request.ConfigOnly) throw invalid("cannot create a swarm scoped config-only network");
+  if (Object.hasOwn(request.Options, "dsr")) throw notImplemented("the overlay option dsr");
+  if (request.Driver !== "overlay") checkNodeLocal(request);
   if (request.EnableIPv4 === false) throw notImplemented("overlay networks without IPv4");
   if (request.Ingress && request.Attachable) throw invalid("ingress network cannot be attachable");
   const { IPAM: ipam } = request;
+  checkIpam(ipam?.Config ?? [], request.EnableIPv6 ?? false);
   return create(NetworkSpecSchema, {
     annotations: { name: request.Name, labels: request.Labels },
-    driverConfig: { name: request.Driver, options: request.Options },
+    driverConfig: { name: request.Driver || "bridge", options: request.Options },
     ipv6Enabled: request.EnableIPv6 ?? false,
     internal: request.Internal,
     attachable: request.Attachable,
@@ -95,12 +113,12 @@ export function fromNetworkCreate(request: NetworkCreate): SwarmNetworkSpec {
     ...(ipam && {
       ipam: {
         driver: { name: ipam.Driver || "default", options: ipam.Options ?? {} },
-        configs: ipam.Config.map((config) => {
-          if (Object.keys(config.AuxiliaryAddresses ?? config.AuxAddress ?? {}).length) {
-            throw notImplemented("auxiliary addresses on swarm networks");
-          }
-          return { subnet: config.Subnet, range: config.IPRange, gateway: config.Gateway };
-        }),
+        configs: ipam.Config.map((config) => ({
+          subnet: config.Subnet,
+          range: config.IPRange,
+          gateway: config.Gateway,
+          reserved: config.AuxiliaryAddresses ?? config.AuxAddress ?? {},
+        })),
       },
     }),
     ...(request.ConfigFrom?.Network && {

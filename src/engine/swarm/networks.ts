@@ -96,6 +96,11 @@ export class SwarmNetworks implements SwarmNetworkSource {
     const control = this.#control();
     if (control) {
       await control.removeNetwork(id);
+      // Other drivers' networks are this node's own matter, and nobody tells it when to remove them.
+      const here = this.#options.network.get(id);
+      if (here && here.driver !== "overlay" && this.#options.network.endpoints(id).length === 0) {
+        await this.#options.network.remove(id);
+      }
       return;
     }
     if (!this.#options.network.get(id)) throw notFound(`network ${id} not found`);
@@ -135,7 +140,8 @@ export class SwarmNetworks implements SwarmNetworkSource {
   async #realize(spec: NetworkSpec): Promise<void> {
     const { network } = this.#options;
     await this.#creating.run(spec.id, async () => {
-      if (network.get(spec.id)) return;
+      // One of another driver is told that it is wanted, or it might go for want of users.
+      if (network.get(spec.id) && spec.driver === "overlay") return;
       const lbAddress = this.#loadBalancers.get(spec.id);
       try {
         await network.create(spec, lbAddress === undefined ? {} : { lbAddress });

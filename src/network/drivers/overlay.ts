@@ -1,7 +1,8 @@
 /** Options of overlay networks. */
+import { type DualStack, dualStackOf } from "../../base/dual-stack.ts";
 import { invalid, notImplemented } from "../../base/errors.ts";
 import { parseCidr, type Subnet } from "../address.ts";
-import type { NetworkSpec } from "../types.ts";
+import type { IpamPool, NetworkSpec } from "../types.ts";
 import { mtuOption } from "./options.ts";
 
 export const vniOption = "com.docker.network.driver.overlay.vxlanid_list";
@@ -16,11 +17,22 @@ export interface OverlaySubnet {
 }
 
 export interface OverlayOptions {
+  /** Of IPv4, each with a bridge and a tunnel of its own. */
   readonly subnets: readonly OverlaySubnet[];
+  /** Where the addresses of the first subnet lie in IPv6; undefined for networks of IPv4 only. */
+  readonly dual: DualStack | undefined;
+  /** Plain address of `br0` in IPv6, "" where it has none. */
+  readonly gateway6: string;
   readonly mtu: number;
 }
 
-export function parseOverlay(spec: Pick<NetworkSpec, "id" | "options" | "ipam">, pathMtu = 1500): OverlayOptions {
+export type OverlaySpec = Pick<NetworkSpec, "options" | "ipam" | "enableIPv6">;
+
+/** IPv6 of an overlay network. */
+export const dualStack = (spec: Pick<OverlaySpec, "ipam" | "enableIPv6">): DualStack | undefined =>
+  spec.enableIPv6 ? dualStackOf(spec.ipam.config) : undefined;
+
+export function parseOverlay(spec: OverlaySpec, pathMtu = 1500): OverlayOptions {
   if ("encrypted" in spec.options) throw notImplemented("encrypted overlay networks (--opt encrypted)");
   if ("dsr" in spec.options) throw notImplemented("the overlay option dsr");
   const list = spec.options[vniOption];
@@ -30,12 +42,17 @@ export function parseOverlay(spec: Pick<NetworkSpec, "id" | "options" | "ipam">,
     if (!/^\d+$/.test(text) || vni < 1 || vni > 0xffffff) throw invalid(`invalid vxlan id value "${text}" passed`);
     return vni;
   });
-  const subnets = spec.ipam.config.map((pool, index) => {
+  const isIpv6 = (pool: IpamPool) => pool.subnet.includes(":");
+  const ipv4 = spec.ipam.config.filter((pool) => !isIpv6(pool));
+  if (ipv4.length === 0) throw invalid("ipv4 pool is empty");
+  const subnets = ipv4.map((pool, index) => {
     const parsed = parseCidr(pool.subnet);
     const vni = vnis[index];
     if (!parsed) throw invalid(`invalid subnet ${pool.subnet}: invalid CIDR block notation`);
     if (vni === undefined) throw invalid("insufficient vnis passed to overlay network");
     return { subnet: parsed.subnet, gateway: pool.gateway?.split("/")[0] ?? "", vni };
   });
-  return { subnets, mtu: mtuOption(spec.options, pathMtu) - vxlanOverhead };
+  const dual = dualStack(spec);
+  const gateway6 = (dual && spec.ipam.config.find(isIpv6)?.gateway?.split("/")[0]) ?? "";
+  return { subnets, dual, gateway6, mtu: mtuOption(spec.options, pathMtu) - vxlanOverhead };
 }

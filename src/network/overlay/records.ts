@@ -19,7 +19,7 @@ export interface Participant {
   readonly aliases: readonly string[];
   /** Plain address. */
   readonly address: string;
-  /** Not told between nodes: only known of local endpoints. */
+  /** Plain address, "" for none. Not told between nodes: it follows from the IPv4 one (`base/dual-stack.ts`). */
   readonly address6: string;
   readonly service: ServiceBinding | undefined;
   /** About to stop: keeps its connections, gets no new ones, has no names. */

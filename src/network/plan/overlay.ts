@@ -3,10 +3,11 @@
  *
  * A frame to a container elsewhere: eth0 -> veth<n> -> br0 -> vxlan0, whose forwarding table names the other host
  * by the destination MAC; UDP to that host in the host's own namespace, where the device was made. Questions for
- * MACs never leave: vxlan0 answers them from its neighbour table. Both tables hold what the peers told by gossip and
+ * MACs never leave: vxlan0 answers them, of ARP and of IPv6, from its neighbour table. Both tables hold what the peers told by gossip and
  * nothing that was learned, so an address without a record is unreachable rather than flooded.
  */
 
+import { toIpv6 } from "../../base/dual-stack.ts";
 import { contains, parseCidr } from "../address.ts";
 import { type OverlayOptions, parseOverlay } from "../drivers/overlay.ts";
 import { type NetworkState, overlayKey, sandboxKey } from "../state.ts";
@@ -33,6 +34,9 @@ export function planOverlay(world: World, network: NetworkState, remote: readonl
   options.subnets.forEach(({ subnet, gateway, vni }, index) => {
     links.push({ kind: "bridge", name: `br${index}`, mtu, alias: `${aliasPrefix}network ${spec.name}` });
     if (gateway) addrs.push({ link: `br${index}`, address: gateway, prefix: subnet.prefix });
+    if (index === 0 && options.dual && options.gateway6) {
+      addrs.push({ link: "br0", address: options.gateway6, prefix: options.dual.v6.prefix });
+    }
     if (!world.cluster) return;
     links.push({
       kind: "vxlan",
@@ -65,7 +69,11 @@ export function planOverlay(world: World, network: NetworkState, remote: readonl
     addrs,
     routes: [],
     rules: [],
-    neighs: reachable.map(({ peer, index }) => ({ link: `vxlan${index}`, address: peer.address, mac: peer.mac })),
+    neighs: reachable.flatMap(({ peer, index }) => {
+      const twin = index === 0 && options.dual ? toIpv6(options.dual, peer.address) : undefined;
+      const addresses = twin === undefined ? [peer.address] : [peer.address, twin];
+      return addresses.map((address) => ({ link: `vxlan${index}`, address, mac: peer.mac }));
+    }),
     fdb: reachable.map(({ peer, index }) => ({ link: `vxlan${index}`, mac: peer.mac, dst: peer.vtep })),
     sysctls: {
       "net.ipv4.ip_forward": "1",

@@ -163,3 +163,18 @@ test("tables: last word counts, a suspect's records are kept aside, a late delet
     "own records are state, not news",
   );
 });
+
+test("IPv6: container names, tasks, and services too, which have no virtual address there", () => {
+  const names = namesOf(net, [
+    participant(1, { address6: "fd00::1" }),
+    participant(2, { address6: "fd00::2" }),
+    participant(3, { address6: "fd00::3", draining: true }),
+    participant(4),
+  ]);
+  assert.deepEqual(names.lookup("web"), { ipv4: ["10.0.1.2"], ipv6: ["fd00::1", "fd00::2"] });
+  assert.deepEqual(names.lookup("tasks.web")?.ipv6, ["fd00::1", "fd00::2"]);
+  assert.deepEqual(names.lookup("alias1"), { ipv4: ["10.0.1.1"], ipv6: ["fd00::1"] });
+  assert.deepEqual(names.lookup("web.4"), { ipv4: ["10.0.1.4"], ipv6: [] });
+  assert.equal(names.reverse("fd00::2"), "web.2.net1");
+  assert.equal(names.reverse("fd00::3"), undefined);
+});

@@ -4,6 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { NetworkSchema, ServiceSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { NetworkSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import { formatCidr, overlaps, parseCidr, parseIp } from "../../../src/swarm/manager/allocator/ipv4.ts";
+import { ipv6Twin } from "../../../src/swarm/manager/allocator/ipv6.ts";
 import { type Pools, planNetwork } from "../../../src/swarm/manager/allocator/plan.ts";
 import { AddressPool } from "../../../src/swarm/manager/allocator/pool.ts";
 import { AllocatorState } from "../../../src/swarm/manager/allocator/state.ts";
@@ -52,7 +53,7 @@ test("an ip-range limits what is given out, and a claim is exclusive", () => {
 
 test("networks get consecutive subnets and VNIs; foreign subnets are jumped over", () => {
   const state = new AllocatorState();
-  const pools: Pools = { subnets: [cidr("10.0.0.0/8")], size: 24 };
+  const pools: Pools = { subnets: [cidr("10.0.0.0/8")], size: 24, seed: "swarm" };
   const plan = (id: string, spec: Parameters<typeof create<typeof NetworkSpecSchema>>[1] = {}) => {
     const network = planNetwork(create(NetworkSchema, { id, spec: create(NetworkSpecSchema, spec) }), state, pools);
     state.apply({ action: "update", kind: "network", object: network, old: undefined }, 0);
@@ -67,7 +68,7 @@ test("networks get consecutive subnets and VNIs; foreign subnets are jumped over
   assert.deepEqual(plan("local", { driverConfig: { name: "bridge" } }), [undefined, undefined]);
   assert.deepEqual(plan("d"), ["10.0.5.0/24", "4100"]);
   const tiny = new AllocatorState();
-  const exhausted = { subnets: [cidr("10.0.0.0/23")], size: 24 };
+  const exhausted = { subnets: [cidr("10.0.0.0/23")], size: 24, seed: "swarm" };
   const grow = (id: string) => {
     const network = planNetwork(create(NetworkSchema, { id }), tiny, exhausted);
     tiny.apply({ action: "update", kind: "network", object: network, old: undefined }, 0);
@@ -75,6 +76,48 @@ test("networks get consecutive subnets and VNIs; foreign subnets are jumped over
   grow("1");
   grow("2");
   assert.throws(() => grow("3"), /no free subnet is left in the default address pools/);
+});
+
+test("dual stack: a subnet of the swarm's own, twins for tasks, what is reserved in either family", () => {
+  const pools: Pools = { subnets: [cidr("10.0.0.0/8")], size: 24, seed: "swarm" };
+  const made = (spec: Parameters<typeof create<typeof NetworkSpecSchema>>[1]) => {
+    const state = new AllocatorState();
+    const id = "n1";
+    const network = planNetwork(create(NetworkSchema, { id, spec: create(NetworkSpecSchema, spec) }), state, pools);
+    state.apply({ action: "update", kind: "network", object: network, old: undefined }, 0);
+    const told = network.ipam?.configs.map(({ subnet, gateway }) => `${subnet} ${gateway}`);
+    const next = () => state.allocate(id, "x", 0);
+    return {
+      told,
+      vnis: network.driverState?.options["com.docker.network.driver.overlay.vxlanid_list"],
+      next,
+      network,
+    };
+  };
+  const own = made({ ipv6Enabled: true });
+  assert.match(own.told?.join() ?? "", /^10\.0\.0\.0\/24 10\.0\.0\.1,fd[0-9a-f]{2}:[0-9a-f:]+::\/64 fd[0-9a-f:]+::1$/);
+  assert.equal(own.vnis, "4096", "one for each IPv4 subnet");
+  const asked = made({
+    ipv6Enabled: true,
+    ipam: {
+      configs: [
+        { subnet: "fd00:1::/64", gateway: "fd00:1::4", reserved: { printer: "fd00:1::5" } },
+        { subnet: "10.9.0.0/24", gateway: "10.9.0.3", reserved: { router: "10.9.0.2" } },
+      ],
+    },
+  });
+  assert.deepEqual(asked.told, ["10.9.0.0/24 10.9.0.3", "fd00:1::/64 fd00:1::4"]);
+  assert.deepEqual([asked.next(), asked.next()], ["10.9.0.1/24", "10.9.0.6/24"], "2 to 5 are taken");
+  assert.deepEqual(ipv6Twin(asked.network, "10.9.0.6/24"), ["fd00:1::6/64"]);
+  assert.deepEqual(ipv6Twin(made({}).network, "10.0.0.6/24"), [], "IPv4 only");
+  assert.deepEqual(
+    made({
+      driverConfig: { options: { "com.docker.network.driver.overlay.vxlanid_list": "77" } },
+      ipam: { configs: [{ subnet: "10.9.0.0/24" }, { subnet: "10.9.1.0/24" }] },
+    }).vnis,
+    "77,4096",
+    "the rest is chosen",
+  );
 });
 
 const onNetworks = (...names: string[]) => ({

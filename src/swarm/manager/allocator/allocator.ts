@@ -129,7 +129,8 @@ export class Allocator {
   #pools(): Pools {
     const cluster = this.#store.view.get("cluster", this.#clusterId);
     const asked = cluster?.defaultAddressPool.length ? cluster.defaultAddressPool : [DEFAULT_POOL];
-    return { subnets: asked.flatMap((cidr) => parseCidr(cidr) ?? []), size: cluster?.subnetSize || DEFAULT_SIZE };
+    const subnets = asked.flatMap((cidr) => parseCidr(cidr) ?? []);
+    return { subnets, size: cluster?.subnetSize || DEFAULT_SIZE, seed: this.#clusterId };
   }
 
   /** Plans all dirty objects of a kind and writes them, some hundred at a time. */

@@ -22,10 +22,12 @@ import {
   PortConfig_PublishMode,
   TaskState,
 } from "#proto/docker/swarmkit/types_pb.js";
+import { toIpv4 } from "../../../base/dual-stack.ts";
 import type { Reader } from "../../store/memory.ts";
 import { isLost } from "../tasks.ts";
 import { driverName, isAllocated, isIngress, isNodeLocal, VNI_OPTION } from "./drivers.ts";
 import { formatCidr, formatIp, overlaps, parseCidr, parseIp, type Subnet } from "./ipv4.ts";
+import { dualStack, ipv6Twin, isIpv6Config, planIpv6 } from "./ipv6.ts";
 import { type AllocatorState, nodeOwner, taskOwner, vipOwner } from "./state.ts";
 
 /** Why something cannot be allocated now; the text is for the user. */
@@ -36,6 +38,8 @@ export class CannotAllocate extends Error {
 export interface Pools {
   readonly subnets: Subnet[];
   readonly size: number;
+  /** What this swarm's own IPv6 subnets are made from. */
+  readonly seed: string;
 }
 
 /** Driver state and address management of a new network. */
@@ -49,7 +53,9 @@ export function planNetwork(network: Network, state: AllocatorState, pools: Pool
       ipam: create(IPAMOptionsSchema, { driver: {} }),
     };
   }
-  const asked: IPAMConfig[] = spec?.ipam?.configs.length ? spec.ipam.configs : [create(IPAMConfigSchema)];
+  const all = spec?.ipam?.configs ?? [];
+  const ipv4 = all.filter((config) => !isIpv6Config(config));
+  const asked: IPAMConfig[] = ipv4.length > 0 ? ipv4 : [create(IPAMConfigSchema)];
   const taken: Subnet[] = [];
   const configs = asked.map((config) => {
     const subnet = config.subnet ? parseCidr(config.subnet) : state.freeSubnet(pools.subnets, pools.size, taken);
@@ -71,7 +77,11 @@ export function planNetwork(network: Network, state: AllocatorState, pools: Pool
     });
   });
   const options = { ...spec?.driverConfig?.options };
-  options[VNI_OPTION] = planVnis(network, state, options[VNI_OPTION], configs.length).join(",");
+  // One for each IPv4 subnet, as Docker's driver counts them: IPv6 travels with them.
+  const vnis = planVnis(network, state, options[VNI_OPTION], configs.length);
+  options[VNI_OPTION] = vnis.join(",");
+  const [first] = configs;
+  if (spec?.ipv6Enabled && first) configs.push(planIpv6(all.find(isIpv6Config), first, pools.seed, vnis[0] ?? 0));
   return {
     ...network,
     driverState: create(DriverSchema, { name: driver, options }),
@@ -83,17 +93,16 @@ export function planNetwork(network: Network, state: AllocatorState, pools: Pool
 }
 
 function planVnis(network: Network, state: AllocatorState, asked: string | undefined, count: number): number[] {
+  const vnis: number[] = [];
   if (asked) {
-    const vnis = asked.split(",").map(Number);
+    vnis.push(...asked.split(",").map(Number));
     for (const vni of vnis) {
       if (!Number.isInteger(vni) || vni < 1 || vni >= 2 ** 24) throw new CannotAllocate(`invalid VXLAN id ${asked}`);
       const owner = state.vniOwner(vni);
       if (owner !== undefined && owner !== network.id)
         throw new CannotAllocate(`VXLAN id ${vni} is in use by network ${owner}`);
     }
-    return vnis;
   }
-  const vnis: number[] = [];
   while (vnis.length < count) {
     const vni = state.freeVni(vnis);
     if (vni === undefined) throw new CannotAllocate("no free VXLAN id is left");
@@ -225,8 +234,8 @@ function attach(
   const owner = taskOwner(task.id);
   const common = { aliases: config?.aliases ?? [], driverAttachmentOpts: config?.driverAttachmentOpts ?? {} };
   if (isNodeLocal(network.spec)) return create(NetworkAttachmentSchema, { network, ...common });
-  const asked = config?.addresses.find((address) => parseIp(address.split("/")[0] ?? "") !== undefined);
-  if (asked !== undefined && task.spec?.runtime.case === "attachment") {
+  const asked = task.spec?.runtime.case === "attachment" ? askedAddress(network, config?.addresses ?? []) : undefined;
+  if (asked !== undefined) {
     const address = state.inNetwork(network.id, asked);
     if (address === undefined || !state.claim(network.id, address, owner)) {
       throw new CannotAllocate(
@@ -235,11 +244,28 @@ function attach(
           : `Address already in use: ${asked}`,
       );
     }
-    return create(NetworkAttachmentSchema, { network, addresses: [address], ...common });
+    return create(NetworkAttachmentSchema, { network, addresses: [address, ...ipv6Twin(network, address)], ...common });
   }
   const address = allocate(state, network, owner, now, spare());
   state.awaitPlace(network.id, task.id);
-  return create(NetworkAttachmentSchema, { network, addresses: [address], ...common });
+  return create(NetworkAttachmentSchema, { network, addresses: [address, ...ipv6Twin(network, address)], ...common });
+}
+
+/** The IPv4 address that was asked for, be it by its twin in IPv6. */
+function askedAddress(network: Network, addresses: readonly string[]): string | undefined {
+  const ipv4 = addresses.find((address) => parseIp(address.split("/")[0] ?? "") !== undefined);
+  const ipv6 = addresses.find((address) => address.includes(":"));
+  if (ipv6 === undefined) return ipv4;
+  const dual = dualStack(network);
+  const twin = dual && toIpv4(dual, ipv6);
+  const name = network.spec?.annotations?.name;
+  if (twin === undefined) throw new CannotAllocate(`address ${ipv6} is not in network ${name}`);
+  if (ipv4 !== undefined && ipv4.split("/")[0] !== twin) {
+    throw new CannotAllocate(
+      `on network ${name} ${ipv6} goes with ${twin}, not with ${ipv4}: both addresses of an endpoint have the same host part`,
+    );
+  }
+  return twin;
 }
 
 /** The load balancer addresses a node should have: one on ingress and on each overlay network of its tasks. */

@@ -17,8 +17,8 @@ export class AddressPool {
   /** Addresses that may be given out and are not. */
   #free: number;
 
-  /** `range` limits what is given out by itself; the gateway is taken from the beginning. */
-  constructor(subnet: Subnet, gateway: number, range: Subnet = subnet) {
+  /** `range` limits what is given out by itself; the gateway and what is `reserved` are taken from the beginning. */
+  constructor(subnet: Subnet, gateway: number, range: Subnet = subnet, reserved: readonly number[] = []) {
     this.subnet = subnet;
     const lastOfSubnet = subnet.base + sizeOf(subnet.prefix) - 1;
     this.#first = Math.max(range.base, subnet.base + 1);
@@ -26,6 +26,7 @@ export class AddressPool {
     this.#cursor = this.#first;
     this.#free = Math.max(0, this.#last - this.#first + 1);
     this.#take(gateway, "gateway");
+    for (const ip of reserved) if (!this.#owners.has(ip)) this.#take(ip, "reserved");
   }
 
   get free(): number {

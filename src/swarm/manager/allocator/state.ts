@@ -4,10 +4,12 @@
  */
 import type { Network, Node, Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { PortConfig_Protocol, PortConfig_PublishMode, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { toIpv4 } from "../../../base/dual-stack.ts";
 import type { Reader } from "../../store/memory.ts";
 import type { Change } from "../../store/store.ts";
 import { isAllocated, isNodeLocal, VNI_OPTION } from "./drivers.ts";
 import { contains, overlaps, parseCidr, parseIp, type Subnet, sizeOf } from "./ipv4.ts";
+import { dualStack } from "./ipv6.ts";
 import { AddressPool } from "./pool.ts";
 
 const FIRST_VNI = 4096;
@@ -158,8 +160,10 @@ export class AllocatorState {
     const pools: AddressPool[] = [];
     for (const { subnet, gateway, range } of network.ipam?.configs ?? []) {
       const parsed = parseCidr(subnet);
+      // IPv6 needs no pool: its addresses follow from those of IPv4.
       if (!parsed) continue;
-      pools.push(new AddressPool(parsed, parseIp(gateway) ?? parsed.base + 1, parseCidr(range) ?? parsed));
+      const reserved = reservedIn(network, parsed);
+      pools.push(new AddressPool(parsed, parseIp(gateway) ?? parsed.base + 1, parseCidr(range) ?? parsed, reserved));
       this.#lastSubnet = parsed;
     }
     this.#pools.set(network.id, pools);
@@ -247,6 +251,16 @@ export class AllocatorState {
     const pools = [...this.#pools].map(([id, list]) => [id, list.map((pool) => [...pool.owners()])]);
     return { pools: pools.sort(), vnis: [...this.#vnis].sort(), ports: [...this.#ports].sort() };
   }
+}
+
+/** Addresses of this subnet that are the user's own, and those whose twin in IPv6 is, or is its gateway. */
+function reservedIn(network: Network, subnet: Subnet): number[] {
+  const dual = dualStack(network);
+  return (network.ipam?.configs ?? [])
+    .flatMap(({ gateway, reserved }) => [...Object.values(reserved), ...(gateway.includes(":") ? [gateway] : [])])
+    .map((address) => (address.includes(":") ? dual && toIpv4(dual, address) : address))
+    .map((address) => (address === undefined ? undefined : parseIp(address)))
+    .filter((ip): ip is number => ip !== undefined && contains(subnet, ip));
 }
 
 function firstFree(pool: Subnet, size: number, after: number, taken: Subnet[]): Subnet | undefined {

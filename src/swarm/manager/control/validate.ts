@@ -17,17 +17,24 @@ import {
   PortConfig_PublishMode,
   type UpdateConfig,
 } from "#proto/docker/swarmkit/types_pb.js";
+import { overlaps as overlapsIpv6, parseCidr as parseAnyCidr } from "../../../base/address.ts";
 import { messageOf } from "../../../base/errors.ts";
 import type { Reader } from "../../store/memory.ts";
-import { driverName, isAllocated, isIngress, isKnownDriver, isNodeLocal } from "../allocator/drivers.ts";
+import { driverName, isAllocated, isIngress, isKnownDriver, isNodeLocal, VNI_OPTION } from "../allocator/drivers.ts";
 import { contains, overlaps, parseCidr, parseIp, type Subnet } from "../allocator/ipv4.ts";
+import { isIpv6Config } from "../allocator/ipv6.ts";
 import type { AllocatorState } from "../allocator/state.ts";
+import { PREDEFINED_LABEL } from "../bootstrap.ts";
 import { durationMs } from "../defaults.ts";
 import { parseConstraints } from "../scheduler/constraints.ts";
 import { rpcError } from "./errors.ts";
 
 const DNS_NAME = /^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$/;
 const FILE_NAME = /^[a-zA-Z0-9]+(?:[a-zA-Z0-9\-_.]*[a-zA-Z0-9])?$/;
+
+const MTU_OPTION = "com.docker.network.driver.mtu";
+/** What IPv4 needs (RFC 791), and 50 bytes of VXLAN. */
+const LEAST_MTU = 68 + 50;
 
 const wrong = (text: string) => rpcError("InvalidArgument", text);
 
@@ -243,13 +250,21 @@ export function checkNetwork(spec: NetworkSpec, store: Reader, state: AllocatorS
   checkName(spec.annotations);
   const driver = driverName(spec);
   if (!isKnownDriver(driver)) throw wrong(`could not resolve driver "${driver}" in plugin registry`);
-  if (spec.ipv6Enabled) throw rpcError("Unimplemented", "IPv6 in swarm networks is not supported by skein yet");
   const ingress = spec.ingress ? store.all("network").find(isIngress) : undefined;
   if (ingress) throw rpcError("AlreadyExists", `ingress network (${ingress.id}) is already present`);
   if (spec.ingress && spec.attachable) throw wrong("ingress network cannot be attachable");
   const ipam = spec.ipam?.driver?.name;
   if (ipam && ipam !== "default") throw wrong(`could not resolve IPAM driver "${ipam}" in plugin registry`);
+  if (PREDEFINED_LABEL in (spec.annotations?.labels ?? {})) {
+    throw rpcError(
+      "PermissionDenied",
+      `label ${PREDEFINED_LABEL} is for internally created predefined networks and cannot be applied by users`,
+    );
+  }
+  if (driver === "overlay") checkOverlayOptions(spec.driverConfig?.options ?? {}, state);
+  checkIpv6(spec, store);
   for (const config of spec.ipam?.configs ?? []) {
+    if (isIpv6Config(config)) continue;
     if (config.subnet === "") {
       if (config.gateway || config.range) throw wrong("ipam configuration: a gateway or range needs a subnet");
       continue;
@@ -258,15 +273,80 @@ export function checkNetwork(spec: NetworkSpec, store: Reader, state: AllocatorS
     if (!subnet) throw wrong(`ipam configuration: invalid subnet ${config.subnet}`);
     if (subnet.prefix > 30) throw wrong(`ipam configuration: subnet ${config.subnet} is too small`);
     const gateway = config.gateway ? parseIp(config.gateway) : subnet.base + 1;
-    if (gateway === undefined || !contains(subnet, gateway))
-      throw wrong(`ipam configuration: invalid gateway ${config.gateway}`);
+    if (gateway === undefined) throw wrong(`ipam configuration: invalid gateway ${config.gateway}`);
+    if (!contains(subnet, gateway)) {
+      throw wrong(`ipam configuration: subnet ${config.subnet} does not contain gateway ${config.gateway}`);
+    }
     const range = config.range ? parseCidr(config.range) : subnet;
-    if (!range || !overlaps(subnet, range) || range.prefix < subnet.prefix)
-      throw wrong(`ipam configuration: invalid ip-range ${config.range}`);
+    if (!range) throw wrong(`ipam configuration: invalid range ${config.range}`);
+    if (!overlaps(subnet, range) || range.prefix < subnet.prefix) {
+      throw wrong(`ipam configuration: subnet ${config.subnet} does not contain range ${config.range}`);
+    }
+    for (const address of Object.values(config.reserved)) {
+      const ip = parseIp(address);
+      if (ip === undefined || !contains(subnet, ip)) {
+        throw wrong(`ipam configuration: subnet ${config.subnet} does not contain auxiliary address ${address}`);
+      }
+    }
     if (driver !== "overlay") continue;
     const asked = (spec.ipam?.configs ?? []).filter((other) => other !== config);
     if (state.overlapping(subnet) !== undefined || overlapsAny(subnet, asked) || isAskedFor(subnet, store)) {
       throw wrong("invalid pool request: Pool overlaps with other one on this address space");
+    }
+  }
+}
+
+/** Options that would otherwise fail on every node, or keep the network waiting for ever. */
+function checkOverlayOptions(options: Readonly<Record<string, string>>, state: AllocatorState): void {
+  const mtu = options[MTU_OPTION];
+  if (mtu !== undefined && !/^\d{1,5}$/.test(mtu)) throw wrong(`failed to parse ${mtu}: invalid syntax`);
+  if (mtu !== undefined && mtu !== "0" && (Number(mtu) < LEAST_MTU || Number(mtu) > 65535)) {
+    throw wrong(`invalid MTU value: ${mtu}`);
+  }
+  const list = options[VNI_OPTION];
+  if (list === undefined) return;
+  const seen = new Set<number>();
+  for (const text of list.split(",")) {
+    const vni = Number(text);
+    if (!/^\d+$/.test(text) || vni < 1 || vni >= 2 ** 24) throw wrong(`invalid vxlan id value "${text}" passed`);
+    if (state.vniOwner(vni) !== undefined || seen.has(vni)) {
+      throw wrong(`could not assign vxlan id ${vni}: requested bit is already allocated`);
+    }
+    seen.add(vni);
+  }
+}
+
+/** What IPv6 on an overlay network needs (`base/dual-stack.ts`). */
+function checkIpv6(spec: NetworkSpec, store: Reader): void {
+  const configs = spec.ipam?.configs ?? [];
+  const asked = configs.filter(isIpv6Config);
+  const [config] = asked;
+  if (config && !spec.ipv6Enabled) {
+    throw wrong(`ipam configuration: subnet ${config.subnet} needs IPv6 to be enabled (--ipv6)`);
+  }
+  if (!spec.ipv6Enabled || isNodeLocal(spec)) return;
+  if (spec.ingress) throw rpcError("Unimplemented", "IPv6 on the ingress network is not supported by skein");
+  if (asked.length > 1) throw rpcError("Unimplemented", "several IPv6 subnets are not supported by skein");
+  if (configs.length - asked.length > 1) {
+    throw rpcError("Unimplemented", "IPv6 with several IPv4 subnets is not supported by skein");
+  }
+  if (!config) return;
+  const subnet = parseAnyCidr(config.subnet)?.subnet;
+  if (!subnet) throw wrong(`ipam configuration: invalid subnet ${config.subnet}`);
+  const ipv4 = configs.find((other) => !isIpv6Config(other) && other.subnet !== "");
+  const bits = 32 - (parseCidr(ipv4?.subnet ?? "")?.prefix ?? 0);
+  const room = 128 - (parseAnyCidr(config.range)?.subnet.prefix ?? subnet.prefix);
+  if (room < (ipv4 ? bits : 16)) {
+    throw wrong(`ipam configuration: IPv6 subnet ${config.range || config.subnet} is smaller than the IPv4 subnet`);
+  }
+  for (const network of store.all("network")) {
+    const others = [...(network.ipam?.configs ?? []), ...(network.spec?.ipam?.configs ?? [])];
+    if (isNodeLocal(network.spec)) continue;
+    for (const other of others) {
+      const theirs = isIpv6Config(other) ? parseAnyCidr(other.subnet)?.subnet : undefined;
+      if (theirs && overlapsIpv6(subnet, theirs)) {
+        throw wrong("invalid pool request: Pool overlaps with other one on this address space");
+      }
     }
   }
 }
