@@ -74,6 +74,22 @@ export function tcpConnectIn(ns: NetNs, address: string, port: number): net.Sock
   return new net.Socket({ fd }).connect(port, address);
 }
 
+/**
+ * A descriptor for Node to listen on (TCP) or to receive on (UDP), in the thread's present namespace, without the
+ * detour through name resolution: an address that is taken is told at once. Whoever gets it closes it.
+ */
+export function hostSocket(protocol: "tcp" | "udp", address: string, port: number): { fd: number; port: number } {
+  const tcp = protocol === "tcp";
+  const fd = bound(tcp ? libc.SOCK_STREAM : libc.SOCK_DGRAM, 0, address, port, tcp);
+  try {
+    if (tcp) libc.listen(fd, 511, `listen ${address}:${port}`);
+    return { fd, port: libc.getsockname(fd).readUInt16BE(2) };
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+}
+
 /** A port kept from everybody else until disposed. */
 export interface PortReservation extends Disposable {
   readonly port: number;

@@ -151,6 +151,14 @@ export function meshTask(
   };
 }
 
+/** Where a container's published ports lead. An owner that is none (the routing mesh) is reached over IPv4. */
+export function reachOf(world: World, owner: string): { ipv4: string; ipv6: string } {
+  const sandbox = world.sandboxes.get(owner);
+  if (!sandbox) return { ipv4: "127.0.0.1", ipv6: "" };
+  const out = wayOut(world, sandbox)?.endpoint;
+  return { ipv4: plainIp(out?.ipv4 ?? ""), ipv6: plainIp(out?.ipv6 ?? "") };
+}
+
 /** Bridges and published ports of the host's own containers. */
 export function hostState(world: World): HostState {
   const bridges = bridgesOf(world).map((network) => {

@@ -9,7 +9,8 @@ import { tcpSockets } from "../kernel/sockdiag.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { plainIp } from "./address.ts";
 import { Announcements } from "./announce.ts";
-import { userChainScript } from "./balancer/user.ts";
+import { reachOf } from "./balance.ts";
+import { isUserChainWhole, relayedScript, userChainScript } from "./balancer/user.ts";
 import { Cluster } from "./cluster.ts";
 import { busyConnections, isListening } from "./connections.ts";
 import { Core } from "./core.ts";
@@ -65,7 +66,7 @@ class Controller implements NetworkController {
   readonly #overlays: Overlays;
   readonly #names: Names;
   readonly #datapath: Datapath;
-  readonly #ports = new HostPorts();
+  readonly #ports: HostPorts;
   readonly #passes = new Mutex();
   readonly #cancelPass: () => void;
   readonly #cancelLook: () => void;
@@ -81,6 +82,11 @@ class Controller implements NetworkController {
   constructor(core: Core) {
     this.#core = core;
     this.events = core.events;
+    this.#ports = new HostPorts({
+      reach: (owner) => reachOf(core.world, owner),
+      relaying: (ports) => core.namespaces.host.nft.run(relayedScript(ports)),
+      log: core.log,
+    });
     this.#networks = new Networks(core);
     const failed = (error: unknown) =>
       core.log.error("cannot follow a change of the network", { error: messageOf(error) });
@@ -152,6 +158,7 @@ class Controller implements NetworkController {
     new Restore(this.#core).load();
     this.#cluster.restore();
     await this.#networks.ensureDefaults();
+    this.#ensureUserChain();
   }
 
   drivers(): DriverName[] {
@@ -358,6 +365,7 @@ class Controller implements NetworkController {
   /** docker_gwbridge stays, as it does with Docker. */
   async stopCluster(): Promise<void> {
     await this.#overlays.tearDownAll();
+    await this.#networks.sweepUnused(true);
     await this.#cluster.stop();
   }
 
@@ -365,7 +373,6 @@ class Controller implements NetworkController {
     return this.#passes.run(() => this.#pass("drift"));
   }
 
-    await this.#networks.sweepUnused(true);
   explain(options?: { tables: boolean }): { namespace: string; text: string }[] {
     return this.#core.namespaces.keys().flatMap((key) => {
       const plan = this.#core.planOf(key);
@@ -377,12 +384,13 @@ class Controller implements NetworkController {
   async #pass(reason: "restored" | "drift"): Promise<string[]> {
     const core = this.#core;
     await core.sweep();
-    core.namespaces.host.nft.run(userChainScript());
+    this.#ensureUserChain();
     for (const networkId of this.#cluster.resync()) {
       const network = core.networks.get(networkId);
       this.#names.changed(networkId);
       if (network) this.#datapath.changed(network);
     }
+    await this.#networks.sweepUnused();
     const mended = this.#repin(reason, "all");
     // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.
     const depth = reason === "drift" ? "deep" : "quick";
@@ -390,7 +398,11 @@ class Controller implements NetworkController {
     this.#restored = true;
     return mended;
   }
-    await this.#networks.sweepUnused();
+
+  #ensureUserChain(): void {
+    const { nft } = this.#core.namespaces.host;
+    if (!isUserChainWhole(nft.list("table inet operator"))) nft.run(userChainScript(this.#ports.relayed()));
+  }
 
   /** Pins of namespaces that somebody removed. */
   #repin(reason: "restored" | "drift", which: "pins" | "all"): string[] {
@@ -478,6 +490,7 @@ class Controller implements NetworkController {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cancelPass();
     this.#cancelLook();
+    this.#ports.close();
     this.#datapath.close();
     await this.#cluster.close();
     await this.#names.close();

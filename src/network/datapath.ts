@@ -221,8 +221,8 @@ export class Datapath {
       if (this.#reserved.has(key)) continue;
       this.#reserved.add(key);
       try {
-        const binding = { protocol, containerPort: publishedPort, hostIp: "", hostPort: publishedPort, hostPortEnd: 0 };
-        this.#ports.take(`${meshOwner} ${key}`, [binding], { ipv6: false }, "");
+        const port = { containerPort: publishedPort, hostPort: publishedPort, hostPortEnd: 0 };
+        this.#ports.take(`${meshOwner} ${key}`, [{ protocol, hostIp: "0.0.0.0", ...port }], "");
       } catch (error) {
         this.#core.log.warn("a port of the routing mesh is in use on this host", {
           port: key,

@@ -1,19 +1,38 @@
 /**
  * Published ports of this host: who has which. A port is also kept on a socket, so that no other program
- * takes it and one that has it already is found out; traffic never reaches that socket, it is translated before.
+ * takes it and one that has it already is found out. Most traffic never reaches that socket, it is translated before;
+ * what cannot be translated, IPv6 for a container without it, is carried from there by the daemon.
  */
-import { errnoOf, SkeinError } from "../base/errors.ts";
-import { bindHostPort, type PortReservation } from "../kernel/socket.ts";
+import { errnoOf, invalid, messageOf, SkeinError } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { bindHostPort } from "../kernel/socket.ts";
 import { parseIp } from "./address.ts";
+import { openRelay } from "./balancer/relay.ts";
+import type { RelayedPort } from "./balancer/user.ts";
 import type { PortBinding, PublishedPort } from "./types.ts";
 
 /** Where ports are chosen from when none was asked for; Linux's own range for local ports. */
 const ephemeral = { first: 32768, last: 60999 };
 
+/** Plain addresses at which an owner of ports is reached from the host, "" where it has none. */
+export interface Reach {
+  readonly ipv4: string;
+  readonly ipv6: string;
+}
+
+export interface HostPortsOptions {
+  /** Where an owner's ports lead at this moment. */
+  readonly reach: (owner: string) => Reach;
+  /** Ports that the daemon carries itself: told before the first client can come. */
+  readonly relaying: (ports: readonly RelayedPort[]) => void;
+  readonly log: Logger;
+}
+
 interface Held {
   readonly owner: string;
   readonly port: PublishedPort;
-  readonly reservation: PortReservation | undefined;
+  readonly relayed: boolean;
+  release(): void;
 }
 
 const anyAddress = new Set(["", "0.0.0.0", "::"]);
@@ -25,24 +44,21 @@ const words: Record<string, string> = {
 };
 
 export class HostPorts {
+  readonly #options: HostPortsOptions;
   #held: Held[] = [];
   #next = ephemeral.first;
 
-  /**
-   * Takes the ports of a container, all or none. `families`: of the addresses that the container has.
-   * `defaultIp` stands in for a binding without address.
-   */
-  take(
-    owner: string,
-    bindings: readonly PortBinding[],
-    families: { ipv6: boolean },
-    defaultIp: string,
-  ): PublishedPort[] {
+  constructor(options: HostPortsOptions) {
+    this.#options = options;
+  }
+
+  /** Takes the ports of a container, all or none. `defaultIp` stands in for a binding without address. */
+  take(owner: string, bindings: readonly PortBinding[], defaultIp: string): PublishedPort[] {
     const before = this.#held.length;
     try {
-      return bindings.flatMap((binding) => this.#takeOne(owner, binding, families, defaultIp));
+      return bindings.flatMap((binding) => this.#takeOne(owner, binding, defaultIp));
     } catch (error) {
-      for (const held of this.#held.splice(before)) held.reservation?.[Symbol.dispose]();
+      this.#give(this.#held.splice(before));
       throw error;
     }
   }
@@ -50,26 +66,43 @@ export class HostPorts {
   /** Ports of a container that outlived the daemon. One that was lost meanwhile is still translated. */
   adopt(owner: string, ports: readonly PublishedPort[]): void {
     for (const port of ports) {
-      let reservation: PortReservation | undefined;
       try {
-        reservation = bindHostPort(port.protocol, port.hostIp, port.hostPort);
-      } catch {
+        this.#held.push(this.#keep(owner, port));
+      } catch (error) {
         // Someone else listens there now: the translation goes first, as it did.
+        this.#options.log.warn("a published port is in use by another program", {
+          port: `${port.hostIp}:${port.hostPort}/${port.protocol}`,
+          error: messageOf(error),
+        });
+        this.#held.push({ owner, port, relayed: false, release: () => {} });
       }
-      this.#held.push({ owner, port, reservation });
     }
   }
 
   release(owner: string): void {
     const gone = this.#held.filter((held) => held.owner === owner);
     this.#held = this.#held.filter((held) => held.owner !== owner);
-    for (const held of gone) held.reservation?.[Symbol.dispose]();
+    this.#give(gone);
   }
 
-  #takeOne(owner: string, binding: PortBinding, families: { ipv6: boolean }, defaultIp: string): PublishedPort[] {
+  relayed(): RelayedPort[] {
+    return this.#held
+      .filter(({ relayed }) => relayed)
+      .map(({ port: { protocol, hostPort } }) => ({ protocol, port: hostPort }));
+  }
+
+  close(): void {
+    for (const held of this.#held.splice(0)) held.release();
+  }
+
+  #give(gone: readonly Held[]): void {
+    for (const held of gone) held.release();
+    if (gone.some(({ relayed }) => relayed)) this.#options.relaying(this.relayed());
+  }
+
+  #takeOne(owner: string, binding: PortBinding, defaultIp: string): PublishedPort[] {
     const hostIp = binding.hostIp || defaultIp;
-    // An IPv6 client can be translated only to an IPv6 container.
-    const addresses = hostIp ? [hostIp] : families.ipv6 ? ["0.0.0.0", "::"] : ["0.0.0.0"];
+    const addresses = hostIp ? [hostIp] : this.#everywhere(owner, binding);
     const last = Math.max(binding.hostPort, binding.hostPortEnd);
     if (binding.hostPort !== 0) {
       for (let port = binding.hostPort; ; port++) {
@@ -87,48 +120,87 @@ export class HostPorts {
       try {
         return this.#hold(owner, binding, addresses, port);
       } catch (error) {
-        if (!(error instanceof SkeinError)) throw error;
+        if (!(error instanceof SkeinError) || error.code === "invalid") throw error;
       }
     }
     throw new SkeinError("internal", "all ports are allocated");
   }
 
+  /** All addresses of both families. What is not translated is relayed, and SCTP cannot be. */
+  #everywhere(owner: string, { protocol }: PortBinding): string[] {
+    const { ipv4, ipv6 } = this.#options.reach(owner);
+    const four = ipv4 !== "" || protocol !== "sctp";
+    const six = (ipv6 !== "" || protocol !== "sctp") && hasIpv6();
+    return [...(four ? ["0.0.0.0"] : []), ...(six ? ["::"] : [])];
+  }
+
   #hold(owner: string, binding: PortBinding, addresses: readonly string[], hostPort: number): PublishedPort[] {
     const { protocol, containerPort } = binding;
     const taken: Held[] = [];
-    for (const hostIp of addresses) {
-      const rival = this.#held.find(
-        (held) => held.port.protocol === protocol && held.port.hostPort === hostPort && meet(held.port.hostIp, hostIp),
-      );
-      const shown = hostIp.includes(":") ? `[${hostIp}]` : hostIp;
-      if (rival) {
-        for (const held of taken) held.reservation?.[Symbol.dispose]();
-        throw new SkeinError("internal", `Bind for ${shown}:${hostPort} failed: port is already allocated`);
-      }
-      try {
-        taken.push({
-          owner,
-          port: { protocol, containerPort, hostIp, hostPort },
-          reservation: reserve(protocol, hostIp, hostPort),
-        });
-      } catch (error) {
-        for (const held of taken) held.reservation?.[Symbol.dispose]();
-        const why = words[errnoOf(error) ?? ""];
-        if (!why) throw error;
-        const family = hostIp.includes(":") ? 6 : 4;
-        throw new SkeinError(
-          "internal",
-          `Error starting userland proxy: listen ${protocol}${family} ${shown}:${hostPort}: bind: ${why}`,
+    try {
+      for (const hostIp of addresses) {
+        const rival = this.#held.find(
+          (held) =>
+            held.port.protocol === protocol && held.port.hostPort === hostPort && meet(held.port.hostIp, hostIp),
         );
+        const shown = `${hostIp.includes(":") ? `[${hostIp}]` : hostIp}:${hostPort}`;
+        if (rival) throw new SkeinError("internal", `Bind for ${shown} failed: port is already allocated`);
+        try {
+          taken.push(this.#keep(owner, { protocol, containerPort, hostIp, hostPort }));
+        } catch (error) {
+          const why = words[errnoOf(error) ?? ""];
+          if (!why) throw error;
+          const family = hostIp.includes(":") ? 6 : 4;
+          throw new SkeinError(
+            "internal",
+            `Error starting userland proxy: listen ${protocol}${family} ${shown}: bind: ${why}`,
+          );
+        }
       }
+    } catch (error) {
+      this.#give(taken);
+      throw error;
     }
     this.#held.push(...taken);
     return taken.map((held) => held.port);
   }
+
+  /** The socket behind a port. */
+  #keep(owner: string, port: PublishedPort): Held {
+    const { protocol, hostIp, hostPort, containerPort } = port;
+    const { ipv4, ipv6 } = this.#options.reach(owner);
+    const address = hostIp || "0.0.0.0";
+    const translated = address.includes(":") ? ipv6 !== "" && address !== "::1" : ipv4 !== "";
+    // Linux translates [::1] nowhere else: programs of this host that say so come to the wildcard's socket.
+    const relayed = !translated || (address === "::" && protocol !== "sctp");
+    if (!relayed) {
+      const reservation = reserve(protocol, hostIp, hostPort);
+      return { owner, port, relayed, release: () => reservation?.[Symbol.dispose]() };
+    }
+    if (protocol === "sctp") throw invalid(`port ${hostPort}/sctp at ${hostIp} cannot be translated to the container`);
+    this.#options.relaying([...this.relayed(), { protocol, port: hostPort }]);
+    const target = () => {
+      const now = this.#options.reach(owner);
+      const to = now.ipv4 || now.ipv6;
+      return to ? { address: to, port: containerPort } : undefined;
+    };
+    const relay = openRelay({ protocol, address, port: hostPort, target, log: this.#options.log });
+    return { owner, port, relayed, release: () => void relay[Symbol.asyncDispose]() };
+  }
+}
+
+/** Whether this host speaks IPv6 at all. Asked each time: it can be switched off while the daemon runs. */
+function hasIpv6(): boolean {
+  try {
+    bindHostPort("udp", "::", 0)[Symbol.dispose]();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** A kernel without SCTP sockets can still translate it. */
-function reserve(protocol: "tcp" | "udp" | "sctp", hostIp: string, hostPort: number): PortReservation | undefined {
+function reserve(protocol: "tcp" | "udp" | "sctp", hostIp: string, hostPort: number): Disposable | undefined {
   try {
     return bindHostPort(protocol, hostIp, hostPort);
   } catch (error) {

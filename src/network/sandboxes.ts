@@ -239,12 +239,7 @@ export class Sandboxes {
     const network = out && this.#core.networks.get(out.endpoint.networkId);
     if (!out || !network || network.spec.driver !== "bridge") return;
     try {
-      sandbox.ports = this.#ports.take(
-        sandbox.id,
-        sandbox.request.ports,
-        { ipv6: out.endpoint.ipv6 !== "" },
-        parseBridge(network.spec).hostBinding,
-      );
+      sandbox.ports = this.#ports.take(sandbox.id, sandbox.request.ports, parseBridge(network.spec).hostBinding);
     } catch (error) {
       throw new SkeinError(
         "internal",

@@ -1,7 +1,7 @@
 /**
- * A published port for those who cannot be translated: IPv6 clients of containers and of a mesh that have only IPv4,
- * and local programs that say [::1]. What Docker's userland proxy is for; everybody else is translated in the kernel
- * and never comes here. The listening socket also keeps the port from other programs.
+ * A published port for those who cannot be translated: IPv6 clients of containers that have only IPv4, and local
+ * programs that say [::1]. What Docker's userland proxy is for; everybody else is translated in the kernel and never
+ * comes here. The listening socket also keeps the port from other programs.
  *
  * The container sees this host's address: that of the client cannot be told in the other family.
  */
@@ -10,14 +10,15 @@ import net from "node:net";
 import { type Clock, systemClock } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { hostSocket } from "../../kernel/socket.ts";
 
 export interface RelayOptions {
   readonly protocol: "tcp" | "udp";
   /** "::" for every IPv6 address. */
   readonly address: string;
   readonly port: number;
-  /** Where it goes to, from the daemon's namespace. */
-  readonly target: { readonly address: string; readonly port: number };
+  /** Where it goes to, from the daemon's namespace; asked for each client. Nowhere: the client is turned away. */
+  readonly target: () => { readonly address: string; readonly port: number } | undefined;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -31,15 +32,22 @@ const MOST_CLIENTS = 1024;
 /** A datagram client that says nothing for so long is forgotten; Docker's proxy has the same. */
 const UDP_IDLE_MS = 90_000;
 
-/** Rejects with EADDRINUSE and its kin when the port is not to be had. */
-export function startRelay(options: RelayOptions): Promise<Relay> {
+/** Throws EADDRINUSE and its kin when the port is not to be had. */
+export function openRelay(options: RelayOptions): Relay {
   return options.protocol === "tcp" ? relayTcp(options) : relayUdp(options);
 }
 
-async function relayTcp({ address, port, target, log }: RelayOptions): Promise<Relay> {
+function relayTcp(options: RelayOptions): Relay {
+  const { target, log } = options;
+  const { fd, port } = hostSocket("tcp", options.address, options.port);
   const open = new Set<net.Socket>();
   const server = net.createServer({ allowHalfOpen: true }, (client) => {
-    const upstream = net.connect({ host: target.address, port: target.port, allowHalfOpen: true });
+    const to = target();
+    if (!to) {
+      client.resetAndDestroy();
+      return;
+    }
+    const upstream = net.connect({ host: to.address, port: to.port, allowHalfOpen: true });
     for (const socket of [client, upstream]) {
       open.add(socket);
       socket.setNoDelay(true);
@@ -57,11 +65,10 @@ async function relayTcp({ address, port, target, log }: RelayOptions): Promise<R
     client.pipe(upstream).pipe(client);
   });
   server.maxConnections = MOST_CLIENTS;
-  await ready(server, () => server.listen({ host: address, port, ipv6Only: true }));
   server.on("error", (error) => log.warn("relay failed", { port, error: messageOf(error) }));
-  const bound = server.address();
+  server.listen({ fd });
   return {
-    port: typeof bound === "object" && bound ? bound.port : port,
+    port,
     async [Symbol.asyncDispose]() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       for (const socket of open) socket.destroy();
@@ -75,8 +82,10 @@ interface UdpClient {
   forget: () => void;
 }
 
-async function relayUdp({ address, port, target, log, clock = systemClock }: RelayOptions): Promise<Relay> {
-  const server = dgram.createSocket({ type: "udp6", ipv6Only: true });
+function relayUdp(options: RelayOptions): Relay {
+  const { target, log, clock = systemClock } = options;
+  const { fd, port } = hostSocket("udp", options.address, options.port);
+  const server = dgram.createSocket(net.isIPv6(options.address) ? "udp6" : "udp4");
   const clients = new Map<string, UdpClient>();
   const drop = (key: string) => {
     const client = clients.get(key);
@@ -86,8 +95,8 @@ async function relayUdp({ address, port, target, log, clock = systemClock }: Rel
     client.socket.close();
   };
 
-  const admit = (key: string, from: dgram.RemoteInfo): UdpClient => {
-    const socket = dgram.createSocket(net.isIPv6(target.address) ? "udp6" : "udp4");
+  const admit = (key: string, from: dgram.RemoteInfo, to: { address: string; port: number }): UdpClient => {
+    const socket = dgram.createSocket(net.isIPv6(to.address) ? "udp6" : "udp4");
     socket.on("message", (data) => {
       touch(key);
       server.send(data, from.port, from.address);
@@ -108,30 +117,19 @@ async function relayUdp({ address, port, target, log, clock = systemClock }: Rel
   server.on("message", (data, from) => {
     const key = `${from.address} ${from.port}`;
     const known = clients.get(key);
-    if (!known && clients.size >= MOST_CLIENTS) return;
-    const { socket } = known ?? admit(key, from);
+    const to = target();
+    if (!to || (!known && clients.size >= MOST_CLIENTS)) return;
+    const { socket } = known ?? admit(key, from, to);
     touch(key);
-    socket.send(data, target.port, target.address);
+    socket.send(data, to.port, to.address);
   });
-  await ready(server, () => server.bind({ address, port, exclusive: true }));
   server.on("error", (error) => log.warn("relay failed", { port, error: messageOf(error) }));
+  server.bind({ fd });
   return {
-    port: server.address().port,
+    port,
     async [Symbol.asyncDispose]() {
       for (const key of [...clients.keys()]) drop(key);
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
-}
-
-/** Waits until `start` has led to "listening". */
-function ready(emitter: NodeJS.EventEmitter, start: () => void): Promise<void> {
-  return new Promise((resolve, reject) => {
-    emitter.once("error", reject);
-    emitter.once("listening", () => {
-      emitter.off("error", reject);
-      resolve();
-    });
-    start();
-  });
 }

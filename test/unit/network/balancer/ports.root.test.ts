@@ -9,7 +9,7 @@ import { writeSysctl } from "../../../../src/kernel/sysctl.ts";
 import { staleFlows } from "../../../../src/network/balancer/flows.ts";
 import { portsTable } from "../../../../src/network/balancer/ports.ts";
 import type { HostPort, HostState } from "../../../../src/network/balancer/types.ts";
-import { userChainScript } from "../../../../src/network/balancer/user.ts";
+import { isUserChainWhole, userChainScript } from "../../../../src/network/balancer/user.ts";
 import { replaceScript } from "../../../../src/network/plan/table.ts";
 import { askTcp, askUdp, Lab } from "./wires.ts";
 
@@ -104,6 +104,28 @@ test("the operator's chain goes first and outlives every reload", async () => {
   nft.run(userChainScript());
   assert.equal(await askTcp(client, "192.168.60.1", 8080), "timeout");
   assert.equal(await askUdp(client, "192.168.60.1", 8080), "one 192.168.60.100");
+});
+
+test("ports that the daemon relays do not go round the operator's chain; what is missing of it is seen", async () => {
+  await using lab = new Lab();
+  const { client, host } = await build(lab);
+  await lab.serve(host, 9000, "host", "::");
+  await lab.serve(host, 9001, "host", "::");
+  using nft = openNft(host);
+  nft.run(userChainScript([{ protocol: "tcp", port: 9000 }]));
+  nft.run("add rule inet operator skein-user ip6 saddr fd60::100 drop");
+  assert.equal(await askTcp(client, "fd60::1", 9000), "timeout");
+  assert.equal(await askTcp(client, "fd60::1", 9001), "host fd60::100", "other programs of the host are their own");
+  nft.run(userChainScript([]));
+  assert.equal(await askTcp(client, "fd60::1", 9000), "host fd60::100");
+  const whole = () => isUserChainWhole(nft.list("table inet operator"));
+  assert.ok(whole());
+  nft.run("flush chain inet operator input");
+  assert.ok(!whole());
+  nft.run(userChainScript([]));
+  assert.ok(whole());
+  nft.run("delete table inet operator");
+  assert.ok(!whole());
 });
 
 test("a datagram client that asked too early, or whose container was replaced, is not stuck", async () => {

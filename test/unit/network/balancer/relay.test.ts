@@ -4,7 +4,7 @@ import net from "node:net";
 import { after, test } from "node:test";
 import { VirtualClock } from "../../../../src/base/clock.ts";
 import { nullLogger } from "../../../../src/base/log.ts";
-import { startRelay } from "../../../../src/network/balancer/relay.ts";
+import { openRelay } from "../../../../src/network/balancer/relay.ts";
 
 const echo = net.createServer({ allowHalfOpen: true }, (socket) => {
   socket.on("error", () => {});
@@ -20,12 +20,12 @@ const tcp = {
   protocol: "tcp",
   address: "::1",
   port: 0,
-  target: { address: "127.0.0.1", port: echoPort },
+  target: () => ({ address: "127.0.0.1", port: echoPort }),
   log: nullLogger,
 } as const;
 
 test("TCP: bytes, half-closes and resets go through", async () => {
-  await using relay = await startRelay(tcp);
+  await using relay = openRelay(tcp);
   const socket = net.connect({ host: "::1", port: relay.port, allowHalfOpen: true });
   const size = 1 << 20;
   socket.end(Buffer.alloc(size, 7));
@@ -40,13 +40,13 @@ test("TCP: bytes, half-closes and resets go through", async () => {
 });
 
 test("TCP: the port is kept, and given back at once", async () => {
-  const relay = await startRelay(tcp);
-  await assert.rejects(startRelay({ ...tcp, port: relay.port }), { code: "EADDRINUSE" });
+  const relay = openRelay(tcp);
+  assert.throws(() => openRelay({ ...tcp, port: relay.port }), { code: "EADDRINUSE" });
   const idle = net.connect(relay.port, "::1");
   await new Promise((resolve) => idle.once("connect", resolve));
   idle.on("error", () => {});
   await relay[Symbol.asyncDispose]();
-  await using again = await startRelay({ ...tcp, port: relay.port });
+  await using again = openRelay({ ...tcp, port: relay.port });
   assert.equal(again.port, relay.port);
   idle.destroy();
 });
@@ -60,8 +60,9 @@ test("UDP: each client has its own way back, forgotten after ninety silent secon
     server.send(`${data}!`, from.port, from.address);
   });
   await new Promise<void>((resolve) => server.bind(0, "127.0.0.1", resolve));
-  const target = { address: "127.0.0.1", port: server.address().port };
-  await using relay = await startRelay({ protocol: "udp", address: "::1", port: 0, target, log: nullLogger, clock });
+  const to = { address: "127.0.0.1", port: server.address().port };
+  const target = () => to;
+  await using relay = openRelay({ protocol: "udp", address: "::1", port: 0, target, log: nullLogger, clock });
   const clients = ["a", "b"].map((name) => ({ name, socket: dgram.createSocket("udp6") }));
   const ask = ({ name, socket }: { name: string; socket: dgram.Socket }) =>
     new Promise<string>((resolve) => {

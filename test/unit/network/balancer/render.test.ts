@@ -33,7 +33,13 @@ test("tables are the agreed text", () => {
       .join(""),
   );
   golden("ports", replaceScript(portsTable(examples.host)));
-  golden("user", userChainScript());
+  golden(
+    "user",
+    userChainScript([
+      { protocol: "tcp", port: 8080 },
+      { protocol: "udp", port: 53 },
+    ]),
+  );
   golden("dns", nftTable({ udp: 41000, tcp: 41001 }));
 });
 
