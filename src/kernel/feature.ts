@@ -14,6 +14,8 @@ const probes = {
     tryLink(ns, { kind: "vxlan", name: "probe", vni: 1, port: 4789, local: "", learning: false, proxy: false }),
   macvlan: (ns) => withLower(ns, (lower) => tryLink(ns, { kind: "macvlan", name: "probe", lower, mode: "bridge" })),
   ipvlan: (ns) => withLower(ns, (lower) => tryLink(ns, { kind: "ipvlan", name: "probe", lower, mode: "l2" })),
+  dummy: (ns) => tryLink(ns, { kind: "dummy", name: "probe" }),
+  vlan: (ns) => withLower(ns, (lower) => tryLink(ns, { kind: "vlan", name: "probe", lower, id: 1 })),
   nftables: (ns) => tryNft(ns, "table inet probe { chain c { type nat hook prerouting priority -100; }\n}"),
   /** On which the routing mesh keeps the client's address: the netdev egress hook (Linux 5.16), conntrack zones. */
   nftEgress: (ns) =>

@@ -56,6 +56,7 @@ interface LinkCommon {
 export type NewLink =
   | (LinkCommon & { kind: "bridge"; vlanDefaultPvid?: number; stp?: boolean; ageingTime?: number })
   | (LinkCommon & { kind: "dummy" })
+  | (LinkCommon & { kind: "vlan"; lower: number; id: number })
   | (LinkCommon & { kind: "veth"; peer: LinkCommon })
   | (LinkCommon & {
       kind: "vxlan";

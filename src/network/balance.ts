@@ -174,7 +174,7 @@ export function hostState(world: World): HostState {
     const out = wayOut(world, sandbox)?.endpoint;
     for (const { protocol, hostIp, hostPort, containerPort } of sandbox.ports) {
       const address = plainIp((hostIp.includes(":") ? out?.ipv6 : out?.ipv4) ?? "");
-      if (address) ports.push({ protocol, hostIp, hostPort, address, containerPort });
+      if (address && hostPort !== 0) ports.push({ protocol, hostIp, hostPort, address, containerPort });
     }
   }
   return { bridges, ports };

@@ -42,6 +42,7 @@ interface Vips {
 }
 
 const meshOwner = "routing mesh";
+const onHost = { defaultIp: "", routed4: false, routed6: false };
 /**
  * For so long after its last task a service still refuses: connections that were open would otherwise wait for an
  * answer to their last packet as long as TCP is willing to.
@@ -222,7 +223,7 @@ export class Datapath {
       this.#reserved.add(key);
       try {
         const port = { containerPort: publishedPort, hostPort: publishedPort, hostPortEnd: 0 };
-        this.#ports.take(`${meshOwner} ${key}`, [{ protocol, hostIp: "0.0.0.0", ...port }], "");
+        this.#ports.take(`${meshOwner} ${key}`, [{ protocol, hostIp: "0.0.0.0", ...port }], onHost);
       } catch (error) {
         this.#core.log.warn("a port of the routing mesh is in use on this host", {
           port: key,

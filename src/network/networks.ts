@@ -1,11 +1,12 @@
 /** Creation and removal of networks, local and swarm-wide. */
 import { createHash, randomBytes } from "node:crypto";
-import { conflict, forbidden, invalid, notFound } from "../base/errors.ts";
+import { conflict, forbidden, invalid, notFound, SkeinError } from "../base/errors.ts";
 import { hexId } from "../base/id.ts";
+import { missingFeature } from "../kernel/feature.ts";
 import { formatSubnet, parseCidr, type Subnet } from "./address.ts";
 import type { Core } from "./core.ts";
 import { defaultBridgeOptions, gatewayBridgeOptions, parseBridge } from "./drivers/bridge.ts";
-import { parseIpvlan, parseMacvlan } from "./drivers/macvlan.ts";
+import { type Parent, parseIpvlan, parseMacvlan } from "./drivers/macvlan.ts";
 import { parseOverlay } from "./drivers/overlay.ts";
 import {
   type AddressPoolBlock,
@@ -46,6 +47,17 @@ export const hasPools = (spec: NetworkSpec): boolean => spec.driver !== "overlay
 
 /** A network of the swarm has its labels from the managers, not from who makes it here. */
 const labelled = (spec: NetworkSpec): boolean => spec.scope === "local" && Object.keys(spec.labels).length > 0;
+
+const kernelOptions = { macvlan: "MACVLAN", ipvlan: "IPVLAN", dummy: "DUMMY", vlan: "VLAN_8021Q" } as const;
+
+function needFeature(feature: keyof typeof kernelOptions, what: string): void {
+  const missing = missingFeature(feature);
+  if (missing === undefined) return;
+  throw new SkeinError(
+    "notImplemented",
+    `${what} need CONFIG_${kernelOptions[feature]}, which this kernel lacks: ${missing}`,
+  );
+}
 
 export class Networks {
   readonly #core: Core;
@@ -209,8 +221,8 @@ export class Networks {
       throw notFound(`plugin "${asked.ipam.driver}" not found`);
     }
     const spec = asked.configFrom ? this.#configured(asked) : asked;
-    const adopted = this.#checkDriver(spec);
-    const asks = spec.ipam.config.some((pool) => pool.subnet) ? spec.ipam.config : (adopted ?? spec.ipam.config);
+    const device = this.#checkDriver(spec);
+    const asks = spec.ipam.config.some((pool) => pool.subnet) ? spec.ipam.config : (device.pools ?? spec.ipam.config);
     // Networks of devices on the host's own segments have no gateway of ours, unless one was named.
     const gateway =
       spec.driver === "bridge" || (spec.driver === "macvlan" && !spec.internal) || spec.driver === "ipvlan";
@@ -218,7 +230,7 @@ export class Networks {
     return {
       spec: { ...spec, ipam: { ...spec.ipam, driver: spec.ipam.driver || "default", config } },
       userSubnets: spec.ipam.config.some((pool) => pool.subnet !== ""),
-      bridgeByUser: adopted !== undefined,
+      bridgeByUser: device.byUser,
     };
   }
 
@@ -247,7 +259,7 @@ export class Networks {
   }
 
   /** Checks the driver's options. Gives the pools of a bridge device that a user made beforehand. */
-  #checkDriver(spec: NetworkSpec): IpamPool[] | undefined {
+  #checkDriver(spec: NetworkSpec): { byUser: boolean; pools?: IpamPool[] } {
     const core = this.#core;
     switch (spec.driver) {
       case "bridge": {
@@ -258,15 +270,15 @@ export class Networks {
             `cannot create network ${spec.id} (${bridge}): conflicts with network ${other.spec.id} (${bridge}): networks have same bridge name`,
           );
         }
-        return this.#bridgeOfUser(bridge);
+        const pools = this.#bridgeOfUser(bridge);
+        return pools ? { byUser: true, pools } : { byUser: false };
       }
       case "macvlan":
       case "ipvlan": {
-        const options = spec.driver === "macvlan" ? parseMacvlan(spec) : parseIpvlan(spec);
-        if (!options.ownParent && !core.namespaces.host.rtnl.link(options.parent)) {
-          throw invalid(`the requested parent interface ${options.parent} was not found on the Docker host`);
-        }
-        return undefined;
+        const { parent } = spec.driver === "macvlan" ? parseMacvlan(spec) : parseIpvlan(spec);
+        const byUser = this.#isUsers(parent.name);
+        this.#checkParent(spec.driver, parent, byUser);
+        return { byUser };
       }
       case "overlay":
         throw invalid(
@@ -274,7 +286,25 @@ export class Networks {
         );
       case "host":
       case "null":
-        return undefined;
+        return { byUser: false };
+    }
+  }
+
+  /** The device is there, and not by our doing. */
+  #isUsers(name: string): boolean {
+    const link = this.#core.namespaces.host.rtnl.link(name);
+    return link !== undefined && !link.alias.startsWith(aliasPrefix);
+  }
+
+  /** Whether this kernel and this host have what the network would be made of. */
+  #checkParent(driver: "macvlan" | "ipvlan", parent: Parent, byUser: boolean): void {
+    needFeature(driver, `${driver} networks`);
+    if (byUser) return;
+    if (parent.kind === "dummy") needFeature("dummy", `${driver} networks without -o parent=DEVICE`);
+    if (parent.kind === "vlan") needFeature("vlan", `the VLAN sub-interface ${parent.name}`);
+    const device = parent.kind === "vlan" ? parent.lower : parent.name;
+    if (parent.kind !== "dummy" && !this.#core.namespaces.host.rtnl.link(device)) {
+      throw invalid(`the requested parent interface ${device} was not found on the Docker host`);
     }
   }
 

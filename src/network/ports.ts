@@ -20,6 +20,15 @@ export interface Reach {
   readonly ipv6: string;
 }
 
+/** How a network publishes. */
+export interface Publishing {
+  /** Stands in for a binding without address; "" for all. */
+  readonly defaultIp: string;
+  /** The container is reached at its own address: no port of the host is taken, and what is shown is port 0. */
+  readonly routed4: boolean;
+  readonly routed6: boolean;
+}
+
 export interface HostPortsOptions {
   /** Where an owner's ports lead at this moment. */
   readonly reach: (owner: string) => Reach;
@@ -52,11 +61,11 @@ export class HostPorts {
     this.#options = options;
   }
 
-  /** Takes the ports of a container, all or none. `defaultIp` stands in for a binding without address. */
-  take(owner: string, bindings: readonly PortBinding[], defaultIp: string): PublishedPort[] {
+  /** Takes the ports of a container, all or none. */
+  take(owner: string, bindings: readonly PortBinding[], how: Publishing): PublishedPort[] {
     const before = this.#held.length;
     try {
-      return bindings.flatMap((binding) => this.#takeOne(owner, binding, defaultIp));
+      return bindings.flatMap((binding) => this.#takeOne(owner, binding, how));
     } catch (error) {
       this.#give(this.#held.splice(before));
       throw error;
@@ -66,6 +75,7 @@ export class HostPorts {
   /** Ports of a container that outlived the daemon. One that was lost meanwhile is still translated. */
   adopt(owner: string, ports: readonly PublishedPort[]): void {
     for (const port of ports) {
+      if (port.hostPort === 0) continue;
       try {
         this.#held.push(this.#keep(owner, port));
       } catch (error) {
@@ -100,9 +110,17 @@ export class HostPorts {
     if (gone.some(({ relayed }) => relayed)) this.#options.relaying(this.relayed());
   }
 
-  #takeOne(owner: string, binding: PortBinding, defaultIp: string): PublishedPort[] {
-    const hostIp = binding.hostIp || defaultIp;
-    const addresses = hostIp ? [hostIp] : this.#everywhere(owner, binding);
+  #takeOne(owner: string, binding: PortBinding, how: Publishing): PublishedPort[] {
+    const hostIp = binding.hostIp || how.defaultIp;
+    const wanted = hostIp ? [hostIp] : this.#everywhere(owner, binding);
+    const routed = (address: string) => (address.includes(":") ? how.routed6 : how.routed4);
+    const { protocol, containerPort } = binding;
+    const open = wanted.filter(routed).map((address) => ({ protocol, containerPort, hostIp: address, hostPort: 0 }));
+    const addresses = wanted.filter((address) => !routed(address));
+    return [...open, ...(addresses.length > 0 ? this.#takeAt(owner, binding, addresses) : [])];
+  }
+
+  #takeAt(owner: string, binding: PortBinding, addresses: readonly string[]): PublishedPort[] {
     const last = Math.max(binding.hostPort, binding.hostPortEnd);
     if (binding.hostPort !== 0) {
       for (let port = binding.hostPort; ; port++) {

@@ -239,7 +239,9 @@ export class Sandboxes {
     const network = out && this.#core.networks.get(out.endpoint.networkId);
     if (!out || !network || network.spec.driver !== "bridge") return;
     try {
-      sandbox.ports = this.#ports.take(sandbox.id, sandbox.request.ports, parseBridge(network.spec).hostBinding);
+      const { hostBinding, modes } = parseBridge(network.spec);
+      const routed = { routed4: modes[4] === "routed", routed6: modes[6] === "routed" };
+      sandbox.ports = this.#ports.take(sandbox.id, sandbox.request.ports, { defaultIp: hostBinding, ...routed });
     } catch (error) {
       throw new SkeinError(
         "internal",

@@ -9,7 +9,7 @@ export interface NetworkState {
   spec: NetworkSpec;
   /** Subnets were asked for by the user; only then may containers ask for addresses. */
   userSubnets: boolean;
-  /** The bridge device was there before us and outlives the network. */
+  /** The bridge, or the VLAN device below a macvlan network, was there before us and outlives the network. */
   bridgeByUser: boolean;
   /** This node's load balancer address, CIDR; swarm networks only. */
   lbAddress?: string | undefined;

@@ -49,6 +49,7 @@ export interface PublishedPort {
   readonly protocol: "tcp" | "udp" | "sctp";
   readonly containerPort: number;
   readonly hostIp: string;
+  /** 0: no port of the host, but the container's own address (gateway mode "routed"). */
   readonly hostPort: number;
 }
 

@@ -70,7 +70,7 @@ export function portMap(
   for (const key of exposed) out[key.includes("/") ? key : `${key}/tcp`] = null;
   for (const entry of spread(published)) {
     const key = `${entry.containerPort}/${entry.protocol}`;
-    out[key] = [...(out[key] ?? []), { HostIp: entry.hostIp, HostPort: String(entry.hostPort) }];
+    out[key] = [...(out[key] ?? []), { HostIp: entry.hostIp, HostPort: entry.hostPort ? String(entry.hostPort) : "" }];
   }
   return out;
 }
@@ -80,7 +80,13 @@ export function portList(
   exposed: readonly string[],
   published: readonly PublishedPort[],
 ): { IP?: string; PrivatePort: number; PublicPort?: number; Type: string }[] {
-  const spreadOut = spread(published);
+  // A port at the container's own address is shown as one, whatever the families.
+  const seen = new Set<string>();
+  const spreadOut = spread(published).filter(({ hostPort, containerPort, protocol }) => {
+    const key = `${containerPort}/${protocol}`;
+    if (hostPort !== 0) return true;
+    return !seen.has(key) && seen.add(key);
+  });
   const bound = new Set(spreadOut.map((entry) => `${entry.containerPort}/${entry.protocol}`));
   return [
     ...exposed
@@ -88,9 +94,9 @@ export function portList(
       .filter(({ port, protocol }) => !bound.has(`${port}/${protocol}`))
       .map(({ port, protocol }) => ({ PrivatePort: port, Type: protocol })),
     ...spreadOut.map((entry) => ({
-      IP: entry.hostIp,
+      ...(entry.hostPort ? { IP: entry.hostIp } : {}),
       PrivatePort: entry.containerPort,
-      PublicPort: entry.hostPort,
+      ...(entry.hostPort ? { PublicPort: entry.hostPort } : {}),
       Type: entry.protocol,
     })),
   ].sort((a, b) => a.PrivatePort - b.PrivatePort);

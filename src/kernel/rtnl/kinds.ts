@@ -10,6 +10,8 @@ const IFLA_BR_AGEING_TIME = 4;
 const IFLA_BR_STP_STATE = 5;
 const IFLA_BR_VLAN_DEFAULT_PVID = 39;
 
+const IFLA_VLAN_ID = 1;
+
 const IFLA_VXLAN_ID = 1;
 const IFLA_VXLAN_LINK = 3;
 const IFLA_VXLAN_LOCAL = 4;
@@ -28,6 +30,9 @@ const IFLA_BRPORT_ISOLATED = 33;
 export function linkData(data: Builder, link: Exclude<NewLink, { kind: "veth" }>): void {
   switch (link.kind) {
     case "dummy":
+      return;
+    case "vlan":
+      data.u16(IFLA_VLAN_ID, link.id);
       return;
     case "bridge":
       if (link.vlanDefaultPvid !== undefined) data.u16(IFLA_BR_VLAN_DEFAULT_PVID, link.vlanDefaultPvid);

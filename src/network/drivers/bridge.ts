@@ -1,5 +1,5 @@
 /** Options of bridge networks, by Docker's names. */
-import { invalid, notImplemented } from "../../base/errors.ts";
+import { invalid } from "../../base/errors.ts";
 import { parseIp } from "../address.ts";
 import type { NetworkSpec } from "../types.ts";
 import { booleanOption, mtuOption } from "./options.ts";
@@ -20,6 +20,14 @@ export const bridgeOption = {
   ifPrefix: "com.docker.network.container_iface_prefix",
 } as const;
 
+const gatewayModes = ["nat", "nat-unprotected", "routed", "isolated"] as const;
+/**
+ * How a network meets the world. "nat": behind the host's address, published ports are translated. "nat-unprotected":
+ * besides, every port of a container can be reached at its own address. "routed": no translation, published ports are
+ * reached at the container's address. "isolated" (internal networks only): the host itself has no address on it.
+ */
+export type GatewayMode = (typeof gatewayModes)[number];
+
 export interface BridgeOptions {
   /** The device's name on the host. */
   readonly bridge: string;
@@ -32,31 +40,35 @@ export interface BridgeOptions {
   readonly mtu: number;
   /** Prefix of device names in containers. */
   readonly ifPrefix: string;
-  /** Source address of connections to the outside, instead of masquerading. */
+  /** Source addresses of connections to the outside, instead of masquerading. */
   readonly hostIpv4: string | undefined;
+  readonly hostIpv6: string | undefined;
+  /** The bridge has no IPv4 address: somebody else on the wire is the gateway. */
+  readonly inhibitIpv4: boolean;
+  readonly modes: { readonly 4: GatewayMode; readonly 6: GatewayMode };
+  /** Devices of the host from which published ports may be asked for at the container's own address. */
+  readonly trusted: readonly string[];
 }
 
 export function parseBridge(spec: Pick<NetworkSpec, "id" | "options" | "internal">): BridgeOptions {
   const get = (name: string): string | undefined => spec.options[name];
   const bridge = get(bridgeOption.name) || `br-${spec.id.slice(0, 12)}`;
-  if (bridge.length > 15 || !/^[^\s/]+$/.test(bridge) || bridge === "." || bridge === "..") {
-    throw invalid(`invalid bridge name: ${bridge}`);
-  }
-  for (const mode of [bridgeOption.gatewayMode4, bridgeOption.gatewayMode6] as const) {
-    const value = get(mode);
-    if (value === undefined || value === "nat") continue;
-    if (["routed", "isolated", "nat-unprotected"].includes(value)) throw notImplemented(`${mode}=${value}`);
-    throw invalid(`unknown gateway mode ${value}`);
-  }
-  for (const option of [bridgeOption.trustedInterfaces, bridgeOption.hostIpv6]) {
-    if (get(option)) throw notImplemented(`the network option ${option}`);
-  }
-  if (booleanOption(get(bridgeOption.inhibitIpv4), bridgeOption.inhibitIpv4, false)) {
-    throw notImplemented(`the network option ${bridgeOption.inhibitIpv4}`);
-  }
-  const address = (name: string) => {
+  if (!isDeviceName(bridge)) throw invalid(`invalid bridge name: ${bridge}`);
+  const mode = (name: string): GatewayMode => {
+    const value = get(name) || "nat";
+    const found = gatewayModes.find((known) => known === value);
+    if (!found) throw invalid(`unknown gateway mode ${value}`);
+    if (found === "isolated" && !spec.internal) {
+      throw invalid("gateway mode 'isolated' can only be used for an internal network");
+    }
+    return found;
+  };
+  const trusted = (get(bridgeOption.trustedInterfaces) ?? "").split(":").filter(Boolean);
+  for (const name of trusted)
+    if (!isDeviceName(name)) throw invalid(`invalid ${bridgeOption.trustedInterfaces}: ${name}`);
+  const address = (name: string, family: 4 | 6 = 4) => {
     const value = get(name);
-    if (value && parseIp(value)?.family !== 4) throw invalid(`invalid ${name}: ${value}`);
+    if (value && parseIp(value)?.family !== family) throw invalid(`invalid ${name}: ${value}`);
     return value || undefined;
   };
   const hostBinding = address(bridgeOption.hostBinding) ?? "";
@@ -71,8 +83,15 @@ export function parseBridge(spec: Pick<NetworkSpec, "id" | "options" | "internal
     mtu: mtuOption(spec.options, 1500),
     ifPrefix,
     hostIpv4: address(bridgeOption.hostIpv4),
+    hostIpv6: address(bridgeOption.hostIpv6, 6),
+    inhibitIpv4: booleanOption(get(bridgeOption.inhibitIpv4), bridgeOption.inhibitIpv4, false),
+    modes: { 4: mode(bridgeOption.gatewayMode4), 6: mode(bridgeOption.gatewayMode6) },
+    trusted,
   };
 }
+
+/** What Linux takes as a device's name, without what would end a quoted word of nftables. */
+const isDeviceName = (name: string) => name.length <= 15 && /^[^\s/"\\]+$/.test(name) && name !== "." && name !== "..";
 
 /** The options that `network inspect bridge` shows. */
 export const defaultBridgeOptions: Readonly<Record<string, string>> = {

@@ -43,6 +43,8 @@ function describeLink(link: PlannedLink): string {
       return `${link.name}: bridge, mtu ${link.mtu}`;
     case "dummy":
       return `${link.name}: dummy`;
+    case "vlan":
+      return `${link.name}: VLAN ${link.id} on ${link.lower}`;
     case "vxlan":
       return `${link.name}: vxlan ${link.vni} from ${link.local} port ${link.port}, mtu ${link.mtu}, on ${link.master}`;
     case "veth":

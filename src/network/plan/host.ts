@@ -10,7 +10,7 @@ import { parseCidr, randomMac } from "../address.ts";
 import { parseBridge } from "../drivers/bridge.ts";
 import { parseIpvlan, parseMacvlan } from "../drivers/macvlan.ts";
 import { type NetworkState, sandboxKey } from "../state.ts";
-import { bridgeFirewall } from "./firewall.ts";
+import { bridgeFirewall, openPorts } from "./firewall.ts";
 import type { PlannedTable } from "./table.ts";
 import {
   aliasPrefix,
@@ -51,6 +51,9 @@ export function planHost(
     });
     for (const pool of network.spec.ipam.config) {
       const subnet = parseCidr(pool.subnet)?.subnet;
+      // The gateway may be somebody else on the same wire, or nobody.
+      if (subnet && (options.modes[subnet.family] === "isolated" || (subnet.family === 4 && options.inhibitIpv4)))
+        continue;
       if (subnet && pool.gateway) addrs.push({ link: name, address: pool.gateway, prefix: subnet.prefix });
     }
     // Published ports answer on 127.0.0.1 too: such packets may leave through the bridge after their DNAT.
@@ -59,18 +62,7 @@ export function planHost(
     if (network.spec.enableIPv6) switches["net.ipv6.conf.all.forwarding"] = "1";
     links.push(...ports(world, network, name, options.mtu, !options.icc));
   }
-  for (const { spec } of world.networks.values()) {
-    if (spec.configOnly || (spec.driver !== "macvlan" && spec.driver !== "ipvlan")) continue;
-    const options = spec.driver === "macvlan" ? parseMacvlan(spec) : parseIpvlan(spec);
-    if (options.ownParent) {
-      links.push({
-        kind: "dummy",
-        name: options.parent,
-        mtu: options.mtu ?? 1500,
-        alias: `${aliasPrefix}parent of ${spec.name}`,
-      });
-    }
-  }
+  links.push(...parents(world));
   return {
     key: "host",
     purpose: "the host: bridges, published ports, ways out",
@@ -82,8 +74,23 @@ export function planHost(
     neighs: [],
     fdb: [],
     sysctls: switches,
-    tables: [bridgeFirewall(bridges), ...tables],
+    tables: [bridgeFirewall(bridges, openPorts(world)), ...tables],
   };
+}
+
+/** Devices that we make below macvlan and ipvlan networks. Networks may share a VLAN. */
+function parents(world: World): PlannedLink[] {
+  const links = new Map<string, PlannedLink>();
+  for (const { spec, bridgeByUser } of world.networks.values()) {
+    if (spec.configOnly || (spec.driver !== "macvlan" && spec.driver !== "ipvlan") || bridgeByUser) continue;
+    const { parent, mtu } = spec.driver === "macvlan" ? parseMacvlan(spec) : parseIpvlan(spec);
+    const common = { name: parent.name, alias: `${aliasPrefix}parent of ${spec.name}` };
+    if (parent.kind === "dummy") links.set(parent.name, { kind: "dummy", ...common, mtu: mtu ?? 1500 });
+    if (parent.kind === "vlan" && !links.has(parent.name)) {
+      links.set(parent.name, { kind: "vlan", ...common, mtu: 0, lower: parent.lower, id: parent.id });
+    }
+  }
+  return [...links.values()];
 }
 
 const stableMac = (id: string): string =>

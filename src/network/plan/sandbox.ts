@@ -98,11 +98,11 @@ function linkOf(network: NetworkState, endpoint: EndpointState, pathMtu: number)
       };
     case "macvlan": {
       const options = parseMacvlan(spec);
-      return { kind: "macvlan", name, mac, mtu: options.mtu ?? 0, lower: options.parent, mode: options.mode };
+      return { kind: "macvlan", name, mac, mtu: options.mtu ?? 0, lower: options.parent.name, mode: options.mode };
     }
     case "ipvlan": {
       const options = parseIpvlan(spec);
-      return { kind: "ipvlan", name, mtu: options.mtu ?? 0, lower: options.parent, mode: options.mode };
+      return { kind: "ipvlan", name, mtu: options.mtu ?? 0, lower: options.parent.name, mode: options.mode };
     }
     case "host":
     case "null":

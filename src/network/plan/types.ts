@@ -40,6 +40,7 @@ export type PlannedLink =
   | (LinkBase & { readonly kind: "macvlan"; readonly mac: string; readonly lower: string; readonly mode: MacvlanMode })
   | (LinkBase & { readonly kind: "ipvlan"; readonly lower: string; readonly mode: IpvlanMode })
   | (LinkBase & { readonly kind: "dummy"; readonly alias: string })
+  | (LinkBase & { readonly kind: "vlan"; readonly lower: string; readonly id: number; readonly alias: string })
   | { readonly kind: "loopback"; readonly name: "lo" };
 
 export type MacvlanMode = "bridge" | "private" | "vepa" | "passthru";

@@ -141,6 +141,12 @@ function addLink(open: OpenNamespace, link: PlannedLink, all: Namespaces): void 
     case "dummy":
       rtnl.addLink({ kind: "dummy", name: link.name, mtu: link.mtu, alias: link.alias, up: true });
       return;
+    case "vlan": {
+      const { name, alias, id, lower } = link;
+      const mtu = link.mtu ? { mtu: link.mtu } : {};
+      rtnl.addLink({ kind: "vlan", name, alias, id, lower: indexOf(open, lower), up: true, ...mtu });
+      return;
+    }
     case "vxlan": {
       // Asked of the host's socket: the device's own packets then leave by the host's addresses and routes.
       const made = host.rtnl.addLink({

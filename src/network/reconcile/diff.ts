@@ -163,6 +163,7 @@ function sameDevice(want: PlannedLink, have: Link, brokenPairs: ReadonlySet<stri
   switch (want.kind) {
     case "bridge":
     case "dummy":
+    case "vlan":
     case "macvlan":
     case "ipvlan":
       return have.kind === want.kind;

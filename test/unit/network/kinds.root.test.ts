@@ -84,9 +84,18 @@ test("the other drivers", { timeout: 60_000 }, async (t) => {
       await host.call("disconnect", id("c"), own.id);
       await host.call("remove", own.id);
     } else {
-      await assert.rejects(host.call("create", own), /add dummy dm-888888888888: EOPNOTSUPP/);
+      await assert.rejects(host.call("create", own), /need CONFIG_DUMMY, which this kernel lacks/);
     }
     assert.doesNotMatch((await host.run("ip -br link")).out, /dm-888888888888/);
+    const vlan = spec({ id: id("5"), name: "vlan", driver: "macvlan", options: { parent: "eth0.10" } });
+    if (hasFeature("vlan")) {
+      await host.call("create", vlan);
+      assert.match((await host.run("ip -d link show eth0.10")).out, /vlan protocol 802.1Q id 10/);
+      await host.call("remove", vlan.id);
+    } else {
+      await assert.rejects(host.call("create", vlan), /eth0\.10 need CONFIG_VLAN_8021Q, which this kernel lacks/);
+    }
+    assert.doesNotMatch((await host.run("ip -br link")).out, /eth0\.10/);
     assert.ok(!(await host.call<NetworkSpec[]>("list")).some((n) => n.name === "own"), "nothing half-made");
     await host.call("removeSandbox", id("c"));
     await host.call("remove", mac.id);

@@ -183,3 +183,86 @@ test("a network of two subnets: a switch and a tunnel each, and routes between t
   const inside = planSandbox(world([two], [container]), container, { tables: [] });
   assert.deepEqual(inside.routes[0], { family: 4, dst: "10.0.2.0/24", gateway: "10.0.1.1", link: "eth0" });
 });
+
+test("a VLAN below macvlan networks is made once, and not at all where the host had it", () => {
+  const on = (id: string, bridgeByUser = false) =>
+    network({ id, name: id, driver: "macvlan", options: { parent: "eth0.10" } }, { bridgeByUser });
+  const links = (networks: ReturnType<typeof network>[]) => planHost(world(networks, []), []).links;
+  const vlan = { kind: "vlan", name: "eth0.10", mtu: 0, lower: "eth0", id: 10, alias: "skeind: parent of m1" };
+  assert.deepEqual(links([on("m1"), on("m2")]), [vlan]);
+  assert.deepEqual(links([on("m1", true)]), []);
+  for (const parent of ["eth0.x", "eth0.0", "eth0.4095", ".5"]) {
+    const bad = network({ id: "m3", name: "m3", driver: "macvlan", options: { parent } });
+    assert.throws(() => links([bad]), /vlan must be in the form parent\.id/, parent);
+  }
+});
+
+test("gateway modes: what is translated, what comes in at the container's own address", () => {
+  const prefix = "com.docker.network.bridge.";
+  const made = (id: string, subnet: number, options: Record<string, string>, internal = false) =>
+    network({
+      id,
+      name: id,
+      driver: "bridge",
+      internal,
+      enableIPv6: true,
+      options: Object.fromEntries(
+        Object.entries({ name: id, ...options }).map(([name, value]) => [
+          name.startsWith("com.") ? name : prefix + name,
+          value,
+        ]),
+      ),
+      ipam: ipam(
+        { subnet: `172.2${subnet}.0.0/16`, gateway: `172.2${subnet}.0.1` },
+        { subnet: `fd2${subnet}::/64`, gateway: `fd2${subnet}::1` },
+      ),
+    });
+  const networks = [
+    made("br-r", 1, { gateway_mode_ipv4: "routed", gateway_mode_ipv6: "nat-unprotected" }),
+    made("br-t", 2, { trusted_host_interfaces: "eth1:eth2", "com.docker.network.host_ipv6": "fd00::9" }),
+    made("br-i", 3, { gateway_mode_ipv4: "isolated", gateway_mode_ipv6: "isolated" }, true),
+    made("br-h", 4, { inhibit_ipv4: "true" }),
+  ];
+  const inside = sandbox("c0ffee0000001111", [
+    endpoint({ networkId: "br-r", outerName: "v1", ipv4: "172.21.0.2/16", ipv6: "fd21::2/64" }),
+  ]);
+  inside.ports = [{ protocol: "tcp", containerPort: 80, hostIp: "0.0.0.0", hostPort: 0 }];
+  const plan = planHost(world(networks, [inside]), []);
+  const table = plan.tables.find(({ name }) => name === "skein_bridge")?.body ?? "";
+  const at = table.indexOf("oifname @bridges ct status dnat accept\n");
+  assert.equal(
+    table.slice(at, table.indexOf("oifname @bridges drop")),
+    `oifname @bridges ct status dnat accept
+    oifname { "br-r" } ip daddr . meta l4proto . th dport @open4 accept
+    oifname { "br-r" } meta l4proto icmp accept
+    iifname { "eth1", "eth2" } oifname "br-t" ip daddr . meta l4proto . th dport @open4 accept
+    meta nfproto ipv6 oifname { "br-r" } accept
+    iifname { "eth1", "eth2" } oifname "br-t" ip6 daddr . meta l4proto . th dport @open6 accept
+    `,
+  );
+  assert.match(
+    table,
+    /set open4 \{ type ipv4_addr \. inet_proto \. inet_service; elements = \{ 172\.21\.0\.2 \. tcp \. 80 \} \}/,
+  );
+  const ways = table.split("\n").filter((line) => /masquerade|snat/.test(line) && line.includes("saddr"));
+  assert.deepEqual(
+    ways.map((line) => line.replace(/ comment.*/, "").trim()),
+    [
+      'ip saddr 172.24.0.0/16 oifname != "br-h" masquerade',
+      'ip6 saddr fd24::/64 oifname != "br-h" masquerade',
+      'ip6 saddr fd21::/64 oifname != "br-r" masquerade',
+      'ip saddr 172.22.0.0/16 oifname != "br-t" masquerade',
+      'ip6 saddr fd22::/64 oifname != "br-t" snat ip6 to fd00::9',
+    ],
+  );
+  assert.deepEqual(
+    plan.addrs.map(({ link, address }) => `${link} ${address}`),
+    ["br-r 172.21.0.1", "br-r fd21::1", "br-t 172.22.0.1", "br-t fd22::1", "br-h fd24::1"],
+  );
+  const isolated = made("br-x", 5, { gateway_mode_ipv4: "isolated" });
+  assert.throws(() => planHost(world([isolated], []), []), /can only be used for an internal network/);
+  assert.throws(
+    () => planHost(world([made("br-y", 6, { gateway_mode_ipv6: "open" })], []), []),
+    /unknown gateway mode open/,
+  );
+});
