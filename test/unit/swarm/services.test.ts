@@ -260,6 +260,37 @@ test("start-first never has fewer than all running", async () => {
   world.close();
 });
 
+test("a default that is said, and fresh credentials, start no task anew", async () => {
+  const world = await withNodes(1);
+  const task = (more: object = {}) => service(0, { task: { ...image("one"), ...more } }).task;
+  const { id } = await world.control.createService({ ...service(2), task: task() });
+  await world.run(1000);
+  const before = world.running(id).map((one) => one.id);
+  await update(world, id, {
+    ...service(3),
+    task: task({
+      runtime: {
+        case: "container",
+        value: { image: "one", stopGracePeriod: { seconds: 10n }, dnsConfig: {}, pullOptions: { registryAuth: "new" } },
+      },
+      resources: { limits: {}, reservations: {} },
+      restart: { condition: RestartPolicy_RestartCondition.ANY, delay: { seconds: 5n } },
+      placement: {},
+    }),
+  });
+  await world.run(30_000);
+  const now = world.running(id).map((one) => one.id);
+  assert.equal(now.length, 3);
+  assert.ok(before.every((one) => now.includes(one)));
+  await update(world, id, { ...service(3), task: task({ restart: { delay: { seconds: 6n } } }) });
+  await world.run(30_000);
+  assert.ok(
+    world.running(id).every((one) => !now.includes(one.id)),
+    "another delay is another spec",
+  );
+  world.close();
+});
+
 test("an update that fails pauses, goes on or rolls back as told", async () => {
   const { PAUSE, CONTINUE, ROLLBACK } = UpdateConfig_FailureAction;
   const after = async (failureAction: UpdateConfig_FailureAction) => {

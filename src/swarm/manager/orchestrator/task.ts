@@ -11,6 +11,7 @@ import {
 import { EndpointSpecSchema, TaskSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import { RestartPolicy_RestartCondition, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { swarmId } from "../../../base/id.ts";
+import { taskWithDefaults } from "../../defaults.ts";
 import { durationMs, RESTART_DELAY_MS, timestampMs } from "../defaults.ts";
 import { stateOf } from "../tasks.ts";
 
@@ -45,11 +46,31 @@ export function newTask({ service, cluster, slot, nodeId, desiredState, now }: N
   });
 }
 
+/**
+ * True when the task's spec asks for the same as the service's. A default that is said is the same as one that is not:
+ * clients that send back the whole spec as they were shown it (Docker's SDK for Python, to scale) change nothing by it.
+ * Fresh credentials of a registry are nothing to start a task anew for.
+ */
+function isSameWork({ spec }: Service, task: Task): boolean {
+  const wanted = spec?.task ?? create(TaskSpecSchema);
+  const has = task.spec ?? create(TaskSpecSchema);
+  if (equals(TaskSpecSchema, wanted, has)) return true;
+  const mode = spec?.mode ?? { case: undefined };
+  const [a, b] = [taskWithDefaults(wanted, mode), taskWithDefaults(has, mode)];
+  if (a.runtime.case === "container" && b.runtime.case === "container" && hasItsImage(task)) {
+    a.runtime.value.pullOptions = b.runtime.value.pullOptions;
+  }
+  return equals(TaskSpecSchema, a, b);
+}
+
+function hasItsImage({ status }: Task): boolean {
+  return status !== undefined && status.state >= TaskState.READY && status.state <= TaskState.RUNNING;
+}
+
 /** True when the task is not what its service asks for now. */
 export function isDirty(service: Service, task: Task): boolean {
   if (service.specVersion && task.specVersion && service.specVersion.index === task.specVersion.index) return false;
-  const wanted = service.spec?.task ?? create(TaskSpecSchema);
-  if (!equals(TaskSpecSchema, wanted, task.spec ?? create(TaskSpecSchema))) return true;
+  if (!isSameWork(service, task)) return true;
   const none = create(EndpointSpecSchema);
   return (
     task.endpoint !== undefined &&
