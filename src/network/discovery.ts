@@ -1,7 +1,7 @@
 /** From participants to names and to backends. Pure; one call per network and change. */
 import type { Participant } from "./overlay/records.ts";
-import type { NameNetwork, NameRecord } from "./resolver/types.ts";
-import type { VerboseService } from "./types.ts";
+import type { NameNetwork, NameRecord, SrvTarget } from "./resolver/types.ts";
+import type { ServiceBinding, VerboseService } from "./types.ts";
 
 /**
  * What a network knows by name. Container names and aliases -> their address; `tasks.<service>` -> every task;
@@ -11,6 +11,7 @@ import type { VerboseService } from "./types.ts";
 export function namesOf(
   network: { name: string; ingress: boolean },
   participants: readonly Participant[],
+  portsOf: (serviceId: string) => readonly ServicePort[] = () => [],
 ): NameNetwork {
   const forward = new Map<string, { ipv4: Set<string>; ipv6: Set<string> }>();
   const reverse = new Map<string, string>();
@@ -42,7 +43,43 @@ export function namesOf(
     name: network.name,
     lookup: (name) => records.get(name),
     reverse: (address) => reverse.get(address),
+    srv: (name) => (network.ingress ? undefined : srvOf(name, network.name, participants, portsOf)),
   };
+}
+
+export type ServicePort = ServiceBinding["ingressPorts"][number];
+
+/** What people call the targets that services publish most. */
+const wellKnown: Readonly<Record<number, string>> = { 53: "domain", 80: "http", 443: "https" };
+
+/**
+ * `_<port>._<protocol>.<service>`: every task with the target port. The port by its name in the service, by its
+ * number, or by what everybody calls it: `_web._tcp.shop`, `_8080._tcp.shop`, `_http._tcp.shop`.
+ */
+function srvOf(
+  name: string,
+  networkName: string,
+  participants: readonly Participant[],
+  portsOf: (serviceId: string) => readonly ServicePort[],
+): SrvTarget[] | undefined {
+  const parts = /^_([^.]+)\._(tcp|udp|sctp)\.(.+)$/.exec(name);
+  if (!parts) return undefined;
+  const [, port = "", protocol, asked = ""] = parts;
+  const suffix = `.${networkName.toLowerCase()}`;
+  const wanted = asked.endsWith(suffix) ? asked.slice(0, -suffix.length) : asked;
+  const isCalled = ({ service }: Participant) =>
+    service !== undefined && [service.name, ...service.aliases].some((one) => one.toLowerCase() === wanted);
+  return participants
+    .filter((p) => !p.draining && isCalled(p))
+    .flatMap((p) => {
+      const fitting = portsOf(p.service?.id ?? "").filter(
+        (one) =>
+          one.protocol === protocol &&
+          [one.name.toLowerCase(), String(one.targetPort), wellKnown[one.targetPort]].includes(port),
+      );
+      const ports = [...new Set(fitting.map(({ targetPort }) => targetPort))];
+      return ports.map((number) => ({ target: `${p.name}.${networkName}`, port: number }));
+    });
 }
 
 /** A service as the balancer sees it on one network. */

@@ -1,6 +1,6 @@
 /** The embedded DNS of each sandbox: which sandboxes have one, what it sees, where it forwards to. */
 import type { Core } from "./core.ts";
-import { namesOf } from "./discovery.ts";
+import { namesOf, type ServicePort } from "./discovery.ts";
 import { effectiveDns, isLoopback } from "./files.ts";
 import type { Participant } from "./overlay/records.ts";
 import { startResolver } from "./resolver/resolver.ts";
@@ -39,9 +39,19 @@ export class Names {
   network(networkId: string): NameNetwork | undefined {
     const spec = this.#core.networks.get(networkId)?.spec;
     if (!spec) return undefined;
-    const known = this.#cache.get(networkId) ?? namesOf(spec, this.#participants(networkId));
+    const known = this.#cache.get(networkId) ?? namesOf(spec, this.#participants(networkId), (id) => this.#portsOf(id));
     this.#cache.set(networkId, known);
     return known;
+  }
+
+  /** What a service publishes: told on the ingress network only. */
+  #portsOf(serviceId: string): readonly ServicePort[] {
+    for (const { spec } of this.#core.networks.values()) {
+      if (!spec.ingress) continue;
+      const told = this.#participants(spec.id).find(({ service }) => service?.id === serviceId);
+      if (told) return told.service?.ingressPorts ?? [];
+    }
+    return [];
   }
 
   /** Starts the sandbox's resolver when it wants one and has none. */

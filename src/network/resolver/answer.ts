@@ -27,7 +27,7 @@ export function answer(query: Buffer, view: NameView, options: AnswerOptions = {
     return name === undefined ? { kind: "forward" } : send([wire.record(wire.PTR, nameBytes(name))]);
   }
   if (question.type === wire.SRV) {
-    const reply = srvReply(query, question, view, ttl, limit);
+    const reply = srvReply(query, question, view, ttl, limit, options.random ?? Math.random);
     if (reply) return { kind: "reply", message: reply };
   }
   const found = lookup(question.name, question.type, view);
@@ -120,9 +120,17 @@ function nameBytes(name: string): Buffer {
 }
 
 /** Targets with their addresses, so that no second question is needed. */
-function srvReply(query: Buffer, question: wire.Question, view: NameView, ttl: number, limit: number) {
-  const targets = srvOf(question.name, view);
-  if (!targets) return undefined;
+function srvReply(
+  query: Buffer,
+  question: wire.Question,
+  view: NameView,
+  ttl: number,
+  limit: number,
+  random: () => number,
+) {
+  const known = srvOf(question.name, view);
+  if (!known) return undefined;
+  const targets = shuffle(known, random);
   const name = question.name;
   const additionals: PacketAnswer[] = [];
   for (const { target } of targets) {

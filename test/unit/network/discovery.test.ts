@@ -178,3 +178,31 @@ test("IPv6: container names, tasks, and services too, which have no virtual addr
   assert.equal(names.reverse("fd00::2"), "web.2.net1");
   assert.equal(names.reverse("fd00::3"), undefined);
 });
+
+test("SRV: every task of a service with the port that it publishes, by name, number or custom", () => {
+  const port = (targetPort: number, name = "", protocol: "tcp" | "udp" = "tcp") => ({
+    name,
+    protocol,
+    targetPort,
+    publishedPort: targetPort + 8000,
+  });
+  const names = namesOf(
+    net,
+    [participant(1), participant(2), participant(3, { draining: true }), participant(4, { service: undefined })],
+    (id) => (id === "s1" ? [port(80), port(9000, "Admin"), port(53, "", "udp")] : []),
+  );
+  const both = (number: number) => [
+    { target: "web.1.net1", port: number },
+    { target: "web.2.net1", port: number },
+  ];
+  assert.deepEqual(names.srv?.("_http._tcp.web"), both(80));
+  assert.deepEqual(names.srv?.("_80._tcp.web.net1"), both(80));
+  assert.deepEqual(names.srv?.("_http._tcp.w"), both(80), "by an alias");
+  assert.deepEqual(names.srv?.("_admin._tcp.web"), both(9000));
+  assert.deepEqual(names.srv?.("_domain._udp.web"), both(53));
+  for (const none of ["_https._tcp.web", "_http._udp.web", "_http._tcp.other", "_http._tcp.web.1"]) {
+    assert.deepEqual(names.srv?.(none), [], none);
+  }
+  assert.equal(names.srv?.("web"), undefined);
+  assert.equal(namesOf({ name: "ingress", ingress: true }, [participant(1)]).srv?.("_http._tcp.web"), undefined);
+});

@@ -1,0 +1,264 @@
+/**
+ * `docker network create` for a swarm, all of its options, as seen by the stock CLI, ping, dig and ip: IPv6, ranges,
+ * what is reserved, networks of other drivers, and what Docker says to what cannot be.
+ */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { eventually, TestLab } from "../support/lab.ts";
+
+let lab: TestLab;
+
+before(async () => {
+  lab = await TestLab.up("ovw", "10.85.0.0/24", { hosts: 2 });
+  await lab.swarm();
+});
+after(async () => {
+  await lab?.[Symbol.asyncDispose]();
+});
+
+const create = (name: string, ...options: string[]) =>
+  lab.ok("manager", "network", "create", "--driver", "overlay", "--attachable", ...options, name);
+const start = (host: string, name: string, network: string, ...options: string[]) =>
+  lab.ok(host, "run", "--detach", "--tty", "--name", name, "--network", network, ...options, "skein/box");
+const inspect = (host: string, network: string, format: string) =>
+  lab.ok(host, "network", "inspect", "--format", format, network);
+
+/** A program of the host in a container's network. */
+async function beside(host: string, container: string, ...command: string[]): Promise<string> {
+  const key = await lab.ok(host, "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", container);
+  return (await lab.in(host, "nsenter", `--net=${key}`, ...command)).stdout;
+}
+
+async function dig(host: string, container: string, ...question: string[]): Promise<string[]> {
+  const options = ["+noall", "+answer", "+time=2", "+tries=1", "@127.0.0.11"];
+  const lines = (await beside(host, container, "dig", ...options, ...question)).split("\n").filter((line) => line);
+  return lines.map((line) => line.split(/\s+/).slice(3).join(" ")).sort();
+}
+
+const reaches = (host: string, container: string, target: string) =>
+  eventually(
+    `${container} reaches ${target}`,
+    async () => (await beside(host, container, "ping", "-c", "1", "-W", "1", target)).includes(" 0% packet"),
+    5_000,
+  );
+
+const addressesOf = async (host: string, container: string, network: string) => {
+  const format = `{{with (index .NetworkSettings.Networks "${network}")}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}`;
+  const [v4 = "", v6 = ""] = (await lab.ok(host, "inspect", "--format", format, container)).split(" ");
+  return { v4, v6 };
+};
+
+test("dual stack: both addresses from the managers, names, reverse names, and a way between the hosts", async () => {
+  await create("dual", "--ipv6", "--subnet", "10.21.0.0/24", "--subnet", "fd00:21::/64");
+  await start("manager", "one", "dual");
+  await start("worker-1", "two", "dual", "--network-alias", "pair");
+  const [one, two] = [await addressesOf("manager", "one", "dual"), await addressesOf("worker-1", "two", "dual")];
+  const twin = (v4: string) => `fd00:21::${Number(v4.split(".")[3]).toString(16)}`;
+  assert.deepEqual([one.v6, two.v6], [twin(one.v4), twin(two.v4)]);
+  const subnets = await inspect(
+    "worker-1",
+    "dual",
+    "{{.EnableIPv6}}{{range .IPAM.Config}} {{.Subnet}} {{.Gateway}}{{end}}",
+  );
+  assert.equal(subnets, "true 10.21.0.0/24 10.21.0.1 fd00:21::/64 fd00:21::1");
+  assert.ok(
+    (await inspect("worker-1", "dual", "{{range .Containers}}{{.IPv6Address}} {{end}}")).includes(`${two.v6}/64`),
+  );
+  await eventually("AAAA", async () => (await dig("manager", "one", "two", "AAAA")).join() === `AAAA ${two.v6}`, 3_000);
+  assert.deepEqual(await dig("manager", "one", "pair", "A"), [`A ${two.v4}`]);
+  assert.deepEqual(await dig("manager", "one", "-x", two.v6), ["PTR two.dual."]);
+  assert.deepEqual(await dig("worker-1", "two", "one", "AAAA"), [`AAAA ${one.v6}`]);
+  await reaches("manager", "one", two.v6);
+  await reaches("worker-1", "two", one.v6);
+  await reaches("worker-1", "two", one.v4);
+  const full = String(1450 - 40 - 8);
+  assert.match(
+    await beside("manager", "one", "ping", "-6", "-c", "1", "-W", "1", "-M", "do", "-s", full, two.v6),
+    / 0% /,
+  );
+  await lab.ok("worker-1", "rm", "--force", "two");
+  await eventually("gone", async () => (await dig("manager", "one", "two", "AAAA")).length === 0, 2_000);
+});
+
+test("dual stack: services by the IPv6 addresses of their tasks; an address may be asked for in either family", async () => {
+  await lab.ok(
+    "manager",
+    "service",
+    "create",
+    "--quiet",
+    "--name",
+    "web",
+    "--network",
+    "dual",
+    "--replicas",
+    "2",
+    "--publish",
+    "8085:80",
+    "skein/hello",
+  );
+  const tasks = await eventually("two tasks", async () => {
+    const found = await dig("manager", "one", "tasks.web", "AAAA");
+    return found.length === 2 && found;
+  });
+  assert.deepEqual(await dig("manager", "one", "web", "AAAA"), tasks);
+  assert.equal((await dig("manager", "one", "web", "A")).length, 1, "the virtual address");
+  for (const task of tasks) {
+    const url = `http://[${task.split(" ")[1]}]/`;
+    assert.match(await beside("manager", "one", "curl", "-sS", "--max-time", "3", url), /./);
+  }
+  for (const question of ["_http._tcp.web", "_80._tcp.web.dual"]) {
+    const targets = (await dig("manager", "one", question, "SRV")).map((line) => /^SRV 0 0 80 (.*)\.$/.exec(line)?.[1]);
+    assert.equal(targets.length, 2, question);
+    const addresses = await Promise.all(targets.map((target) => dig("manager", "one", target ?? "", "AAAA")));
+    assert.deepEqual(addresses.flat().sort(), tasks, "they are the tasks");
+  }
+  await lab.ok("manager", "service", "rm", "web");
+  await start("worker-1", "asked", "dual", "--ip6", "fd00:21::99");
+  assert.deepEqual(await addressesOf("worker-1", "asked", "dual"), { v4: "10.21.0.153", v6: "fd00:21::99" });
+  await reaches("manager", "one", "fd00:21::99");
+  await lab.ok("worker-1", "rm", "--force", "asked");
+  await lab.ok("manager", "rm", "--force", "one");
+});
+
+test("dual stack without an IPv6 subnet: one of the swarm's own", async () => {
+  await create("own", "--ipv6");
+  const [, subnet = ""] = await eventually("allocated", async () => {
+    const found = (await inspect("manager", "own", "{{range .IPAM.Config}}{{.Subnet}} {{end}}")).trim().split(" ");
+    return found.length === 2 && found;
+  });
+  assert.match(subnet, /^fd[0-9a-f]{2}:.*::\/64$/);
+  await lab.ok("manager", "network", "rm", "own");
+});
+
+test("gateway, range, auxiliary addresses, VNI, labels and internal are what was asked for", async () => {
+  await create(
+    "full", "--internal", "--subnet", "10.22.0.0/24", "--gateway", "10.22.0.254", "--ip-range", "10.22.0.64/29",
+    "--aux-address", "printer=10.22.0.64", "--aux-address", "router=10.22.0.65", "--label", "a=b",
+    "--opt", "com.docker.network.driver.overlay.vxlanid_list=5001", "--opt", "com.docker.network.driver.mtu=1400",
+  ); // biome-ignore format: one option after another
+  await start("worker-1", "in", "full");
+  const { v4 } = await addressesOf("worker-1", "in", "full");
+  assert.match(v4, /^10\.22\.0\.(6[6-9]|7[01])$/, "in the range, and not one that is reserved");
+  const format = '{{.Internal}} {{.Labels.a}} {{index .Options "com.docker.network.driver.overlay.vxlanid_list"}}';
+  assert.equal(await inspect("worker-1", "full", format), "true b 5001");
+  assert.equal(
+    await inspect(
+      "manager",
+      "full",
+      "{{range .IPAM.Config}}{{.Gateway}} {{.IPRange}} {{.AuxiliaryAddresses.printer}}{{end}}",
+    ),
+    "10.22.0.254 10.22.0.64/29 10.22.0.64",
+  );
+  assert.match(await beside("worker-1", "in", "ip", "link", "show", "eth0"), /mtu 1350 /);
+  assert.doesNotMatch(await beside("worker-1", "in", "ip", "route"), /default/);
+  await lab.ok("worker-1", "rm", "--force", "in");
+  await lab.ok("manager", "network", "rm", "full");
+});
+
+test("networks of other drivers: the name from the managers, the rest from each node's own configuration", async () => {
+  await lab.ok("manager", "network", "create", "--config-only", "--subnet", "10.31.1.0/24", "plain-config");
+  await lab.ok("worker-1", "network", "create", "--config-only", "--subnet", "10.31.2.0/24", "plain-config");
+  assert.equal(await inspect("manager", "plain-config", "{{.Driver}} {{.ConfigOnly}} {{.Scope}}"), "null true local");
+  for (const driver of ["bridge", "macvlan"]) {
+    if (driver === "macvlan") {
+      for (const [host, n] of [
+        ["manager", 3],
+        ["worker-1", 4],
+      ] as const) {
+        const options = ["--subnet", `10.31.${n}.0/24`, "--opt", "parent=eth0"];
+        await lab.ok(host, "network", "create", "--config-only", ...options, "wire-config");
+      }
+    }
+    const config = driver === "bridge" ? "plain-config" : "wire-config";
+    const name = `n-${driver}`;
+    await lab.ok(
+      "manager",
+      "network",
+      "create",
+      "--driver",
+      driver,
+      "--scope",
+      "swarm",
+      "--attachable",
+      "--config-from",
+      config,
+      name,
+    );
+    await lab.ok(
+      "manager",
+      "service",
+      "create",
+      "--quiet",
+      "--name",
+      "local",
+      "--mode",
+      "global",
+      "--network",
+      name,
+      "skein/hello",
+    );
+    for (const [host, n] of [
+      ["manager", driver === "bridge" ? 1 : 3],
+      ["worker-1", driver === "bridge" ? 2 : 4],
+    ] as const) {
+      await eventually(
+        `the task on ${host}`,
+        async () => (await lab.ok(host, "ps", "-q", "--filter", "name=local.")) !== "",
+      );
+      const found = await inspect(
+        host,
+        name,
+        "{{.Scope}} {{.Driver}} {{.ConfigFrom.Network}} {{range .IPAM.Config}}{{.Subnet}}{{end}} {{len .Containers}}",
+      );
+      assert.equal(found, `swarm ${driver} ${config} 10.31.${n}.0/24 1`);
+      assert.match(
+        await inspect(host, name, "{{range .Containers}}{{.IPv4Address}}{{end}}"),
+        new RegExp(`^10\\.31\\.${n}\\.`),
+      );
+    }
+    await start("worker-1", "guest", name);
+    const links = await beside("worker-1", "guest", "ip", "-o", "-d", "link");
+    assert.match(links, driver === "bridge" ? /eth0@.*veth/ : /eth0@.*macvlan mode bridge/);
+    assert.equal((await dig("worker-1", "guest", "local", "A")).length, 1, "the neighbour on the same host");
+    const refusal = await lab.try("worker-1", "network", "rm", config);
+    assert.match(refusal.stderr, new RegExp(`configuration network "${config}" is in use`));
+    await lab.ok("worker-1", "rm", "--force", "guest");
+    await lab.ok("manager", "service", "rm", "local");
+    await eventually("removable", async () => (await lab.try("manager", "network", "rm", name)).code === 0);
+  }
+});
+
+test("what cannot be is refused in Docker's words, and leaves nothing", async () => {
+  const before = await lab.ok("manager", "network", "ls", "--quiet");
+  await create("taken", "--subnet", "10.23.0.0/24", "--opt", "com.docker.network.driver.overlay.vxlanid_list=6001");
+  const config = "invalid network config:\n";
+  const cases: [string, string[], string][] = [
+    ["manager", ["-d", "overlay", "taken"], "network with name taken already exists"],
+    ["manager", ["-d", "overlay", "ingress"], "network with name ingress already exists"],
+    ["manager", ["-d", "overlay", "--subnet", "10.23.0.128/25", "x"], "Pool overlaps with other one on this address space"],
+    ["manager", ["-d", "overlay", "--subnet", "10.24.0.0/33", "x"], `${config}invalid subnet 10.24.0.0/33: invalid CIDR block notation`],
+    ["manager", ["-d", "overlay", "--subnet", "fd00:24::/64", "x"], "IPv6 is not enabled"],
+    ["manager", ["-d", "overlay", "--ipv6", "--subnet", "fd00:21::/80", "x"], "Pool overlaps with other one"],
+    ["manager", ["-d", "overlay", "--ipv6", "--subnet", "10.24.0.0/16", "--subnet", "fd00:24::/120", "x"], "is smaller than the IPv4 subnet"],
+    ["manager", ["-d", "overlay", "--opt", "encrypted", "x"], "encrypted overlay networks (--opt encrypted)"],
+    ["manager", ["-d", "overlay", "--opt", "com.docker.network.driver.mtu=lots", "x"], "failed to parse lots"],
+    ["manager", ["-d", "overlay", "--opt", "com.docker.network.driver.overlay.vxlanid_list=6001", "x"], "could not assign vxlan id 6001"],
+    ["manager", ["-d", "overlay", "--opt", "com.docker.network.driver.overlay.vxlanid_list=0x1", "x"], 'invalid vxlan id value "0x1" passed'],
+    ["manager", ["-d", "overlay", "--ipam-driver", "other", "x"], 'could not resolve IPAM driver "other" in plugin registry'],
+    ["manager", ["-d", "weave", "--scope", "swarm", "x"], 'could not resolve driver "weave" in plugin registry'],
+    ["manager", ["-d", "weave", "x"], "weave"],
+    ["manager", ["-d", "overlay", "--scope", "local", "x"], "cannot downgrade network scope for overlay networks"],
+    ["manager", ["-d", "bridge", "--scope", "swarm", "--subnet", "10.24.0.0/24", "x"], "--config-from"],
+    ["manager", ["--config-from", "nowhere", "x"], 'configuration network "nowhere" does not exist'],
+    ["manager", ["--config-only", "--internal", "x"], "configuration network can only contain network specific fields"],
+    ["manager", ["-d", "overlay", "host"], "pre"],
+    ["worker-1", ["-d", "overlay", "x"], "cannot create a multi-host network from a worker node"],
+  ]; // biome-ignore format: a table
+  for (const [host, args, words] of cases) {
+    const { code, stderr } = await lab.try(host, "network", "create", ...args);
+    assert.notEqual(code, 0, args.join(" "));
+    assert.ok(stderr.includes(words), `${args.join(" ")}: ${stderr}`);
+  }
+  await lab.ok("manager", "network", "rm", "taken");
+  assert.equal(await lab.ok("manager", "network", "ls", "--quiet"), before);
+});
