@@ -7,7 +7,7 @@
  * to all tasks Running; a service of one replica beside that; CPU when nothing happens; with three managers also the
  * kill of the leader's process and etcd until all nodes have a session with the new one and a new task runs.
  *
- * `SKEIN_BENCH_PROFILE=dir` writes CPU profiles of all processes.
+ * `SKEIN_BENCH_PROFILE=dir` writes CPU profiles of all processes for the create and for the change of leader.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -41,7 +41,7 @@ const { values, positionals } = parseArgs({
 const sizes = positionals.length > 0 ? positionals.map(Number) : [10, 100, 1000];
 const FIRST_PORT = 23_770;
 /** Longer than this and it is given up. */
-const PATIENCE_MS = 240_000;
+const PATIENCE_MS = 120_000;
 
 async function until(what: string, done: () => Promise<boolean>): Promise<number> {
   const start = performance.now();
@@ -79,11 +79,23 @@ async function one(nodes: number): Promise<void> {
   }
   const counts = () => first.child.ask<Counts>("counts");
   const all = nodes + managers.length;
+  const profiled = async <T>(what: string, of: Record<string, Child>, job: () => Promise<T>): Promise<T> => {
+    const to = process.env.SKEIN_BENCH_PROFILE;
+    if (!to || (process.env.SKEIN_BENCH_ONLY ?? what) !== what) return job();
+    await Promise.all(Object.values(of).map((child) => child.ask("profile", "")));
+    const result = await job();
+    const ends = Object.entries(of).map(([name, child]) => {
+      return child.ask("profile", join(to, `${what}-${nodes}-${name}.cpuprofile`));
+    });
+    await Promise.all(ends);
+    return result;
+  };
   if (process.env.SKEIN_BENCH_LOG) {
-    const watch = setInterval(async () => {
+    const tell = async () => {
       const [of, manager, node] = await Promise.all([counts(), look(), agents.ask<Usage>("usage")]);
       console.error(new Date().toISOString(), JSON.stringify(of), manager.own.worstLagMs, node.worstLagMs);
-    }, 1000);
+    };
+    const watch = setInterval(() => void tell().catch(() => {}), 1000);
     cleanup.defer(() => clearInterval(watch));
   }
   const look = () => first.child.ask<ManagerUsage>("usage");
@@ -98,8 +110,10 @@ async function one(nodes: number): Promise<void> {
   let before = await look();
   let agentsBefore = await agents.ask<Usage>("usage");
   start = performance.now();
-  await first.child.ask("create", { name: "many", replicas: tasks, network });
-  await until("all tasks running", async () => (await counts()).running === tasks);
+  await profiled("create", { manager: first.child, agents }, async () => {
+    await first.child.ask("create", { name: "many", replicas: tasks, network });
+    await until("all tasks running", async () => (await counts()).running === tasks);
+  });
   let after = await look();
   let agentsAfter = await agents.ask<Usage>("usage");
   result.createSeconds = seconds(performance.now() - start);
@@ -135,6 +149,7 @@ async function one(nodes: number): Promise<void> {
   if (managers.length >= 3) {
     const { pid } = after.etcd;
     start = performance.now();
+    const killed = Date.now();
     await first.child.kill();
     if (pid > 0 && usageOf(pid).rssMb > 0) process.kill(pid, "SIGKILL");
     const others = managers.slice(1);
@@ -150,8 +165,14 @@ async function one(nodes: number): Promise<void> {
     });
     result.newLeaderSeconds = seconds(performance.now() - start);
     const now = () => leader?.child.ask<Counts>("counts");
+    await profiled("change", { agents, ...Object.fromEntries(others.map(({ addr, child }) => [addr, child])) }, () =>
+      until("a session of all nodes with the new leader", async () => {
+        return (await agents.ask<number>("sessionsSince", killed)) === nodes;
+      }),
+    );
+    result.allSessionsSeconds = seconds(performance.now() - start);
     // The dead manager is a node too, and is not ready any more.
-    await until("all nodes with the new leader", async () => ((await now())?.ready ?? 0) >= all - 1);
+    await until("all nodes ready", async () => ((await now())?.ready ?? 0) >= all - 1);
     result.allReadySeconds = seconds(performance.now() - start);
     await leader?.child.ask("create", { name: "after", replicas: 1, network });
     await until("a task after the change", async () => ((await now())?.running ?? 0) >= tasks + 2);

@@ -1,6 +1,7 @@
 /** Parts of a benchmark in processes of their own, asked over node's IPC: what one costs is not hidden in the other. */
 import { type ChildProcess, fork } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { Session } from "node:inspector/promises";
 
 interface Question {
   readonly id: number;
@@ -25,8 +26,6 @@ export class Child implements AsyncDisposable {
 
   constructor(file: string, args: readonly string[] = []) {
     const execArgv = ["--disable-warning=ExperimentalWarning"];
-    if (process.env.SKEIN_BENCH_PROFILE)
-      execArgv.push("--cpu-prof", `--cpu-prof-dir=${process.env.SKEIN_BENCH_PROFILE}`);
     this.#process = fork(new URL(file, import.meta.url).pathname, args, { execArgv, serialization: "advanced" });
     this.#process.on("message", (answer: Answer) => {
       const wait = this.#waiting.get(answer.id);
@@ -47,6 +46,7 @@ export class Child implements AsyncDisposable {
   }
 
   ask<T>(method: string, given?: unknown): Promise<T> {
+    if (!this.#process.connected) return Promise.reject(new Error("the process ended"));
     const id = this.#next++;
     const wait = Promise.withResolvers<unknown>();
     this.#waiting.set(id, wait);
@@ -68,11 +68,27 @@ export class Child implements AsyncDisposable {
   }
 }
 
+const inspector = new Session();
+
+/** Starts a CPU profile, or writes the one that runs to a file. */
+async function profile(file: string): Promise<void> {
+  if (file === "") {
+    inspector.connect();
+    await inspector.post("Profiler.enable");
+    await inspector.post("Profiler.start");
+    return;
+  }
+  const { profile } = await inspector.post("Profiler.stop");
+  writeFileSync(file, JSON.stringify(profile));
+  inspector.disconnect();
+}
+
 /** The other side: answers until the parent goes, then runs `end`. */
 export function answer(methods: Record<string, (given: never) => unknown>, end: () => Promise<void>): void {
+  const all: typeof methods = { profile, ...methods };
   process.on("message", ({ id, method, given }: Question) => {
     Promise.resolve()
-      .then(() => methods[method]?.(given as never))
+      .then(() => all[method]?.(given as never))
       .then(
         (value) => process.send?.({ id, value } satisfies Answer),
         (error) => process.send?.({ id, error: String(error?.stack ?? error) } satisfies Answer),

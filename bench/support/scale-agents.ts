@@ -3,7 +3,7 @@
  * its own and runs the real agent. Only its containers are simulated, and what it keeps on disk is kept in memory.
  */
 import { systemClock } from "../../src/base/clock.ts";
-import { nullLogger } from "../../src/base/log.ts";
+import { createLogger, nullLogger } from "../../src/base/log.ts";
 import { Agent } from "../../src/swarm/agent/agent.ts";
 import { Remotes } from "../../src/swarm/agent/remotes.ts";
 import { issuerOf } from "../../src/swarm/ca/certificates.ts";
@@ -16,6 +16,11 @@ import { IdleHost } from "./scale-host.ts";
 const AT_ONCE = 50;
 const agents: Agent[] = [];
 let registered = 0;
+/** When each node's present session began, wall milliseconds. */
+const sessions = new Map<string, { id: string; since: number }>();
+const log = process.env.SKEIN_BENCH_LOG
+  ? createLogger((line) => process.stderr.write(`${line}\n`), "warn")
+  : nullLogger;
 const { signal } = new AbortController();
 const common = { clock: systemClock, log: nullLogger, signal };
 
@@ -32,7 +37,10 @@ async function join(index: number, managers: readonly string[], token: string, r
     remotes: new Remotes([{ nodeId: "", addr }]),
     db: { load: () => [], put: () => {}, delete: () => {} },
     clock: systemClock,
-    log: nullLogger,
+    log,
+    onMessage: ({ sessionId: id }) => {
+      if (sessions.get(nodeId)?.id !== id) sessions.set(nodeId, { id, since: Date.now() });
+    },
     connect: (to) => nodeConnection(to, { rootPem, certPem, keyPem }),
     tlsInfo: () => ({
       $typeName: "docker.swarmkit.v1.NodeTLSInfo",
@@ -56,6 +64,7 @@ answer(
       await Promise.all(Array.from({ length: AT_ONCE }, worker));
     },
     registered: () => registered,
+    sessionsSince: (time: number) => [...sessions.values()].filter(({ since }) => since >= time).length,
     usage,
   },
   async () => {},

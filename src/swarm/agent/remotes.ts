@@ -15,8 +15,10 @@ export const badExperience = -10;
 /** Observations are averaged with what is remembered: half of each. */
 const smoothing = 0.5;
 const maxWeight = 256;
-/** So that a manager with weight 0 is still chosen when there is no better. */
+/** So that a manager with weight 0 is still chosen when there is no better; less so the worse it was. */
 const bias = 0.001;
+const halved = 1.25;
+const shareOf = (weight: number) => Math.max(0, weight) + bias * 2 ** (Math.min(0, weight) / halved);
 
 /** The known managers and their weights. Keyed by address: a manager that moved is another choice. */
 export class Remotes {
@@ -66,7 +68,7 @@ export class Remotes {
   select(random: () => number): ManagerPeer | undefined {
     const entries = [...this.#weights.values()].map(({ peer, weight }) => ({
       peer,
-      share: Math.max(0, weight) + bias,
+      share: shareOf(weight),
     }));
     let point = random() * entries.reduce((sum, entry) => sum + entry.share, 0);
     for (const { peer, share } of entries) {

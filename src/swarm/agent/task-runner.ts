@@ -3,7 +3,7 @@
  * A change of the task cuts a call short only when it has to: when the new task asks for another step, or
  * when the call waits for an end that may be far away.
  */
-import { create, equals } from "@bufbuild/protobuf";
+import { create, equals, toBinary } from "@bufbuild/protobuf";
 import { type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { type TaskStatus, TaskStatusSchema } from "#proto/docker/swarmkit/types_pb.js";
 import { type Deferred, deferred } from "../../base/async.ts";
@@ -62,7 +62,7 @@ export class TaskRunner {
       return;
     }
     const next: Task = { ...task, status: status(mine) };
-    if (equals(TaskSchema, stable(next), stable(mine))) return;
+    if (sameTask(next, mine)) return;
     this.#task = next;
     this.#stale = true;
     this.#changed.resolve();
@@ -162,6 +162,13 @@ export class TaskRunner {
 
 function status(task: Task): TaskStatus {
   return task.status ?? create(TaskStatusSchema);
+}
+
+/** Compares bytes first: that is many times faster, and after a change of leader every task comes again. */
+function sameTask(a: Task, b: Task): boolean {
+  const [one, other] = [stable(a), stable(b)];
+  if (Buffer.compare(toBinary(TaskSchema, one), toBinary(TaskSchema, other)) === 0) return true;
+  return equals(TaskSchema, one, other);
 }
 
 /** A task without what says nothing to its controller: version and times of the record. */

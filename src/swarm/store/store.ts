@@ -97,22 +97,24 @@ export class Store {
 
   /**
    * Runs `fn` in a transaction; resolves with its result when durable and visible. `fn` may run more than once and must
-   * have no other effect; what it throws rejects and nothing is written.
+   * have no other effect; what it throws rejects and nothing is written. `urgent`: before what waits already.
    */
-  update<T>(fn: (tx: Transaction) => T): Promise<T> {
+  update<T>(fn: (tx: Transaction) => T, urgent = false): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (this.#closed) {
         reject(unavailable("the swarm store is closed"));
         return;
       }
       let value: T;
-      this.#queue.push({
+      const job: Job = {
         run: (tx) => {
           value = fn(tx);
         },
         resolve: () => resolve(value),
         reject,
-      });
+      };
+      if (urgent) this.#queue.unshift(job);
+      else this.#queue.push(job);
       if (!this.#busy) {
         this.#busy = true;
         // A microtask later, so that updates made in one go share a commit.
@@ -122,14 +124,14 @@ export class Store {
   }
 
   /** Applies `fn` to many items in transactions of bounded size. One that throws is skipped and logged. */
-  async batch<I>(items: readonly I[], fn: (tx: Transaction, item: I) => void): Promise<void> {
+  async batch<I>(items: readonly I[], fn: (tx: Transaction, item: I) => void, urgent = false): Promise<void> {
     const waits: Promise<void>[] = [];
     for (let at = 0; at < items.length; at += BATCH_ITEMS) {
       const part = items.slice(at, at + BATCH_ITEMS);
       waits.push(
         this.update((tx) => {
           for (const item of part) fn(tx, item);
-        }),
+        }, urgent),
       );
     }
     await Promise.all(waits);

@@ -1,17 +1,20 @@
 /** Status reports of nodes and tasks, written to the store in batches. */
-import { create } from "@bufbuild/protobuf";
+import { create, equals } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import type { Node } from "#proto/docker/swarmkit/objects_pb.js";
+import type { Node, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import {
   type NodeDescription,
+  NodeDescriptionSchema,
   type NodeStatus_State,
   NodeStatusSchema,
   TaskState,
   type TaskStatus,
+  TaskStatusSchema,
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
 import type { Logger } from "../../../base/log.ts";
 import type { Store } from "../../store/store.ts";
+import type { Transaction } from "../../store/transaction.ts";
 import { Loop } from "../loop.ts";
 
 /** Reports are held back this long, so that many share a commit. */
@@ -26,77 +29,102 @@ interface NodeReport {
 
 interface Waiting<T> {
   report: T;
-  done: (() => void)[];
+  readonly done: (() => void)[];
 }
 
-export class StatusWriter {
-  readonly #store: Store;
-  readonly #clock: Clock;
-  readonly #managerId: string;
+/** The newest report of each id, until it is written. */
+class Reports<T> {
+  readonly #write: (reports: [string, T][]) => Promise<void>;
   readonly #loop: Loop;
-  #nodes = new Map<string, Waiting<NodeReport>>();
-  #tasks = new Map<string, Waiting<TaskStatus>>();
+  #waiting = new Map<string, Waiting<T>>();
 
-  constructor(store: Store, managerId: string, clock: Clock, log: Logger) {
-    this.#store = store;
-    this.#clock = clock;
-    this.#managerId = managerId;
-    this.#loop = new Loop({ name: "status reports", clock, log, debounceMs: HOLD_MS, work: () => this.#flush() });
+  constructor(name: string, clock: Clock, log: Logger, write: (reports: [string, T][]) => Promise<void>) {
+    this.#write = write;
+    this.#loop = new Loop({ name, clock, log, debounceMs: HOLD_MS, work: () => this.#flush() });
   }
 
   close(): void {
     this.#loop.close();
   }
 
-  /** Resolves when the node's status is in the store. */
-  node(nodeId: string, report: NodeReport): Promise<void> {
-    return this.#hold(this.#nodes, nodeId, report);
-  }
-
-  /** Resolves when the task's status is in the store, or was found to be old. */
-  task(taskId: string, status: TaskStatus): Promise<void> {
-    return this.#hold(this.#tasks, taskId, status);
-  }
-
-  #hold<T>(waiting: Map<string, Waiting<T>>, id: string, report: T): Promise<void> {
+  /** Resolves when it is written, or was found to be old. */
+  add(id: string, report: T): Promise<void> {
     return new Promise((resolve) => {
-      const entry = waiting.get(id) ?? { report, done: [] };
-      entry.report = report;
-      entry.done.push(resolve);
-      waiting.set(id, entry);
+      this.#hold(id, { report, done: [resolve] }, true);
       this.#loop.mark();
     });
   }
 
+  #hold(id: string, { report, done }: Waiting<T>, newer: boolean): void {
+    const entry = this.#waiting.get(id);
+    if (!entry) this.#waiting.set(id, { report, done });
+    else {
+      if (newer) entry.report = report;
+      entry.done.push(...done);
+    }
+  }
+
   async #flush(): Promise<void> {
-    const nodes = [...this.#nodes];
-    const tasks = [...this.#tasks];
-    this.#nodes = new Map();
-    this.#tasks = new Map();
+    const taken = [...this.#waiting];
+    this.#waiting = new Map();
     try {
-      await Promise.all([
-        this.#store.batch(nodes, (tx, [id, { report }]) => {
-          const node = tx.get("node", id);
-          if (node) tx.update("node", withReport(node, report));
-        }),
-        this.#store.batch(tasks, (tx, [id, { report }]) => {
-          const task = tx.get("task", id);
-          if (!task || report.state < (task.status?.state ?? TaskState.NEW)) return;
-          const status = { ...report, appliedBy: this.#managerId, appliedAt: timestampFromMs(this.#clock.now()) };
-          tx.update("task", { ...task, status });
-        }),
-      ]);
+      await this.#write(taken.map(([id, { report }]) => [id, report]));
     } catch (error) {
-      for (const [id, entry] of nodes) if (!this.#nodes.has(id)) this.#nodes.set(id, entry);
-      for (const [id, entry] of tasks) if (!this.#tasks.has(id)) this.#tasks.set(id, entry);
+      for (const [id, entry] of taken) this.#hold(id, entry, false);
       throw error;
     }
-    for (const [, { done }] of nodes) for (const resolve of done) resolve();
-    for (const [, { done }] of tasks) for (const resolve of done) resolve();
+    for (const [, { done }] of taken) for (const resolve of done) resolve();
   }
+}
+
+export class StatusWriter {
+  readonly #nodes: Reports<NodeReport>;
+  readonly #tasks: Reports<TaskStatus>;
+
+  constructor(store: Store, managerId: string, clock: Clock, log: Logger) {
+    // Nodes wait for their session and give up after seconds: they do not queue behind thousands of tasks.
+    this.#nodes = new Reports("reports of nodes", clock, log, (reports) => {
+      const write = (tx: Transaction, [id, report]: [string, NodeReport]) => {
+        const node = tx.get("node", id);
+        if (node) tx.update("node", withReport(node, report));
+      };
+      return store.batch(reports, write, true);
+    });
+    this.#tasks = new Reports("reports of tasks", clock, log, (reports) =>
+      store.batch(reports, (tx, [id, report]) => {
+        const task = tx.get("task", id);
+        if (!task || report.state < (task.status?.state ?? TaskState.NEW) || isKnown(task, report)) return;
+        const status = { ...report, appliedBy: managerId, appliedAt: timestampFromMs(clock.now()) };
+        tx.update("task", { ...task, status });
+      }),
+    );
+  }
+
+  close(): void {
+    this.#nodes.close();
+    this.#tasks.close();
+  }
+
+  /** Resolves when the node's status is in the store. */
+  node(nodeId: string, report: NodeReport): Promise<void> {
+    return this.#nodes.add(nodeId, report);
+  }
+
+  /** Resolves when the task's status is in the store, or was found to be old. */
+  task(taskId: string, status: TaskStatus): Promise<void> {
+    return this.#tasks.add(taskId, status);
+  }
+}
+
+/** Nodes tell all again to each new leader. */
+function isKnown({ status }: Task, report: TaskStatus): boolean {
+  if (!status?.appliedAt || status.state !== report.state) return false;
+  return equals(TaskStatusSchema, { ...report, appliedBy: status.appliedBy, appliedAt: status.appliedAt }, status);
 }
 
 function withReport(node: Node, { state, message, addr, description }: NodeReport): Node {
   const status = create(NodeStatusSchema, { state, message, addr: addr ?? node.status?.addr ?? "" });
-  return { ...node, status, description: description ?? node.description };
+  // Others compare it by reference.
+  const told = description && node.description && equals(NodeDescriptionSchema, description, node.description);
+  return { ...node, status, description: told ? node.description : (description ?? node.description) };
 }

@@ -161,9 +161,7 @@ export class Orchestrator {
   }
 }
 
-/** Whether a change of a node may move tasks. Its own status reports may not. */
+/** Whether a change of a node may move tasks. That it found its way to a new leader does not. */
 function nodeMatters(old: Node | undefined, node: Node | undefined): boolean {
-  return (
-    old?.status?.state !== node?.status?.state || old?.spec !== node?.spec || old?.description !== node?.description
-  );
+  return isInvalid(old) !== isInvalid(node) || old?.spec !== node?.spec || old?.description !== node?.description;
 }
