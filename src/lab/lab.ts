@@ -9,6 +9,7 @@ import { SkeinError } from "../base/errors.ts";
 import { leftoverCgroups, removeCgroup } from "./cgroup.ts";
 import { type HostState, startDaemon, startHost, stopHost } from "./host.ts";
 import { killAllIn } from "./kill.ts";
+import { checkHosts, checkMachine } from "./machine.ts";
 import { isAlive } from "./process.ts";
 import { type HostSpec, hostNames, type LabSpec, labSpec } from "./spec.ts";
 import { type EngineKind, forgetState, type LabState, loadState, saveState } from "./state.ts";
@@ -29,14 +30,6 @@ export interface UpOptions {
 export interface Lab {
   readonly spec: LabSpec;
   readonly state: LabState;
-}
-
-/** Throws where this machine cannot carry a lab at all. */
-export function checkMachine(): void {
-  if (process.getuid?.() !== 0) {
-    throw new SkeinError("forbidden", "a lab makes network namespaces and needs root", { hint: "run it with sudo" });
-  }
-  if (!existsSync("/proc/self/ns/net")) throw new SkeinError("internal", "this kernel has no network namespaces");
 }
 
 /** The lab of that name, if there is one. */
@@ -108,6 +101,7 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
 }
 
 async function create(spec: LabSpec, dockerd: readonly string[], onStep?: (step: string) => void): Promise<Lab> {
+  checkHosts();
   const state: LabState = {
     name: spec.name,
     subnet: spec.subnet,
