@@ -47,7 +47,9 @@ export class Core {
   /** Changes of one sandbox, or of one network, one after another. */
   readonly locks = new KeyedMutex();
   cluster: ClusterNetworking | undefined;
-  /** See `World.pathMtu`. Other hosts may have smaller devices; larger ones must not be used. */
+  /** Of the device with the data path address, at most that of Ethernet: hosts with smaller devices are not alone. */
+  deviceMtu = ethernetMtu;
+  /** See `World.pathMtu`. */
   pathMtu = ethernetMtu;
   contributions: Contributions = {
     remotePeers: () => [],
@@ -145,13 +147,14 @@ export class Core {
     return this.#reconciler.run(key, () => this.planOf(key), depth);
   }
 
-  /** Looks where the data path leads now. */
-  measurePath(): void {
+  /** Looks where the data path leads now. `measured`: what the paths to the other hosts allow. */
+  measurePath(measured = Number.POSITIVE_INFINITY): void {
     const { rtnl } = this.namespaces.host;
     const address = this.cluster?.dataPathAddress;
     const on = rtnl.addrs().find((addr) => addr.address === address);
     const mtu = on && rtnl.link(on.link)?.mtu;
-    this.pathMtu = Math.min(ethernetMtu, mtu ?? ethernetMtu);
+    this.deviceMtu = Math.min(ethernetMtu, mtu ?? ethernetMtu);
+    this.pathMtu = Math.min(this.deviceMtu, measured);
   }
 
   hostResolvConf(): ResolvConf {

@@ -6,8 +6,14 @@ import type { IpamPool, NetworkSpec } from "../types.ts";
 import { mtuOption } from "./options.ts";
 
 export const vniOption = "com.docker.network.driver.overlay.vxlanid_list";
-/** Bytes that VXLAN puts around a frame's payload over IPv4: inner Ethernet 14, VXLAN 8, UDP 8, IP 20. */
-export const vxlanOverhead = 50;
+/** Bytes that VXLAN puts around a frame's payload: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20 or IPv6 40. */
+export const vxlanOverhead = (dataPathAddress = ""): number => (dataPathAddress.includes(":") ? 70 : 50);
+
+/** What lies under the networks of a host. */
+export interface Underlay {
+  readonly pathMtu: number;
+  readonly cluster: { readonly dataPathAddress: string } | undefined;
+}
 
 export interface OverlaySubnet {
   readonly subnet: Subnet;
@@ -32,7 +38,17 @@ export type OverlaySpec = Pick<NetworkSpec, "options" | "ipam" | "enableIPv6">;
 export const dualStack = (spec: Pick<OverlaySpec, "ipam" | "enableIPv6">): DualStack | undefined =>
   spec.enableIPv6 ? dualStackOf(spec.ipam.config) : undefined;
 
-export function parseOverlay(spec: OverlaySpec, pathMtu = 1500): OverlayOptions {
+/** By option, or what the path takes. */
+const underlayMtu = (spec: Pick<OverlaySpec, "options">, underlay: Underlay): number =>
+  mtuOption(spec.options, underlay.pathMtu);
+
+/** Whether the network's packets are larger than the path takes, because the user said so. */
+export const isTooLarge = (spec: Pick<OverlaySpec, "options">, underlay: Underlay): boolean =>
+  underlayMtu(spec, underlay) > underlay.pathMtu;
+
+const anyUnderlay: Underlay = { pathMtu: 1500, cluster: undefined };
+
+export function parseOverlay(spec: OverlaySpec, underlay: Underlay = anyUnderlay): OverlayOptions {
   if ("encrypted" in spec.options) throw notImplemented("encrypted overlay networks (--opt encrypted)");
   if ("dsr" in spec.options) throw notImplemented("the overlay option dsr");
   const list = spec.options[vniOption];
@@ -54,5 +70,5 @@ export function parseOverlay(spec: OverlaySpec, pathMtu = 1500): OverlayOptions 
   });
   const dual = dualStack(spec);
   const gateway6 = (dual && spec.ipam.config.find(isIpv6)?.gateway?.split("/")[0]) ?? "";
-  return { subnets, dual, gateway6, mtu: mtuOption(spec.options, pathMtu) - vxlanOverhead };
+  return { subnets, dual, gateway6, mtu: underlayMtu(spec, underlay) - vxlanOverhead(underlay.cluster?.dataPathAddress) };
 }

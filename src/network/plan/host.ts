@@ -59,7 +59,11 @@ export function planHost(
     // Published ports answer on 127.0.0.1 too: such packets may leave through the bridge after their DNAT.
     switches[`net.ipv4.conf.${sysctlName(name)}.route_localnet`] = "1";
     switches[`net.ipv6.conf.${sysctlName(name)}.disable_ipv6`] = network.spec.enableIPv6 ? "0" : "1";
-    if (network.spec.enableIPv6) switches["net.ipv6.conf.all.forwarding"] = "1";
+    if (network.spec.enableIPv6) {
+      switches["net.ipv6.conf.all.forwarding"] = "1";
+      // Nobody has our addresses; until the kernel were sure of that it would ask for no neighbour, for up to two seconds.
+      switches[`net.ipv6.conf.${sysctlName(name)}.dad_transmits`] = "0";
+    }
     links.push(...ports(world, network, name, options.mtu, !options.icc));
   }
   links.push(...parents(world));

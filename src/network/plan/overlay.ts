@@ -27,7 +27,7 @@ export interface RemotePeer {
 
 export function planOverlay(world: World, network: NetworkState, remote: readonly RemotePeer[]): NamespacePlan {
   const { spec } = network;
-  const options = parseOverlay(spec, world.pathMtu);
+  const options = parseOverlay(spec, world);
   const { mtu } = options;
   const links: PlannedLink[] = [{ kind: "loopback", name: "lo" }];
   const addrs: PlannedAddr[] = [];

@@ -31,7 +31,7 @@ export function planSandbox(world: World, sandbox: SandboxState, extras: Sandbox
     const network = world.networks.get(endpoint.networkId);
     if (!network || endpoint.ifName === "") continue;
     ipv6 ||= network.spec.enableIPv6;
-    links.push(linkOf(network, endpoint, world.pathMtu));
+    links.push(linkOf(network, endpoint, world));
     for (const cidr of [endpoint.ipv4, endpoint.ipv6]) {
       const [address = "", prefix] = cidr.split("/");
       if (address) addrs.push({ link: endpoint.ifName, address, prefix: Number(prefix) });
@@ -54,6 +54,7 @@ export function planSandbox(world: World, sandbox: SandboxState, extras: Sandbox
       "net.ipv4.ip_forward": "1",
       "net.ipv6.conf.default.disable_ipv6": ipv6 ? "0" : "1",
       "net.ipv6.conf.all.disable_ipv6": ipv6 ? "0" : "1",
+      ...(ipv6 ? { "net.ipv6.conf.default.dad_transmits": "0" } : {}),
       ...(sandbox.kind === "container"
         ? { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" }
         : {}),
@@ -75,7 +76,7 @@ function purposeOf(sandbox: SandboxState): string {
   }
 }
 
-function linkOf(network: NetworkState, endpoint: EndpointState, pathMtu: number): PlannedLink {
+function linkOf(network: NetworkState, endpoint: EndpointState, world: World): PlannedLink {
   const { spec } = network;
   const name = endpoint.ifName;
   const { mac } = endpoint;
@@ -93,7 +94,7 @@ function linkOf(network: NetworkState, endpoint: EndpointState, pathMtu: number)
         kind: "inner",
         name,
         mac,
-        mtu: parseOverlay(spec, pathMtu).mtu,
+        mtu: parseOverlay(spec, world).mtu,
         outer: { namespace: overlayKey(spec.id), name: endpoint.outerName },
       };
     case "macvlan": {

@@ -7,7 +7,7 @@ export interface World {
   readonly networks: ReadonlyMap<string, NetworkState>;
   readonly sandboxes: ReadonlyMap<string, SandboxState>;
   readonly cluster: ClusterNetworking | undefined;
-  /** Of the device with the data path address, at most 1500: what fits between all hosts. */
+  /** Bytes of an IP packet that fit between this host and all others of its overlay networks, at most 1500. */
   readonly pathMtu: number;
 }
 
