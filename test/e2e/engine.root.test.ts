@@ -1,42 +1,28 @@
 /** One host, driven by every stock CLI of this machine (20.10 and 28 where both are there): what `docker` users do. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { hostOf, requireLab, up } from "../../src/lab/lab.ts";
 import { end, type Output, run } from "../../src/lab/process.ts";
-import { eventually, TestLab } from "../support/lab.ts";
+import { clis, control, EngineHost, skipControl } from "../support/engine.ts";
+import { eventually } from "../support/lab.ts";
 import { ctrlP, ctrlQ, Terminal } from "../support/terminal.ts";
 
 const lab = { name: "engine", subnet: "10.83.0.0/24", names: ["host"] };
 const address = "10.83.0.11";
-let host: TestLab;
+let host: EngineHost;
 let scratch: string;
 
 before(async () => {
-  host = await TestLab.up(lab.name, lab.subnet, { names: lab.names });
-  scratch = mkdtempSync(join(tmpdir(), "skein-e2e-"));
+  host = await EngineHost.make(lab.name, lab.subnet);
+  scratch = host.scratch;
 });
-after(async () => {
-  await host?.[Symbol.asyncDispose]();
-  if (scratch) rmSync(scratch, { recursive: true, force: true });
-});
-
-/** The command lines found, by version: one only is enough. */
-const clis = [
-  ...new Map(
-    ["/usr/local/bin/docker", "/usr/bin/docker", "/usr/local/lib/skein/docker"]
-      .filter((path) => existsSync(path))
-      .map((path) => [execFileSync(path, ["--version"], { encoding: "utf8" }).trim(), path] as const),
-  ),
-];
-assert.ok(clis.length > 0, "there is no docker command line");
+after(() => host?.[Symbol.asyncDispose]());
 
 for (const [version, cli] of clis) {
-  const socket = () => `unix://${host.host("host").socket}`;
-  const command = (args: readonly string[]) => [cli, "-H", socket(), ...args];
+  const command = (args: readonly string[]) => host.command(args, cli);
   const attempt = (...args: string[]): Promise<Output> => run(command(args), { timeoutMs: 30_000 });
   const ok = async (...args: string[]): Promise<string> => {
     const { code, stdout, stderr } = await attempt(...args);
@@ -154,7 +140,7 @@ for (const [version, cli] of clis) {
     test("names are taken once; a running container is not removed", async () => {
       await ok("run", "-d", "--name", "n1", "alpine", "sleep", "1000");
       assert.match((await attempt("run", "--name", "n1", "alpine", "true")).stderr, /is already in use by container/);
-      assert.match((await attempt("rm", "n1")).stderr, /container is running/);
+      assert.match((await attempt("rm", "n1")).stderr, /container is running|remove a running container/);
       await ok("rm", "-f", "n1");
     });
 
@@ -167,7 +153,7 @@ for (const [version, cli] of clis) {
       assert.equal(await names("--last", "1"), "p2");
       assert.match(await ok("ps", "--format", "{{.Ports}}", "--filter", "name=^p1$"), /0\.0\.0\.0:8123->80\/tcp/);
       assert.match(await ok("port", "p1"), /80\/tcp -> 0\.0\.0\.0:8123/);
-      assert.match((await attempt("ps", "--filter", "nope=1")).stderr, /invalid filter/);
+      assert.match((await attempt("ps", "--filter", "nope=1")).stderr, /invalid filter 'nope'/i);
     });
 
     test("a user-defined bridge: names resolve, ports are reached, connect and disconnect", async () => {
@@ -362,7 +348,7 @@ for (const [version, cli] of clis) {
     test("what is not done is refused by name", async () => {
       assert.match(
         (await attempt("run", "--rm", "--storage-opt", "size=1G", "alpine", "true")).stderr,
-        /does not support StorageOpt/,
+        /StorageOpt|storage-opt/,
       );
       assert.match(
         (await attempt("run", "--rm", "--log-driver", "syslog", "alpine", "true")).stderr,
@@ -370,7 +356,7 @@ for (const [version, cli] of clis) {
       );
     });
 
-    test("kill -9 of the engine: containers go on, are adopted, their logs and ports too", async () => {
+    test("kill -9 of the engine: containers go on, are adopted, their logs and ports too", skipControl, async () => {
       await ok("run", "-d", "--name", "k1", "-p", "8125:80", "skein/hello", "httpd", "-f", "-p", "80", "-h", "/www");
       await ok(
         "run",
@@ -383,7 +369,7 @@ for (const [version, cli] of clis) {
         "i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done",
       );
       const pid = await inspect("k1", "{{.State.Pid}}");
-      const daemon = hostOf(requireLab(lab.name), "host").state.daemon;
+      const { daemon } = hostOf(requireLab(lab.name), "host").state;
       assert.ok(daemon);
       assert.ok(await end(daemon, "SIGKILL", 5_000));
       await up(lab);
@@ -410,5 +396,5 @@ test("version and info name what is there", async () => {
   assert.equal(info.Swarm.LocalNodeState, "inactive");
   assert.ok(info.Plugins.Network.includes("bridge"));
   assert.equal(info.Name, "host");
-  assert.match(readFileSync("package.json", "utf8"), new RegExp(info.ServerVersion));
+  if (!control) assert.match(readFileSync("package.json", "utf8"), new RegExp(info.ServerVersion));
 });

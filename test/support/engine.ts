@@ -49,6 +49,11 @@ export class EngineHost extends TestLab {
     return run(this.command(args), { timeoutMs: 30_000 });
   }
 
+  /** As `attempt`, with a command line of one's choice. */
+  attemptWith(cli: string, ...args: string[]): Promise<Output> {
+    return run(this.command(args, cli), { timeoutMs: 30_000 });
+  }
+
   async docker(...args: string[]): Promise<string> {
     const { code, stdout, stderr } = await this.attempt(...args);
     assert.equal(code, 0, `docker ${args.join(" ")}: ${stderr}${stdout}`);
