@@ -2,7 +2,6 @@
  * The swarm's certificates: the root, signing requests, node certificates, and what a certificate says about its owner.
  * Issuing is asynchronous (WebCrypto); judging a peer is synchronous, because it happens inside the TLS handshake.
  */
-import "reflect-metadata";
 import {
   createPrivateKey,
   createPublicKey,
@@ -12,7 +11,7 @@ import {
   X509Certificate,
 } from "node:crypto";
 import type { TLSSocket } from "node:tls";
-import * as x509 from "@peculiar/x509";
+import type * as X509 from "@peculiar/x509";
 import { invalid } from "../../base/errors.ts";
 
 export const ROOT_CN = "swarm-ca";
@@ -32,6 +31,12 @@ const BACKDATE_MS = HOUR_MS;
 
 const EC = { name: "ECDSA", namedCurve: "P-256" } as const;
 const SIGNING = { name: "ECDSA", hash: "SHA-256" } as const;
+
+/** Loaded by who issues or asks for a certificate: a host outside of swarms does without its megabytes. */
+async function loadX509(): Promise<typeof X509> {
+  await import("reflect-metadata");
+  return import("@peculiar/x509");
+}
 
 /** A root that can sign. Both PEM; `certPem` is the exact byte string of which tokens carry the digest. */
 export interface RootCa {
@@ -90,6 +95,7 @@ async function signingKey(keyPem: string): Promise<webcrypto.CryptoKey> {
 
 /** A new root: ECDSA P-256, self-signed, CN=swarm-ca, 20 years. */
 export async function createRootCa(now = Date.now()): Promise<RootCa> {
+  const x509 = await loadX509();
   const keys = await newKeys();
   const notBefore = Math.round(now / MINUTE_MS) * MINUTE_MS - BACKDATE_MS;
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
@@ -113,6 +119,7 @@ export async function createRootCa(now = Date.now()): Promise<RootCa> {
  * nodes that know the old root only.
  */
 export async function crossSign(next: string, old: RootCa): Promise<string> {
+  const x509 = await loadX509();
   const certificate = new x509.X509Certificate(firstPem(next));
   const issuer = new x509.X509Certificate(firstPem(old.certPem));
   const crossed = await x509.X509CertificateGenerator.create({
@@ -141,14 +148,16 @@ export function isIssuedBy(certificate: string, rootPem: string): boolean {
 
 /** A new key (PKCS#8) and a request with an empty subject: the manager trusts only its public key. */
 export async function createCsr(): Promise<{ csrPem: string; keyPem: string }> {
+  const x509 = await loadX509();
   const keys = await newKeys();
   const request = await x509.Pkcs10CertificateRequestGenerator.create({ keys, signingAlgorithm: SIGNING });
   return { csrPem: pem("CERTIFICATE REQUEST", request.rawData), keyPem: await privatePem(keys) };
 }
 
 /** Throws `invalid` unless this is a request, signed by its own key. */
-export async function checkCsr(csrPem: string): Promise<x509.Pkcs10CertificateRequest> {
-  let request: x509.Pkcs10CertificateRequest;
+export async function checkCsr(csrPem: string): Promise<X509.Pkcs10CertificateRequest> {
+  const x509 = await loadX509();
+  let request: X509.Pkcs10CertificateRequest;
   try {
     request = new x509.Pkcs10CertificateRequest(csrPem);
   } catch {
@@ -160,6 +169,7 @@ export async function checkCsr(csrPem: string): Promise<x509.Pkcs10CertificateRe
 
 /** Issues a node certificate for the public key of the request; returns the PEM chain. */
 export async function signCsr(request: SignRequest): Promise<string> {
+  const x509 = await loadX509();
   const csr = await checkCsr(request.csrPem);
   const issuer = new x509.X509Certificate(firstPem(request.root.certPem));
   const now = request.now ?? Date.now();
@@ -242,11 +252,27 @@ export function validityOf(certificate: string | Uint8Array): { notBefore: numbe
 
 /** Fields of `NodeDescription.tls_info`: DER of the issuer's subject and of its public key. */
 export function issuerOf(rootPem: string): { subject: Uint8Array; publicKey: Uint8Array } {
-  const root = new x509.X509Certificate(firstPem(rootPem));
-  return {
-    subject: new Uint8Array(root.subjectName.toArrayBuffer()),
-    publicKey: new Uint8Array(root.publicKey.rawData),
-  };
+  const { raw, publicKey } = parse(rootPem);
+  return { subject: subjectOf(raw), publicKey: new Uint8Array(publicKey.export({ type: "spki", format: "der" })) };
+}
+
+/** The subject of a certificate, as its issuer wrote it. Certificate ::= { { [0] version?, serial, …, subject, … }, … } */
+function subjectOf(der: Uint8Array): Uint8Array {
+  const certificate = element(der, 0).start;
+  let at = element(der, certificate).start;
+  if (der[at] === 0xa0) at = element(der, at).end;
+  for (const _before of ["serial number", "signature", "issuer", "validity"]) at = element(der, at).end;
+  return new Uint8Array(der.subarray(at, element(der, at).end));
+}
+
+/** Where the contents of one element of DER begin and end. */
+function element(der: Uint8Array, at: number): { start: number; end: number } {
+  const first = der[at + 1] ?? 0;
+  const more = first < 0x80 ? 0 : first & 0x7f;
+  let length = more === 0 ? first : 0;
+  for (let i = 0; i < more; i++) length = length * 256 + (der[at + 2 + i] ?? 0);
+  const start = at + 2 + more;
+  return { start, end: start + length };
 }
 
 const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";

@@ -1,3 +1,4 @@
+import "reflect-metadata";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { X509Certificate } from "node:crypto";
@@ -5,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import * as x509 from "@peculiar/x509";
 import {
   createCsr,
   createRootCa,
@@ -56,7 +58,19 @@ test("a node certificate is what SwarmKit issues", async () => {
   assert.deepEqual(parsed.subjectAltName, "DNS:swarm-manager, DNS:node1, DNS:swarm-ca");
   assert.equal(parsed.ca, false);
   assert.match(verifyChain(chain, root.certPem, now + 3000 * 3_600_000) ?? "", /expired/);
-  assert.ok(issuerOf(root.certPem).publicKey.length > 80);
+});
+
+test("the issuer's subject and key are the bytes that stand in its certificate, a leaf's no less than a root's", async () => {
+  const root = await createRootCa();
+  const { csrPem } = await createCsr();
+  const leaf = await signCsr({ root, csrPem, cn: "n".repeat(200), ou: "swarm-manager", o: "cluster" });
+  for (const certificate of [root.certPem, leaf]) {
+    const parsed = new x509.X509Certificate(certificate);
+    assert.deepEqual(issuerOf(certificate), {
+      subject: new Uint8Array(parsed.subjectName.toArrayBuffer()),
+      publicKey: new Uint8Array(parsed.publicKey.rawData),
+    });
+  }
 });
 
 test("a foreign root and a forged issuer are refused", async () => {
