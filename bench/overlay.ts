@@ -51,11 +51,14 @@ async function start(host: string, container: string, on: string): Promise<void>
   await dockerOk(lab.host(host), ["run", "-d", "--name", container, "--network", on, image, "sleep", "100000"]);
 }
 
-const keyOf = (host: string, container: string) =>
-  dockerOk(lab.host(host), ["inspect", "--format", "{{.NetworkSettings.SandboxKey}}", container]);
+function keyOf(host: string, container: string): Promise<string> {
+  return dockerOk(lab.host(host), ["inspect", "--format", "{{.NetworkSettings.SandboxKey}}", container]);
+}
 
-const addressOf = (host: string, container: string) =>
-  dockerOk(lab.host(host), ["inspect", "--format", `{{.NetworkSettings.Networks.${network}.IPAddress}}`, container]);
+function addressOf(host: string, container: string): Promise<string> {
+  const format = `{{.NetworkSettings.Networks.${network}.IPAddress}}`;
+  return dockerOk(lab.host(host), ["inspect", "--format", format, container]);
+}
 
 /** A program of the machine in a container's network, or in the host's own. */
 async function command(host: string, container: string | undefined, args: string[]): Promise<string[]> {

@@ -112,8 +112,13 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
 function tellNetworkEvents(ctx: EngineContext): () => void {
   return ctx.network.events.on((event) => {
     if (event.kind === "drift") {
-      const attributes = { name: event.namespace, mended: event.differences.join("; ") };
+      const attributes = { name: event.namespace, mended: event.differences.join("; "), total: String(event.total) };
       ctx.events.emit({ type: "network", action: "drift", id: event.namespace, scope: "local", attributes });
+      return;
+    }
+    if (event.kind === "path") {
+      const attributes = { name: event.host, mtu: String(event.mtu), expected: String(event.expected) };
+      ctx.events.emit({ type: "network", action: "path", id: event.host, scope: "local", attributes });
       return;
     }
     const { network } = event;

@@ -21,6 +21,7 @@ const raw = {
   umount2: lib.func("int umount2(str target, int flags)") as Call<[string, number]>,
   socket: lib.func("int socket(int domain, int type, int protocol)") as Call<[number, number, number]>,
   bind: lib.func("int bind(int fd, void *address, uint length)") as Call<[number, Buffer, number]>,
+  connect: lib.func("int connect(int fd, void *address, uint length)") as Call<[number, Buffer, number]>,
   listen: lib.func("int listen(int fd, int backlog)") as Call<[number, number]>,
   shutdown: lib.func("int shutdown(int fd, int how)") as Call<[number, number]>,
   getsockname: lib.func("int getsockname(int fd, void *address, void *length)") as Call<[number, Buffer, Buffer]>,
@@ -86,6 +87,10 @@ export function socket(domain: number, type: number, protocol: number): number {
 
 export function bind(fd: number, address: Buffer, operation = "bind"): void {
   check(operation, () => raw.bind(fd, address, address.length));
+}
+
+export function connect(fd: number, address: Buffer, operation = "connect"): void {
+  check(operation, () => raw.connect(fd, address, address.length));
 }
 
 export function listen(fd: number, backlog: number, operation = "listen"): void {

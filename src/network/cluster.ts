@@ -415,6 +415,13 @@ export class Cluster {
     return this.#tables.get(networkId)?.peers() ?? [];
   }
 
+  /** Data path addresses of the other hosts on any network of this one. */
+  hosts(): string[] {
+    const own = this.#core.cluster?.dataPathAddress;
+    const all = [...this.#tables.keys()].flatMap((id) => this.remotePeers(id).map(({ vtep }) => vtep));
+    return [...new Set(all)].filter((vtep) => vtep !== own).sort();
+  }
+
   /** Doors to the mesh on other nodes, by gossip name. */
   doors(): ReadonlyMap<string, MeshDoor> {
     return this.#doors;

@@ -4,6 +4,7 @@
  */
 import { Mutex } from "../base/async.ts";
 import { messageOf, notFound } from "../base/errors.ts";
+import { echo } from "../kernel/echo.ts";
 import { hasFeature } from "../kernel/feature.ts";
 import { tcpSockets } from "../kernel/sockdiag.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
@@ -17,12 +18,14 @@ import { Core } from "./core.ts";
 import { Datapath } from "./datapath.ts";
 import { verboseOf } from "./discovery.ts";
 import { Drift, lookMs } from "./drift.ts";
+import { isTooLarge } from "./drivers/overlay.ts";
 import { hostsFile, resolvConf } from "./files.ts";
 import { HostLiveness } from "./liveness.ts";
 import { Names } from "./names.ts";
 import { Networks } from "./networks.ts";
 import type { Changed } from "./overlay/tables.ts";
 import { Overlays } from "./overlays.ts";
+import { type Path, Paths } from "./paths.ts";
 import { explain } from "./plan/explain.ts";
 import { neighbourSysctls } from "./plan/host.ts";
 import type { NamespaceKey } from "./plan/types.ts";
@@ -66,12 +69,15 @@ class Controller implements NetworkController {
   readonly #overlays: Overlays;
   readonly #names: Names;
   readonly #datapath: Datapath;
+  readonly #paths: Paths;
   readonly #ports: HostPorts;
   readonly #passes = new Mutex();
   readonly #cancelPass: () => void;
   readonly #cancelLook: () => void;
   /** What was there before the daemon was compared once; only from then on is a difference somebody's doing. */
   #restored = false;
+  /** Differences mended since the start. */
+  #mended = 0;
   /** Changes by network that wait for their turn. */
   readonly #announcements: Announcements;
   readonly #liveness = new HostLiveness(() => this.#cluster.gossip);
@@ -105,6 +111,14 @@ class Controller implements NetworkController {
       leaving: (_sandbox, endpoint) => this.#cluster.withdraw(endpoint),
       left: (sandbox, endpoint) => this.#left(sandbox, endpoint),
       sandboxGone: (sandbox) => this.#names.stop(sandbox.id),
+    });
+    this.#paths = new Paths({
+      clock: core.clock,
+      log: core.log,
+      deviceMtu: () => core.deviceMtu,
+      echo: (to, size, timeoutMs) =>
+        echo({ from: core.cluster?.dataPathAddress ?? "", to, size, timeoutMs, clock: core.clock }),
+      changed: (path) => this.#pathChanged(path, failed),
     });
     this.#overlays = new Overlays(core, this.#networks, this.#sandboxes, this.#cluster);
     this.#announcements = new Announcements({
@@ -391,6 +405,7 @@ class Controller implements NetworkController {
       if (network) this.#datapath.changed(network);
     }
     await this.#networks.sweepUnused();
+    await this.#followPaths();
     const mended = this.#repin(reason, "all");
     // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.
     const depth = reason === "drift" ? "deep" : "quick";
@@ -402,6 +417,38 @@ class Controller implements NetworkController {
   #ensureUserChain(): void {
     const { nft } = this.#core.namespaces.host;
     if (!isUserChainWhole(nft.list("table inet operator"))) nft.run(userChainScript(this.#ports.relayed()));
+  }
+
+  /** Looks which hosts there are, and what its own device and the paths to them take. */
+  async #followPaths(): Promise<void> {
+    const core = this.#core;
+    if (!core.cluster) return;
+    const before = core.pathMtu;
+    core.measurePath(this.#paths.smallest());
+    this.#paths.follow(this.#cluster.hosts());
+    // Another device is no drift.
+    if (core.pathMtu !== before) await core.settle(core.namespaces.keys());
+  }
+
+  /** Overlay networks take what fits between all hosts; those whose size the user chose are only warned about. */
+  #pathChanged({ host, mtu }: Path, failed: (error: unknown) => void): void {
+    const core = this.#core;
+    const before = core.pathMtu;
+    core.measurePath(this.#paths.smallest());
+    if (mtu !== undefined && mtu < core.deviceMtu) {
+      core.events.emit({ kind: "path", host, mtu, expected: core.deviceMtu });
+    }
+    if (core.pathMtu === before) return;
+    for (const { spec } of core.networks.values()) {
+      if (spec.driver !== "overlay" || !isTooLarge(spec, core)) continue;
+      core.log.warn("a network's packets are larger than the path takes", { network: spec.name, mtu: core.pathMtu });
+    }
+    core.log.info("what fits between the hosts changed", { from: before, to: core.pathMtu });
+    void core.settle(core.namespaces.keys()).catch(failed);
+  }
+
+  paths(): { host: string; mtu: number | undefined; expected: number }[] {
+    return this.#paths.list().map((path) => ({ ...path, expected: this.#core.deviceMtu }));
   }
 
   /** Pins of namespaces that somebody removed. */
@@ -425,8 +472,10 @@ class Controller implements NetworkController {
   }
 
   #tell(namespace: NamespaceKey, differences: string[]): void {
-    this.#core.log.warn("mended drift", { namespace, differences: differences.join("; ") });
-    this.#core.events.emit({ kind: "drift", namespace, differences });
+    this.#mended += differences.length;
+    const text = differences.join("; ");
+    this.#core.log.warn("mended drift", { namespace, differences: text, total: this.#mended });
+    this.#core.events.emit({ kind: "drift", namespace, differences, total: this.#mended });
   }
 
   async #joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void> {
@@ -474,6 +523,7 @@ class Controller implements NetworkController {
     const network = core.networks.get(networkId);
     if (!network) return;
     if (changed.has("peers")) {
+      await this.#followPaths();
       const keys: NamespaceKey[] = [overlayKey(networkId)];
       await core.settle(this.#datapath.tunnelsChanged() ? [...keys, "host"] : keys);
     }
@@ -491,6 +541,7 @@ class Controller implements NetworkController {
     this.#cancelPass();
     this.#cancelLook();
     this.#ports.close();
+    this.#paths.close();
     this.#datapath.close();
     await this.#cluster.close();
     await this.#names.close();

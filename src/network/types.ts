@@ -145,7 +145,10 @@ export interface VerboseService {
 export type NetworkEvent =
   | { kind: "create" | "destroy"; network: NetworkSpec }
   | { kind: "connect" | "disconnect"; network: NetworkSpec; containerId: string }
-  | { kind: "drift"; namespace: string; differences: string[] };
+  /** `total`: differences mended since the start, these included. */
+  | { kind: "drift"; namespace: string; differences: string[]; total: number }
+  /** Packets of more than `mtu` bytes do not reach a host, though this host's device could send `expected`. */
+  | { kind: "path"; host: string; mtu: number; expected: number };
 
 /** Where this node stands in the swarm's network; given when it joins. */
 export interface ClusterNetworking {
@@ -218,6 +221,9 @@ export interface NetworkController extends AsyncDisposable {
   setLoadBalancers(addresses: ReadonlyMap<string, string>): Promise<void>;
   /** Leaves gossip and removes every swarm network. */
   stopCluster(): Promise<void>;
+
+  /** The paths to the other hosts of this node's overlays: what fits (undefined: nobody answers), what should. */
+  paths(): { host: string; mtu: number | undefined; expected: number }[];
 
   /** One full pass of plan and reconcile over every namespace; gives what was mended. */
   reconcile(): Promise<string[]>;

@@ -262,3 +262,67 @@ test("what cannot be is refused in Docker's words, and leaves nothing", async ()
   await lab.ok("manager", "network", "rm", "taken");
   assert.equal(await lab.ok("manager", "network", "ls", "--quiet"), before);
 });
+
+test("a path that takes less than 1500 bytes: found when the host appears, told, and no packet too large is made", async () => {
+  await create("wide");
+  await start("manager", "w1", "wide");
+  assert.match(await beside("manager", "w1", "ip", "link", "show", "eth0"), /mtu 1450 /);
+  await lab.ok("worker-1", "swarm", "leave");
+  await lab.in("worker-1", "ip", "link", "set", "eth0", "mtu", "1400");
+  const token = await lab.ok("manager", "swarm", "join-token", "-q", "worker");
+  await lab.ok("worker-1", "swarm", "join", "--token", token, `${lab.host("manager").address}:2377`);
+  await start("worker-1", "w2", "wide");
+  // A veth lets pass what a VLAN's tag would make of a packet: four bytes more than its MTU.
+  const mtu = await eventually("measured", async () => {
+    const found = /mtu (135[0-4]) /.exec(await beside("manager", "w1", "ip", "link", "show", "eth0"))?.[1];
+    return found !== undefined && Number(found);
+  });
+  const warning = new RegExp(`more than ${mtu + 50} bytes do not reach 10\\.85\\.0\\.12 \\(1500 expected\\)`);
+  const info = await lab.try("manager", "info");
+  assert.match(info.stdout + info.stderr, warning);
+  const { v4 } = await addressesOf("worker-1", "w2", "wide");
+  await reaches("manager", "w1", v4);
+  const sized = (bytes: number) =>
+    beside("manager", "w1", "ping", "-c", "1", "-W", "1", "-M", "do", "-s", String(bytes - 28), v4);
+  assert.match(await sized(mtu), / 0% packet loss/);
+  assert.doesNotMatch(await sized(mtu + 1), / 0% packet loss/);
+  await lab.in("worker-1", "ip", "link", "set", "eth0", "mtu", "1500");
+  for (const [host, container] of [
+    ["manager", "w1"],
+    ["worker-1", "w2"],
+  ] as const) {
+    await lab.ok(host, "rm", "--force", container);
+  }
+});
+
+test("IPv6 between the hosts: managers, gossip and tunnels", async () => {
+  await lab.ok("worker-1", "swarm", "leave");
+  await lab.ok("manager", "swarm", "leave", "--force");
+  const address = { manager: "fd00:85::11", "worker-1": "fd00:85::12" };
+  for (const host of ["manager", "worker-1"] as const) {
+    await lab.in(host, "ip", "address", "add", `${address[host]}/64`, "dev", "eth0", "nodad");
+  }
+  await lab.ok("manager", "swarm", "init", "--advertise-addr", address.manager, "--listen-addr", "[::]:2377");
+  const token = await lab.ok("manager", "swarm", "join-token", "-q", "worker");
+  const join = ["--token", token, "--advertise-addr", address["worker-1"], "--listen-addr", "[::]:2377"];
+  await lab.ok("worker-1", "swarm", "join", ...join, `[${address.manager}]:2377`);
+  await create("over", "--ipv6");
+  await start("manager", "o1", "over");
+  await start("worker-1", "o2", "over");
+  const o2 = await addressesOf("worker-1", "o2", "over");
+  await eventually("its name", async () => (await dig("manager", "o1", "o2", "A")).join() === `A ${o2.v4}`);
+  await reaches("manager", "o1", o2.v4);
+  await reaches("manager", "o1", o2.v6);
+  assert.match(await beside("manager", "o1", "ip", "link", "show", "eth0"), /mtu 1430 /, "IPv6 headers are longer");
+  const full = String(1430 - 28);
+  assert.match(
+    await beside("manager", "o1", "ping", "-c", "1", "-W", "1", "-M", "do", "-s", full, o2.v4),
+    / 0% packet/,
+  );
+  const peers = await inspect("manager", "over", "{{range .Peers}}{{.IP}} {{end}}");
+  assert.deepEqual(peers.trim().split(" ").sort(), Object.values(address).sort());
+  const key = (await lab.in("manager", "sh", "-c", "ls -d /run/docker/netns/1-*")).stdout.trim().split("\n");
+  const fdb = (await lab.in("manager", "nsenter", `--net=${key.at(-1)}`, "bridge", "fdb", "show", "dev", "vxlan0"))
+    .stdout;
+  assert.match(fdb, /dst fd00:85::12/);
+});

@@ -153,7 +153,7 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
         RuncCommit: { ID: runtime.runtimeCommit, Expected: runtime.runtimeCommit },
         InitCommit: { ID: "", Expected: "" },
         SecurityOptions: ["name=seccomp,profile=builtin"],
-        Warnings: null,
+        Warnings: warnings(ctx),
       };
     },
 
@@ -179,4 +179,14 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
       };
     },
   };
+}
+
+/** What `docker info` shows as warnings. */
+function warnings(ctx: EngineContext): string[] | null {
+  const narrow = ctx.network.paths().filter(({ mtu, expected }) => mtu !== undefined && mtu < expected);
+  const texts = narrow.map(
+    ({ host, mtu, expected }) =>
+      `WARNING: packets of more than ${mtu} bytes do not reach ${host} (${expected} expected): overlay networks use smaller ones`,
+  );
+  return texts.length > 0 ? texts : null;
 }

@@ -10,7 +10,15 @@ import { parseIpvlan, parseMacvlan } from "../drivers/macvlan.ts";
 import { parseOverlay } from "../drivers/overlay.ts";
 import { type EndpointState, type NetworkState, overlayKey, type SandboxState, sandboxKey } from "../state.ts";
 import type { PlannedTable } from "./table.ts";
-import type { NamespacePlan, PlannedAddr, PlannedLink, PlannedNeigh, PlannedRoute, PlannedRule } from "./types.ts";
+import {
+  type NamespacePlan,
+  type PlannedAddr,
+  type PlannedLink,
+  type PlannedNeigh,
+  type PlannedRoute,
+  type PlannedRule,
+  sysctlName,
+} from "./types.ts";
 import { gatewayOf, type World, wayOut } from "./world.ts";
 
 /** What the resolver and the balancer want to have in a sandbox. */
@@ -26,12 +34,14 @@ export function planSandbox(world: World, sandbox: SandboxState, extras: Sandbox
   const links: PlannedLink[] = [{ kind: "loopback", name: "lo" }];
   const addrs: PlannedAddr[] = [];
   const routes: PlannedRoute[] = [];
+  const patience: Record<string, string> = {};
   let ipv6 = false;
   for (const endpoint of sandbox.endpoints) {
     const network = world.networks.get(endpoint.networkId);
     if (!network || endpoint.ifName === "") continue;
     ipv6 ||= network.spec.enableIPv6;
     links.push(linkOf(network, endpoint, world));
+    if (network.spec.driver === "overlay") Object.assign(patience, neighbourPatience(network, endpoint.ifName));
     for (const cidr of [endpoint.ipv4, endpoint.ipv6]) {
       const [address = "", prefix] = cidr.split("/");
       if (address) addrs.push({ link: endpoint.ifName, address, prefix: Number(prefix) });
@@ -58,11 +68,26 @@ export function planSandbox(world: World, sandbox: SandboxState, extras: Sandbox
       ...(sandbox.kind === "container"
         ? { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" }
         : {}),
+      ...patience,
       ...extras.sysctls,
       ...sandbox.request.sysctls,
     },
     tables: extras.tables,
   };
+}
+
+/**
+ * On an overlay nobody is asked but this host's own table, and who is not in it yet will be in a moment: a question is
+ * said again after 100 ms instead of a second, for three seconds in all as ever.
+ */
+function neighbourPatience(network: NetworkState, link: string): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const family of network.spec.enableIPv6 ? ["ipv4", "ipv6"] : ["ipv4"]) {
+    const prefix = `net.${family}.neigh.${sysctlName(link)}`;
+    found[`${prefix}.retrans_time_ms`] = "100";
+    found[`${prefix}.mcast_solicit`] = "30";
+  }
+  return found;
 }
 
 function purposeOf(sandbox: SandboxState): string {

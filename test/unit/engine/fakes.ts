@@ -228,6 +228,7 @@ export function fakeNetwork(): NetworkController & { readonly sandboxes: Map<str
     setLoadBalancers: async () => {},
     stopCluster: async () => {},
     reconcile: async () => [],
+    paths: () => [],
     explain: () => [],
     [Symbol.asyncDispose]: async () => {},
   };

@@ -136,6 +136,8 @@ test("a container on an overlay: the network first, the way out last, and the de
   net.ipv6.conf.all.disable_ipv6 = 1
   net.ipv4.ip_unprivileged_port_start = 0
   net.ipv4.ping_group_range = 0 2147483647
+  net.ipv4.neigh.eth0.retrans_time_ms = 100
+  net.ipv4.neigh.eth0.mcast_solicit = 30
 `,
   );
 });
@@ -265,4 +267,36 @@ test("gateway modes: what is translated, what comes in at the container's own ad
     () => planHost(world([made("br-y", 6, { gateway_mode_ipv6: "open" })], []), []),
     /unknown gateway mode open/,
   );
+});
+
+test("dual stack: every peer is at two addresses, and the switch has a gateway for each family", () => {
+  const dual = network({
+    ...overlay.spec,
+    enableIPv6: true,
+    ipam: ipam({ subnet: "fd00:1::/64", gateway: "fd00:1::1" }, { subnet: "10.0.1.0/24", gateway: "10.0.1.1" }),
+  });
+  const plan = planOverlay(world([dual], [container]), dual, [peer(5, "192.0.2.2")]);
+  assert.deepEqual(plan.addrs, [
+    { link: "br0", address: "10.0.1.1", prefix: 24 },
+    { link: "br0", address: "fd00:1::1", prefix: 64 },
+  ]);
+  assert.deepEqual(
+    plan.neighs.map(({ address, mac }) => `${address} ${mac}`),
+    ["10.0.1.5 02:42:00:00:00:05", "fd00:1::5 02:42:00:00:00:05"],
+  );
+  assert.equal(plan.fdb.length, 1);
+  assert.equal(plan.sysctls["net.ipv6.conf.all.disable_ipv6"], "0");
+});
+
+test("MTU: what the path takes, less what the tunnel needs of it", () => {
+  const mtuOf = (pathMtu: number, dataPathAddress: string, options: Record<string, string> = {}) => {
+    const one = network({ ...overlay.spec, options: { ...overlay.spec.options, ...options } });
+    const cluster = { bindAddress: "", advertiseAddress: "", dataPathPort: 4789, dataPathAddress };
+    const plan = planOverlay({ ...world([one], []), pathMtu, cluster }, one, []);
+    return plan.links.flatMap((link) => (link.kind === "vxlan" ? [link.mtu] : []))[0];
+  };
+  assert.equal(mtuOf(1500, "192.0.2.1"), 1450);
+  assert.equal(mtuOf(1400, "192.0.2.1"), 1350);
+  assert.equal(mtuOf(1500, "2001:db8::1"), 1430);
+  assert.equal(mtuOf(1400, "192.0.2.1", { "com.docker.network.driver.mtu": "1500" }), 1450, "as the user said");
 });
