@@ -77,7 +77,7 @@ export async function startHost(host: HostSpec, clock: Clock = systemClock): Pro
 
 /** The words that run a command inside a host. */
 export function inside(state: HostState, command: readonly string[]): string[] {
-  return ["nsenter", "-t", String(state.init.pid), "--mount", "--uts", "--net", "--pid", "--", ...command];
+  return ["nsenter", "-t", String(state.init.pid), "--mount", "--root", "--uts", "--net", "--pid", "--", ...command];
 }
 
 /** How a host's `skeind` is called. The script becomes the daemon: its process stays the same. */
