@@ -12,6 +12,7 @@ const statHeader = (stat: Json) => ({
 
 function wanted(path: string): string {
   if (path === "") throw invalid("missing path");
+  if (path.includes("\0")) throw invalid("invalid path: it has a null byte");
   return path;
 }
 

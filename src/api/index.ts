@@ -8,7 +8,7 @@ import { VERSION } from "../engine/version.ts";
 import { archiveRoutes } from "./archive.ts";
 import { containerRoutes } from "./containers.ts";
 import { execRoutes } from "./exec.ts";
-import { Router } from "./http/router.ts";
+import { type Route, Router } from "./http/router.ts";
 import { createHttpServer } from "./http/server.ts";
 import { imageRoutes } from "./images.ts";
 import { networkRoutes } from "./networks.ts";
@@ -25,8 +25,9 @@ export interface ApiOptions {
   readonly tls?: TlsFiles | undefined;
 }
 
-export function createApi({ engine, log, interfaces, tls }: ApiOptions): Server {
-  const router = new Router().add([
+/** Every route, the more special patterns first. */
+export function apiRoutes({ engine, interfaces }: Pick<ApiOptions, "engine" | "interfaces">): Route[] {
+  return [
     ...systemRoutes(engine),
     // Streams and execs before containers: `:name*` takes slashes, and the more special pattern must win.
     ...streamRoutes(engine),
@@ -42,7 +43,11 @@ export function createApi({ engine, log, interfaces, tls }: ApiOptions): Server 
       localNetwork: (ref) => engine.networks.find(ref),
     }),
     ...unsupportedRoutes,
-  ]);
+  ];
+}
+
+export function createApi({ engine, log, interfaces, tls }: ApiOptions): Server {
+  const router = new Router().add(apiRoutes({ engine, interfaces }));
   return createHttpServer({
     router,
     log,

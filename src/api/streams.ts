@@ -1,5 +1,6 @@
 /** Attach and logs: output as raw bytes where there is a terminal, as stdcopy frames where not. */
 import { invalid } from "../base/errors.ts";
+import { detailsText } from "../engine/logs/attributes.ts";
 import { parseTimestamp } from "../engine/time.ts";
 import type { AttachIo, AttachSession, Engine, LogEntry } from "../engine/types.ts";
 import type { Hijacked } from "./http/hijack.ts";
@@ -40,10 +41,11 @@ export function tailOf(text: string): number | undefined {
 
 export async function* logBytes(
   entries: AsyncIterable<LogEntry>,
-  options: { tty: boolean; timestamps: boolean },
+  options: { tty: boolean; timestamps: boolean; details?: string },
 ): AsyncGenerator<Uint8Array> {
   for await (const { stream, line, time } of entries) {
-    const data = options.timestamps ? Buffer.concat([Buffer.from(`${padNanos(time)} `), line]) : line;
+    const prefix = [...(options.timestamps ? [padNanos(time)] : []), ...(options.details ? [options.details] : [])];
+    const data = prefix.length ? Buffer.concat([Buffer.from(`${prefix.join(" ")} `), line]) : line;
     yield options.tty ? data : frame(stream, data);
   }
 }
@@ -65,7 +67,7 @@ export function streamRoutes(engine: Engine): Route[] {
       const tail = tailOf(query.string("tail"));
       const since = bound(query, "since");
       const until = bound(query, "until");
-      const { tty, entries } = containers.logs(params.name, {
+      const { tty, entries, attributes } = containers.logs(params.name, {
         stdout,
         stderr,
         follow: query.bool("follow"),
@@ -74,7 +76,9 @@ export function streamRoutes(engine: Engine): Route[] {
         ...(until !== undefined && { until }),
         signal,
       });
-      return bytes(streamType(request, tty), logBytes(entries, { tty, timestamps: query.bool("timestamps") }));
+      const details = query.bool("details") ? detailsText(attributes) : "";
+      const timestamps = query.bool("timestamps");
+      return bytes(streamType(request, tty), logBytes(entries, { tty, timestamps, details }));
     }),
     route("POST", "/containers/:name*/attach", (request) => {
       const { params, query } = request;

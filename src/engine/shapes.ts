@@ -74,17 +74,19 @@ export const mountSpec = struct({
 });
 export type MountSpec = ShapeOf<typeof mountSpec>;
 
+const deviceRate = struct({ Path: str, Rate: int });
+
 export const resources = {
   CpuShares: int,
   Memory: int,
   NanoCpus: int,
   CgroupParent: str,
   BlkioWeight: int,
-  BlkioWeightDevice: list(anything),
-  BlkioDeviceReadBps: list(anything),
-  BlkioDeviceWriteBps: list(anything),
-  BlkioDeviceReadIOps: list(anything),
-  BlkioDeviceWriteIOps: list(anything),
+  BlkioWeightDevice: list(struct({ Path: str, Weight: int })),
+  BlkioDeviceReadBps: list(deviceRate),
+  BlkioDeviceWriteBps: list(deviceRate),
+  BlkioDeviceReadIOps: list(deviceRate),
+  BlkioDeviceWriteIOps: list(deviceRate),
   CpuPeriod: int,
   CpuQuota: int,
   CpuRealtimePeriod: int,
@@ -93,7 +95,7 @@ export const resources = {
   CpusetMems: str,
   Devices: list(struct({ PathOnHost: str, PathInContainer: str, CgroupPermissions: str })),
   DeviceCgroupRules: list(str),
-  DeviceRequests: list(anything),
+  DeviceRequests: list(struct({ Driver: str, Count: int, Capabilities: list(list(str)) })),
   KernelMemory: int,
   KernelMemoryTCP: int,
   MemoryReservation: int,

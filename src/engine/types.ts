@@ -176,7 +176,10 @@ export interface Containers {
   /** What the executor watches, without the cost of a document. */
   state(ref: string): ContainerStatus;
 
-  logs(ref: string, options: LogOptions): { tty: boolean; entries: AsyncIterable<LogEntry> };
+  logs(
+    ref: string,
+    options: LogOptions,
+  ): { tty: boolean; entries: AsyncIterable<LogEntry>; attributes: Readonly<Record<string, string>> };
   attach(ref: string, options: AttachOptions): AttachSession;
   resize(ref: string, width: number, height: number): Promise<void>;
   top(ref: string, psArgs: string): Promise<{ Titles: string[]; Processes: string[][] }>;

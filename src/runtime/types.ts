@@ -154,19 +154,28 @@ export interface ContainerSpec {
   readonly noNewPrivileges?: boolean;
   readonly seccompUnconfined?: boolean;
   readonly seccompProfile?: string;
+  /** In place of the paths that are hidden, or cannot be written, by default. */
+  readonly maskedPaths?: string[];
+  readonly readonlyPaths?: string[];
+  /** Absent: a namespace of its own on cgroup v2, the host's on v1 and for privileged ones. */
+  readonly cgroupnsMode?: "private" | "host";
+  readonly annotations?: Record<string, string>;
   readonly sysctls?: Record<string, string>;
   readonly ulimits?: { name: string; soft: number; hard: number }[];
   readonly devices?: { pathOnHost: string; pathInContainer: string; permissions: string }[];
   readonly deviceCgroupRules?: string[];
   readonly resources?: Resources;
   readonly pidMode?: "private" | "host" | { containerPid: number };
-  readonly ipcMode?: "private" | "host" | "none" | { containerPid: number };
+  /** "shareable": others may join. Joining takes the namespace of a process and the /dev/shm of its container. */
+  readonly ipcMode?: "private" | "shareable" | "host" | "none" | { containerPid: number; containerId: string };
   readonly utsMode?: "private" | "host";
   readonly shmSize?: number;
   readonly oomScoreAdj?: number;
   readonly init?: boolean;
   readonly cgroupParent?: string;
 }
+
+export type ThrottleKind = "readBps" | "writeBps" | "readIops" | "writeIops";
 
 export interface Resources {
   readonly memory?: number;
@@ -180,7 +189,15 @@ export interface Resources {
   readonly cpusetMems?: string;
   readonly pidsLimit?: number;
   readonly blkioWeight?: number;
+  readonly blkioWeightDevices?: { path: string; value: number }[];
+  /** Bytes or operations per second, by device node of the host. */
+  readonly throttle?: Partial<Record<ThrottleKind, { path: string; value: number }[]>>;
   readonly oomKillDisable?: boolean;
+  /** 0 to 100, cgroup v1 only. */
+  readonly memorySwappiness?: number;
+  /** Microseconds. */
+  readonly cpuRealtimePeriod?: number;
+  readonly cpuRealtimeRuntime?: number;
 }
 
 export interface ExitStatus {

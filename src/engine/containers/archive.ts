@@ -2,7 +2,7 @@
 import { constants, lstatSync, readlinkSync, type Stats } from "node:fs";
 import { posix } from "node:path";
 import { deferred } from "../../base/async.ts";
-import { errnoOf, forbidden, notFound, notImplemented } from "../../base/errors.ts";
+import { errnoOf, forbidden, invalid, notFound, notImplemented } from "../../base/errors.ts";
 import type { EngineContext } from "../context.ts";
 import { rfc3339Nano } from "../time.ts";
 import type { Containers, Json } from "../types.ts";
@@ -68,6 +68,7 @@ function statDocument(path: string, name: string, shown: string): Json {
     stat = lstatSync(path);
   } catch (error) {
     if (errnoOf(error) === "ENOENT") throw notFound(`Could not find the file ${shown}`);
+    if (errnoOf(error) === "ENAMETOOLONG") throw invalid(`file name too long: ${shown}`);
     throw error;
   }
   return {

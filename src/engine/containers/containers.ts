@@ -11,6 +11,7 @@ import { connect, disconnect } from "./connect.ts";
 import { createContainer } from "./create.ts";
 import { createExec, execDocument, execSession, findExec, launch, requireRunning } from "./exec.ts";
 import { inspectContainer } from "./inspect.ts";
+import { removeLink } from "./links.ts";
 import { listContainers } from "./list.ts";
 import { remove } from "./remove.ts";
 import { startNow } from "./start.ts";
@@ -41,6 +42,10 @@ export function createContainers(ctx: EngineContext): Containers {
     rename: async (ref, name) => rename(ctx, get(ref), name),
     async remove(ref, options) {
       if (options.link) throw notImplemented("removing a link");
+      if (options.link) {
+        removeLink(ctx, ref);
+        return;
+      }
       await remove(ctx, get(ref), options);
     },
     wait(ref, condition, signal) {
@@ -79,7 +84,8 @@ export function createContainers(ctx: EngineContext): Containers {
 
     logs(ref, options) {
       const container = get(ref);
-      return { tty: container.record.config.Tty, entries: container.log.read(options, container.run !== undefined) };
+      const { log, record, run } = container;
+      return { tty: record.config.Tty, entries: log.read(options, run !== undefined), attributes: log.attributes };
     },
     attach: (ref, options) => attach(ctx, get(ref), options),
     async resize(ref, width, height) {

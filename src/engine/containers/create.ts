@@ -6,11 +6,14 @@ import { hexId, shortId } from "../../base/id.ts";
 import type { Image } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
 import type { EndpointSettings, HostConfig } from "../shapes.ts";
+import { cgroupVersion } from "../system/system.ts";
 import { NEVER, rfc3339Nano } from "../time.ts";
 import type { ContainerCreate, TaskExtras } from "../types.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container } from "./container.ts";
 import { copyUp } from "./copyup.ts";
+import { discardUnsupported } from "./limits.ts";
+import { checkLinks } from "./links.ts";
 import { commandLine, mergeConfig } from "./merge.ts";
 import { planMounts } from "./mounts.ts";
 import { checkName, randomName } from "./names.ts";
@@ -34,18 +37,37 @@ export async function createContainer(
   const name = request.name ? checkName(request.name) : randomName((taken) => ctx.registry.nameTaken(taken));
   const image = await ctx.runtime.images.find(request.config.Image);
   if (!image) throw notFound(`No such image: ${withTag(request.config.Image)}`);
+  checkPlatform(request, image);
   ctx.registry.reserve(name, id);
   const undo = new AsyncDisposableStack();
   undo.defer(() => ctx.registry.release(name, id));
   try {
-    const container = await build(ctx, id, name, image, request, undo);
+    const { container, warnings } = await build(ctx, id, name, image, request, undo);
     undo.move();
     emitContainer(ctx, container, "create");
-    return { Id: id, Warnings: [] };
+    return { Id: id, Warnings: warnings };
   } catch (error) {
     await undo.disposeAsync();
     throw error;
   }
+}
+
+/** Another container that this one needs; 400 and not 404, which the command line takes for a missing image. */
+function existing(ctx: EngineContext, ref: string): Container {
+  const found = ctx.registry.find(ref);
+  if (!found) throw invalid(`No such container: ${ref}`);
+  return found;
+}
+
+/** "linux/arm64/v8" must be the image's own, as far as it is given. */
+function checkPlatform({ platform, config }: ContainerCreate, image: Image): void {
+  if (!platform) return;
+  const [os = "", architecture = ""] = platform.toLowerCase().split("/");
+  if (os === image.os && (architecture === "" || architecture === image.architecture)) return;
+  throw notFound(
+    `image with reference ${config.Image} was found but does not match the specified platform: ` +
+      `wanted ${platform}, actual: ${image.os}/${image.architecture}`,
+  );
 }
 
 async function build(
@@ -55,10 +77,12 @@ async function build(
   image: Image,
   request: ContainerCreate,
   undo: AsyncDisposableStack,
-): Promise<Container> {
-  const hostConfig = withDefaults(request.hostConfig);
+): Promise<{ container: Container; warnings: string[] }> {
+  const wanted = withDefaults(request.hostConfig);
   const config = mergeConfig(request.config, image.config);
-  verifyConfig(config, hostConfig);
+  verifyConfig(config, wanted);
+  const { host: hostConfig, warnings } = discardUnsupported(wanted);
+  checkLinks(ctx, hostConfig.Links);
   if (!config.Hostname) {
     config.Hostname = hostConfig.NetworkMode === "host" || hostConfig.UTSMode === "host" ? ctx.hostname : shortId(id);
   }
@@ -72,7 +96,7 @@ async function build(
       return volume;
     },
     isEmpty: (volume) => ctx.volumes.isEmpty(volume),
-    mountsOf: (ref) => ctx.registry.get(ref).record.mounts,
+    mountsOf: (ref) => existing(ctx, ref).record.mounts,
   });
   const { path, args } = commandLine(config);
   const record: ContainerRecord = {
@@ -102,10 +126,16 @@ async function build(
       .catch((error) => ctx.log.warn("half-made container left", { container: id, error: messageOf(error) })),
   );
   await ctx.runtime.create(
-    runtimeSpec(record, { netnsPath: undefined, etc: undefined, extraMounts: [], pidOf: () => 0 }),
+    runtimeSpec(record, {
+      netnsPath: undefined,
+      etc: undefined,
+      extraMounts: [],
+      pidOf: () => 0,
+      ipcOf: () => ({ containerPid: 0, containerId: "" }),
+    }),
   );
   await copyUp(ctx, record);
-  return container;
+  return { container, warnings };
 }
 
 function withDefaults(host: HostConfig): HostConfig {
@@ -117,6 +147,7 @@ function withDefaults(host: HostConfig): HostConfig {
     ShmSize: host.ShmSize || SHM_SIZE,
     IpcMode: host.IpcMode || "private",
     Runtime: host.Runtime || "runc",
+    CgroupnsMode: host.CgroupnsMode || (cgroupVersion() === "2" && !host.Privileged ? "private" : "host"),
   };
 }
 
@@ -131,7 +162,7 @@ function planNetworks(ctx: EngineContext, host: HostConfig, request: ContainerCr
   if (mode.startsWith("container:")) {
     const ref = mode.slice("container:".length);
     if (ref === "") throw invalid("invalid container format container:<name|id>");
-    ctx.registry.get(ref);
+    existing(ctx, ref);
     return {};
   }
   const nameOf = (key: string) => (key === "default" ? "bridge" : (ctx.networks.find(key)?.name ?? key));

@@ -4,6 +4,7 @@ import type { Endpoint } from "../../network/types.ts";
 import type { EngineContext } from "../context.ts";
 import type { Json } from "../types.ts";
 import type { Container } from "./container.ts";
+import { parseLink } from "./links.ts";
 import { dnsNames } from "./networking.ts";
 import { portBindings, portMap } from "./ports.ts";
 import type { ContainerRecord, MountPoint, NetworkUse } from "./record.ts";
@@ -75,7 +76,7 @@ export function endpointDocument(ctx: EngineContext, container: Container, key: 
           ...(ipam.IPv6Address && { IPv6Address: ipam.IPv6Address }),
         }
       : null,
-    Links: null,
+    Links: orNull(settings.Links),
     Aliases: settings.Aliases.length ? settings.Aliases : null,
     MacAddress: live.mac ?? "",
     DriverOpts: Object.keys(settings.DriverOpts).length ? settings.DriverOpts : null,
@@ -206,7 +207,8 @@ function configDocument({ config }: ContainerRecord): Json {
 
 const orNull = <T>(list: readonly T[]): readonly T[] | null => (list.length ? list : null);
 
-function hostConfigDocument({ hostConfig: host }: ContainerRecord): Json {
+function hostConfigDocument(record: ContainerRecord): Json {
+  const { hostConfig: host } = record;
   const { Mounts, Tmpfs, StorageOpt, Sysctls, Annotations, Init, ...rest } = host;
   return {
     ...rest,
@@ -216,23 +218,21 @@ function hostConfigDocument({ hostConfig: host }: ContainerRecord): Json {
     CapDrop: orNull(host.CapDrop),
     ExtraHosts: orNull(host.ExtraHosts),
     GroupAdd: orNull(host.GroupAdd),
-    Links: orNull(host.Links),
+    Links: orNull(host.Links.map(parseLink).map(({ ref, alias }) => `/${ref}:/${record.name}/${alias}`)),
     SecurityOpt: orNull(host.SecurityOpt),
-    CgroupnsMode: host.CgroupnsMode || "private",
     ConsoleSize: host.ConsoleSize ?? [0, 0],
-    BlkioWeightDevice: [],
-    BlkioDeviceReadBps: null,
-    BlkioDeviceWriteBps: null,
-    BlkioDeviceReadIOps: null,
-    BlkioDeviceWriteIOps: null,
+    BlkioDeviceReadBps: orNull(host.BlkioDeviceReadBps),
+    BlkioDeviceWriteBps: orNull(host.BlkioDeviceWriteBps),
+    BlkioDeviceReadIOps: orNull(host.BlkioDeviceReadIOps),
+    BlkioDeviceWriteIOps: orNull(host.BlkioDeviceWriteIOps),
     DeviceCgroupRules: orNull(host.DeviceCgroupRules),
     DeviceRequests: orNull(host.DeviceRequests),
-    MemorySwappiness: null,
+    MemorySwappiness: host.MemorySwappiness ?? null,
     OomKillDisable: host.OomKillDisable ?? null,
     PidsLimit: host.PidsLimit || null,
     Ulimits: orNull(host.Ulimits),
-    MaskedPaths: host.Privileged ? null : MASKED,
-    ReadonlyPaths: host.Privileged ? null : READONLY,
+    MaskedPaths: host.Privileged ? null : (host.MaskedPaths ?? MASKED),
+    ReadonlyPaths: host.Privileged ? null : (host.ReadonlyPaths ?? READONLY),
     ...(Mounts.length && { Mounts }),
     ...(Object.keys(Tmpfs).length && { Tmpfs }),
     ...(Object.keys(StorageOpt).length && { StorageOpt }),

@@ -6,6 +6,7 @@ import { humanDuration, parseRfc3339 } from "../time.ts";
 import type { Filters, Json } from "../types.ts";
 import type { Container } from "./container.ts";
 import { endpointDocument, mountDocument, sizes } from "./inspect.ts";
+import { linkNames } from "./links.ts";
 import { parsePort, portList } from "./ports.ts";
 import type { ContainerRecord } from "./record.ts";
 
@@ -165,7 +166,7 @@ async function summary(ctx: EngineContext, container: Container, size: boolean):
   const { record } = container;
   return {
     Id: record.id,
-    Names: [`/${record.name}`],
+    Names: [`/${record.name}`, ...linkNames(ctx, container)],
     Image: await imageName(ctx, record),
     ImageID: record.imageId,
     Command: [record.path, ...record.args.map((arg) => (/\s/.test(arg) ? `'${arg}'` : arg))].join(" "),

@@ -63,14 +63,15 @@ function volumeMount(
     name: volume.name,
     source: volume.path,
     anonymous: volume.anonymous,
-    copyUp: !nocopy && host.isEmpty(volume),
+    // What is mounted at the start would hide a copy.
+    copyUp: !nocopy && !volume.options.type && host.isEmpty(volume),
     mode: "z",
     ...rest,
   });
 }
 
 /** "src:dst[:mode]" */
-function parseBind(host: MountHost, spec: string): MountPoint {
+function parseBind(host: MountHost, spec: string, driver: string): MountPoint {
   const parts = spec.split(":");
   if (parts.length > 3 || parts.some((part) => part === "")) throw invalid(`invalid volume specification: '${spec}'`);
   const [first = "", second, third] = parts;
@@ -83,7 +84,7 @@ function parseBind(host: MountHost, spec: string): MountPoint {
     rw: !modes.includes("ro"),
     propagation: modes.find((word) => PROPAGATION.includes(word)) ?? "",
   };
-  if (second === undefined) return volumeMount(host, host.volume({ name: "" }), target, {});
+  if (second === undefined) return volumeMount(host, host.volume({ name: "", driver }), target, {});
   if (!posix.isAbsolute(first)) {
     if (first.includes("/")) {
       throw invalid(
@@ -91,7 +92,7 @@ function parseBind(host: MountHost, spec: string): MountPoint {
           "If you intended to pass a host directory, use absolute path",
       );
     }
-    return volumeMount(host, host.volume({ name: first }), target, {
+    return volumeMount(host, host.volume({ name: first, driver }), target, {
       ...common,
       mode: mode || "z",
       nocopy: modes.includes("nocopy"),
@@ -192,14 +193,18 @@ export function planMounts(
     own.add(mount.target);
     byTarget.set(mount.target, mount);
   };
-  for (const spec of hostConfig.Binds) add(parseBind(host, spec));
+  for (const spec of hostConfig.Binds) add(parseBind(host, spec, hostConfig.VolumeDriver));
   for (const spec of hostConfig.Mounts) add(parseMount(host, spec));
   for (const [target, options] of Object.entries(hostConfig.Tmpfs)) {
     add(point(checkTarget(target, target), { type: "tmpfs", options: options.split(",").filter(Boolean) }));
   }
   for (const wanted of Object.keys(config.Volumes)) {
     const target = checkTarget(wanted, wanted);
-    if (!byTarget.has(target)) byTarget.set(target, volumeMount(host, host.volume({ name: "" }), target, { mode: "" }));
+    if (!byTarget.has(target))
+      byTarget.set(
+        target,
+        volumeMount(host, host.volume({ name: "", driver: hostConfig.VolumeDriver }), target, { mode: "" }),
+      );
   }
   return [...byTarget.values()];
 }

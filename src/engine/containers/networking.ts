@@ -11,6 +11,7 @@ import type { Endpoint, EndpointRequest, NetworkSpec } from "../../network/types
 import type { ContainerSpec } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
 import type { Container } from "./container.ts";
+import { linkHosts } from "./links.ts";
 import { portBindings } from "./ports.ts";
 import type { NetworkUse, StoredAttachment } from "./record.ts";
 
@@ -100,7 +101,7 @@ export function writeEtc(ctx: EngineContext, container: Container): void {
   const paths = etcFiles(ctx, container);
   const { hosts, resolvConf } = ctx.network.files(container.id);
   mkdirSync(ctx.registry.dir(container.id), { recursive: true });
-  writeFileSync(paths.hosts, hosts, { mode: 0o644 });
+  writeFileSync(paths.hosts, hosts + linkHosts(ctx, container), { mode: 0o644 });
   writeFileSync(paths.resolvConf, resolvConf, { mode: 0o644 });
   writeFileSync(paths.hostname, `${container.record.config.Hostname}\n`, { mode: 0o644 });
 }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { conflict, invalid, messageOf, notFound } from "../../base/errors.ts";
 import { readFileIfAny, writeFileAtomic, writeFileWhole } from "../../base/file.ts";
 import type { Logger } from "../../base/log.ts";
+import { logAttributes } from "../logs/attributes.ts";
 import { ContainerLog } from "../logs/log.ts";
 import { Container } from "./container.ts";
 import { type ContainerRecord, containerRecord } from "./record.ts";
@@ -74,7 +75,8 @@ export class ContainerRegistry {
   /** Makes the live object of a record whose name is reserved. */
   add(record: ContainerRecord): Container {
     const path = join(this.dir(record.id), `${record.id}-json.log`);
-    const container = new Container(record, new ContainerLog(path, record.hostConfig.LogConfig, this.#log));
+    const log = record.hostConfig.LogConfig;
+    const container = new Container(record, new ContainerLog(path, log, this.#log, logAttributes(log, record)));
     this.#byId.set(record.id, container);
     return container;
   }

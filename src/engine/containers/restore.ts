@@ -2,6 +2,7 @@
 import { messageOf } from "../../base/errors.ts";
 import type { EngineContext } from "../context.ts";
 import { rfc3339Nano } from "../time.ts";
+import { unmountVolumes } from "../volumes/mounting.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container } from "./container.ts";
 import { removeNow } from "./remove.ts";
@@ -83,6 +84,7 @@ function lost(ctx: EngineContext, container: Container): void {
     state.finishedAt = rfc3339Nano(ctx.clock.now());
     emitContainer(ctx, container, "die", { exitCode: String(UNSEEN_EXIT) });
   }
+  unmountVolumes(ctx, container);
   for (const use of Object.values(container.record.networks)) {
     use.endpoint = undefined;
     use.attachmentId = "";

@@ -54,6 +54,7 @@ export function openInRoot(root: string, path: string, shown = path): OpenDir {
   } catch (error) {
     for (const fd of stack) closeSync(fd);
     if (errnoOf(error) === "ENOENT") throw notFound(`Could not find the file ${shown}`);
+    if (errnoOf(error) === "ENAMETOOLONG") throw invalid(`file name too long: ${shown}`);
     if (errnoOf(error) === "ENOTDIR" || errnoOf(error) === "ELOOP") throw invalid(`not a directory: ${shown}`);
     throw error;
   }

@@ -12,6 +12,10 @@ export interface RunPlace {
   readonly extraMounts: readonly Mount[];
   /** The process behind "container:<id>" of --pid and --ipc. */
   pidOf(ref: string): number;
+  /** The container behind "container:<id>" of --ipc. */
+  ipcOf(ref: string): { containerPid: number; containerId: string };
+  /** Variables that links add. */
+  readonly linkEnv?: readonly string[];
 }
 
 export function resourcesOf(host: ContainerRecord["hostConfig"]): Resources {
@@ -29,9 +33,24 @@ export function resourcesOf(host: ContainerRecord["hostConfig"]): Resources {
     ...(host.CpusetMems && { cpusetMems: host.CpusetMems }),
     ...(host.PidsLimit !== undefined && host.PidsLimit !== 0 && { pidsLimit: host.PidsLimit }),
     ...(host.BlkioWeight > 0 && { blkioWeight: host.BlkioWeight }),
+    ...(host.BlkioWeightDevice.length > 0 && {
+      blkioWeightDevices: host.BlkioWeightDevice.map(({ Path, Weight }) => ({ path: Path, value: Weight })),
+    }),
+    throttle: {
+      readBps: host.BlkioDeviceReadBps.map(rateOf),
+      writeBps: host.BlkioDeviceWriteBps.map(rateOf),
+      readIops: host.BlkioDeviceReadIOps.map(rateOf),
+      writeIops: host.BlkioDeviceWriteIOps.map(rateOf),
+    },
     ...(host.OomKillDisable && { oomKillDisable: true }),
+    ...(host.MemorySwappiness !== undefined &&
+      host.MemorySwappiness !== -1 && { memorySwappiness: host.MemorySwappiness }),
+    ...(host.CpuRealtimePeriod > 0 && { cpuRealtimePeriod: host.CpuRealtimePeriod }),
+    ...(host.CpuRealtimeRuntime > 0 && { cpuRealtimeRuntime: host.CpuRealtimeRuntime }),
   };
 }
+
+const rateOf = ({ Path, Rate }: { Path: string; Rate: number }) => ({ path: Path, value: Rate });
 
 function mountOf(mount: MountPoint): Mount {
   return {
@@ -43,25 +62,33 @@ function mountOf(mount: MountPoint): Mount {
   };
 }
 
-function namespaceMode(
-  mode: string,
-  pidOf: (ref: string) => number,
-): "private" | "host" | "none" | { containerPid: number } {
-  if (mode.startsWith("container:")) return { containerPid: pidOf(mode.slice("container:".length)) };
-  return mode === "host" || mode === "none" ? mode : "private";
+/** The container that a mode like "container:<id>" names. */
+export const joined = (mode: string): string | undefined =>
+  mode.startsWith("container:") ? mode.slice("container:".length) : undefined;
+
+function pidMode(mode: string, place: RunPlace): ContainerSpec["pidMode"] {
+  const other = joined(mode);
+  if (other !== undefined) return { containerPid: place.pidOf(other) };
+  return mode === "host" ? "host" : "private";
+}
+
+function ipcMode(mode: string, place: RunPlace): ContainerSpec["ipcMode"] {
+  const other = joined(mode);
+  if (other !== undefined) return place.ipcOf(other);
+  return mode === "host" || mode === "none" || mode === "shareable" ? mode : "private";
 }
 
 export function runtimeSpec(record: ContainerRecord, place: RunPlace): ContainerSpec {
   const { config, hostConfig: host } = record;
   const security = securityOptions(host.SecurityOpt);
-  const pid = namespaceMode(host.PidMode, place.pidOf);
   return {
     id: record.id,
     imageId: record.imageId,
     hostname: config.Hostname,
     ...(config.Domainname && { domainname: config.Domainname }),
     args: [record.path, ...record.args],
-    env: processEnv(config, config.Hostname),
+    // As Docker: links come after the configured variables, which the process may override.
+    env: [...processEnv(config, config.Hostname), ...(place.linkEnv ?? [])],
     cwd: config.WorkingDir || "/",
     user: config.User,
     groups: host.GroupAdd,
@@ -78,6 +105,10 @@ export function runtimeSpec(record: ContainerRecord, place: RunPlace): Container
     noNewPrivileges: security.noNewPrivileges,
     seccompUnconfined: security.seccompUnconfined,
     ...(security.seccompProfile !== undefined && { seccompProfile: security.seccompProfile }),
+    ...(host.MaskedPaths && { maskedPaths: host.MaskedPaths }),
+    ...(host.ReadonlyPaths && { readonlyPaths: host.ReadonlyPaths }),
+    ...((host.CgroupnsMode === "private" || host.CgroupnsMode === "host") && { cgroupnsMode: host.CgroupnsMode }),
+    annotations: host.Annotations,
     sysctls: host.Sysctls,
     ulimits: host.Ulimits.map(({ Name, Soft, Hard }) => ({ name: Name, soft: Soft, hard: Hard })),
     devices: host.Devices.map((device) => ({
@@ -87,8 +118,8 @@ export function runtimeSpec(record: ContainerRecord, place: RunPlace): Container
     })),
     deviceCgroupRules: host.DeviceCgroupRules,
     resources: resourcesOf(host),
-    pidMode: pid === "none" ? "private" : pid,
-    ipcMode: namespaceMode(host.IpcMode, place.pidOf),
+    pidMode: pidMode(host.PidMode, place),
+    ipcMode: ipcMode(host.IpcMode, place),
     utsMode: host.UTSMode === "host" ? "host" : "private",
     ...(host.ShmSize > 0 && { shmSize: host.ShmSize }),
     oomScoreAdj: host.OomScoreAdj,

@@ -14,13 +14,16 @@ import type { ExitStatus, StartedProcess } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
 import { LogIntake } from "../logs/intake.ts";
 import { parseRfc3339, rfc3339Nano } from "../time.ts";
+import { mountVolumes, unmountVolumes } from "../volumes/mounting.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container, Run } from "./container.ts";
 import { startExitCode } from "./exec.ts";
 import { Flow } from "./flow.ts";
 import { HealthMonitor, probeCommand } from "./health.ts";
-import { joinNetworks, leaveNetworks } from "./networking.ts";
+import { linkEnv, linkersOf } from "./links.ts";
+import { joinNetworks, leaveNetworks, writeEtc } from "./networking.ts";
 import { runProbe } from "./probe.ts";
+import { checkPropagation } from "./propagation.ts";
 import { removeNow } from "./remove.ts";
 import { restartDelay } from "./restart.ts";
 import { runtimeSpec } from "./spec.ts";
@@ -41,6 +44,8 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
   container.cancelRestart = undefined;
   let process: StartedProcess;
   try {
+    checkPropagation(record.mounts);
+    mountVolumes(ctx, container);
     const place = await joinNetworks(ctx, container);
     try {
       const spec = runtimeSpec(record, {
@@ -53,6 +58,8 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
           options: [],
         })),
         pidOf: (ref) => pidOf(ctx, ref),
+        ipcOf: (ref) => ipcOf(ctx, ref),
+        linkEnv: linkEnv(ctx, container),
       });
       const activity = record.task || !place.own ? undefined : ctx.network.setActivity(record.id, "active");
       [process] = await Promise.all([ctx.runtime.start(spec), activity]);
@@ -73,6 +80,7 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
   record.started = true;
   watch(ctx, container, process);
   ctx.registry.save(container);
+  for (const other of linkersOf(ctx, container)) writeEtc(ctx, other);
   emitContainer(ctx, container, "start");
 }
 
@@ -82,8 +90,20 @@ function pidOf(ctx: EngineContext, ref: string): number {
   return other.record.state.pid;
 }
 
+function ipcOf(ctx: EngineContext, ref: string): { containerPid: number; containerId: string } {
+  const other = ctx.registry.get(ref);
+  if (!other.up) throw conflict(`cannot join IPC of a non running container: ${other.id}`);
+  if (other.record.hostConfig.IpcMode !== "shareable") {
+    throw conflict(
+      `cannot join IPC of container ${other.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)`,
+    );
+  }
+  return { containerPid: other.record.state.pid, containerId: other.id };
+}
+
 async function failStart(ctx: EngineContext, container: Container, error: unknown): Promise<void> {
   const { state } = container.record;
+  unmountVolumes(ctx, container);
   state.status = next(state.status, "startFailed");
   state.exitCode = startExitCode(messageOf(error));
   state.error = messageOf(error);
@@ -169,6 +189,7 @@ async function settle(ctx: EngineContext, container: Container, run: Run, status
   state.finishedAt = parseRfc3339(status.exitedAt) === undefined ? rfc3339Nano(ctx.clock.now()) : status.exitedAt;
   record.restartDelay = delay ?? 0;
   container.run = undefined;
+  unmountVolumes(ctx, container);
   container.runs.emit("end");
   if (status.oomKilled) emitContainer(ctx, container, "oom");
   emitContainer(ctx, container, "die", {

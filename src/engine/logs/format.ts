@@ -43,14 +43,15 @@ export function toEntry(cut: CutLine, time: string): LogEntry {
 /** What needs no escape, the newline at the end aside: most of all lines. */
 const PLAIN = /^[ !#-%'-;=?-[\]-~]*\n?$/;
 
-export function encodeEntry(entry: LogEntry): string {
+/** `attributes`: nothing, or `"attrs":{…},` as it stands in each line. */
+export function encodeEntry(entry: LogEntry, attributes = ""): string {
   const text = entry.line.toString("latin1");
   if (PLAIN.test(text)) {
     const body = text.endsWith("\n") ? `${text.slice(0, -1)}\\n` : text;
-    return `{"log":"${body}","stream":"${entry.stream}","time":"${entry.time}"}\n`;
+    return `{"log":"${body}","stream":"${entry.stream}",${attributes}"time":"${entry.time}"}\n`;
   }
   const log = JSON.stringify(entry.line.toString("utf8")).replace(/[<>&\u2028\u2029]/g, (c) => ESCAPES[c] ?? c);
-  return `{"log":${log},"stream":"${entry.stream}","time":"${entry.time}"}\n`;
+  return `{"log":${log},"stream":"${entry.stream}",${attributes}"time":"${entry.time}"}\n`;
 }
 
 /** Undefined for a line that was cut off by a crash. */

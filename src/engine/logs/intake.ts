@@ -16,6 +16,7 @@ export class LogIntake {
   readonly #log: ContainerLog;
   readonly #backlog: Backlog;
   readonly #queue: OutputChunk[] = [];
+  #waiting = 0;
   #scheduled = false;
 
   constructor(log: ContainerLog, flow: Flow) {
@@ -25,10 +26,13 @@ export class LogIntake {
 
   take(chunk: OutputChunk): void {
     if (!this.#log.kept) return;
+    const { buffer } = this.#log;
+    if (buffer !== undefined && this.#waiting + chunk.data.length > buffer) return;
+    this.#waiting += chunk.data.length;
     for (let at = 0; at < chunk.data.length; at += PIECE) {
       this.#queue.push({ ...chunk, data: chunk.data.subarray(at, at + PIECE) });
     }
-    this.#backlog.add(chunk.data.length);
+    if (buffer === undefined) this.#backlog.add(chunk.data.length);
     if (!this.#scheduled) this.#slice();
   }
 
@@ -49,7 +53,8 @@ export class LogIntake {
     const piece = this.#queue.shift();
     if (!piece) return;
     this.#log.write(piece);
-    this.#backlog.done(piece.data.length);
+    this.#waiting -= piece.data.length;
+    if (this.#log.buffer === undefined) this.#backlog.done(piece.data.length);
   }
 
   /** The process is done: all that waits is written now. */

@@ -27,6 +27,11 @@ export function rotationOf(log: HostConfig["LogConfig"]): Rotation {
 
 export class ContainerLog {
   readonly path: string;
+  /** What each line tells of the container. */
+  readonly attributes: Readonly<Record<string, string>>;
+  /** `mode=non-blocking`: bytes that may wait, what is more is lost. Undefined: the process waits. */
+  readonly buffer: number | undefined;
+  readonly #attributesText: string;
   readonly #config: HostConfig["LogConfig"];
   readonly #report: Logger;
   readonly #live = new Emitter<LogEntry | "end">();
@@ -36,9 +41,18 @@ export class ContainerLog {
   #pending = "";
   #scheduled = false;
 
-  constructor(path: string, config: HostConfig["LogConfig"], report: Logger) {
+  constructor(
+    path: string,
+    config: HostConfig["LogConfig"],
+    report: Logger,
+    attributes: Readonly<Record<string, string>> = {},
+  ) {
     this.path = path;
+    this.attributes = attributes;
+    this.#attributesText = Object.keys(attributes).length ? `"attrs":${JSON.stringify(attributes)},` : "";
     this.#config = config;
+    this.buffer =
+      config.Config.mode === "non-blocking" ? parseSize(config.Config["max-buffer-size"] || "1m") : undefined;
     this.#report = report;
   }
 
@@ -53,7 +67,7 @@ export class ContainerLog {
 
   #add(cut: CutLine): void {
     const entry = toEntry(cut, this.#clock.stamp(cut.at));
-    this.#pending += encodeEntry(entry);
+    this.#pending += encodeEntry(entry, this.#attributesText);
     this.#live.emit(entry);
     if (this.#pending.length >= BATCH) this.flush();
     else if (!this.#scheduled) {

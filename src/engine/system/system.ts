@@ -43,7 +43,7 @@ function osVersion(): string {
 }
 
 /** "2" only where the unified hierarchy carries the controllers. */
-const cgroupVersion = (): string => (existsSync("/sys/fs/cgroup/cgroup.controllers") ? "2" : "1");
+export const cgroupVersion = (): string => (existsSync("/sys/fs/cgroup/cgroup.controllers") ? "2" : "1");
 const none: Filters = new Map();
 
 export function createSystem(ctx: EngineContext, options: SystemOptions, images: Images): System {

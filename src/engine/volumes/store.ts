@@ -2,12 +2,13 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock } from "../../base/clock.ts";
-import { conflict, invalid, messageOf, notFound, notImplemented } from "../../base/errors.ts";
+import { conflict, invalid, messageOf, notFound } from "../../base/errors.ts";
 import { readFileIfAny, writeFileAtomic } from "../../base/file.ts";
 import { hexId } from "../../base/id.ts";
 import type { Logger } from "../../base/log.ts";
 import { bool, dict, type ShapeOf, str, struct } from "../../base/shape.ts";
 import { rfc3339Nano } from "../time.ts";
+import { detach, verifyOptions } from "./mounting.ts";
 
 const volumeRecord = struct({ name: str, created: str, labels: dict(str), options: dict(str), anonymous: bool });
 export type Volume = ShapeOf<typeof volumeRecord> & { readonly path: string };
@@ -71,8 +72,7 @@ export class VolumeStore {
     const known = this.#volumes.get(name);
     if (known) return { volume: known, made: false };
     const options = request.options ?? {};
-    if (Object.keys(options).length > 0)
-      throw notImplemented(`options of the local volume driver (${Object.keys(options).join(", ")})`);
+    verifyOptions(name, options);
     const path = join(this.#dir, name, "_data");
     mkdirSync(path, { recursive: true, mode: 0o755 });
     chmodSync(path, 0o755);
@@ -86,11 +86,13 @@ export class VolumeStore {
 
   /** `users` are ids of containers that mount it. */
   remove(name: string, users: readonly string[], force: boolean): boolean {
-    if (!this.#volumes.has(name)) {
+    const volume = this.#volumes.get(name);
+    if (!volume) {
       if (force) return false;
       throw notFound(`get ${name}: no such volume`);
     }
     if (users.length > 0) throw conflict(`remove ${name}: volume is in use - [${users.join(", ")}]`);
+    detach(volume);
     this.#volumes.delete(name);
     // The record goes first: what is left of a cut-off removal is swept as a directory without record.
     rmSync(join(this.#dir, name, "volume.json"), { force: true });

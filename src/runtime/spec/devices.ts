@@ -42,7 +42,7 @@ export function ociDevices(spec: ContainerSpec): { devices: OciDevice[]; rules: 
 /** Docker's `--device-cgroup-rule`: "c 42:* rmw". */
 export function parseRule(text: string): OciDeviceRule {
   const match = /^([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})$/.exec(text);
-  if (!match) throw invalid(`invalid device cgroup rule format: '${text}'`);
+  if (!match) throw invalid(`invalid device cgroup format '${text}'`);
   const [, type = "a", major, minor, access = "rwm"] = match;
   const rule: OciDeviceRule = { allow: true, type, access };
   if (major !== "*") rule.major = Number(major);
@@ -69,15 +69,28 @@ function devicesAt(source: string, target: string): OciDevice[] {
   );
 }
 
+/** The kernel's number of a device node; throws Docker's words where there is none. */
+export function deviceNumber(path: string): { major: number; minor: number } {
+  try {
+    return numberOf(statSync(path, { bigint: true }).rdev);
+  } catch (error) {
+    if (errnoOf(error) !== "ENOENT") throw error;
+    throw invalid(`failed to stat device ${path}: no such file or directory`);
+  }
+}
+
+const numberOf = (rdev: bigint) => ({
+  major: Number(((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn)),
+  minor: Number((rdev & 0xffn) | ((rdev >> 12n) & 0xffffff00n)),
+});
+
 function deviceOf(source: string, target: string): OciDevice | undefined {
   const stat = statSync(source, { bigint: true });
   if (!stat.isCharacterDevice() && !stat.isBlockDevice()) return undefined;
-  const { rdev } = stat;
   return {
     path: target,
     type: stat.isBlockDevice() ? "b" : "c",
-    major: Number(((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn)),
-    minor: Number((rdev & 0xffn) | ((rdev >> 12n) & 0xffffff00n)),
+    ...numberOf(stat.rdev),
     fileMode: Number(stat.mode & 0o7777n),
     uid: Number(stat.uid),
     gid: Number(stat.gid),

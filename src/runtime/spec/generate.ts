@@ -1,5 +1,5 @@
 /** From Skein's container spec to the OCI runtime spec, with the defaults of Docker. Pure but for reading devices. */
-import { invalid, notImplemented } from "../../base/errors.ts";
+import { invalid } from "../../base/errors.ts";
 import type { ContainerSpec, ExecSpec } from "../types.ts";
 import { capabilitiesFor, kernelCapabilities } from "./capabilities.ts";
 import { ociDevices } from "./devices.ts";
@@ -17,6 +17,8 @@ export interface Surroundings {
   readonly cgroup2: boolean;
   /** A static init program of the host, if there is one. */
   readonly initBinary: string | undefined;
+  /** The directory behind a /dev/shm that containers share. */
+  readonly shmPath?: string | undefined;
   /** Parts of the kernel that only exist on some machines and tell about the host. */
   readonly extraMaskedPaths?: readonly string[];
 }
@@ -43,7 +45,7 @@ const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc
 export function ociSpec(spec: ContainerSpec, around: Surroundings): OciSpec {
   if (spec.args.length === 0) throw invalid("no command specified");
   if (spec.init && !around.initBinary) throw invalid('exec: "docker-init": executable file not found in $PATH');
-  const mounts = ociMounts(spec, spec.init ? around.initBinary : undefined);
+  const mounts = ociMounts(spec, { initBinary: spec.init ? around.initBinary : undefined, shmPath: around.shmPath });
   const { devices, rules } = ociDevices(spec);
   const capabilities = spec.privileged ? kernelCapabilities() : capabilitiesFor(spec.capAdd, spec.capDrop);
   const result: OciSpec = {
@@ -72,11 +74,12 @@ export function ociSpec(spec: ContainerSpec, around: Surroundings): OciSpec {
       devices,
       resources: { ...ociResources(spec.resources ?? {}), devices: rules },
       sysctl: sysctls(spec),
-      maskedPaths: spec.privileged ? [] : [...maskedPaths, ...(around.extraMaskedPaths ?? [])],
-      readonlyPaths: spec.privileged ? [] : readonlyPaths,
+      maskedPaths: spec.privileged ? [] : (spec.maskedPaths ?? [...maskedPaths, ...(around.extraMaskedPaths ?? [])]),
+      readonlyPaths: spec.privileged ? [] : (spec.readonlyPaths ?? readonlyPaths),
     },
   };
   if (spec.utsMode !== "host") result.hostname = spec.hostname;
+  if (spec.annotations && Object.keys(spec.annotations).length > 0) result.annotations = spec.annotations;
   const propagation = rootPropagation(mounts);
   if (propagation) result.linux.rootfsPropagation = propagation;
   if (!spec.privileged && !spec.seccompUnconfined) {
@@ -140,9 +143,10 @@ function namespaces(spec: ContainerSpec, cgroup2: boolean): { type: string; path
   if (spec.utsMode !== "host") result.push({ type: "uts" });
   if (typeof spec.pidMode === "object") result.push({ type: "pid", path: `/proc/${spec.pidMode.containerPid}/ns/pid` });
   else if (spec.pidMode !== "host") result.push({ type: "pid" });
-  if (typeof spec.ipcMode === "object") throw notImplemented("the IPC namespace of another container");
-  if (spec.ipcMode !== "host") result.push({ type: "ipc" });
-  if (cgroup2 && !spec.privileged) result.push({ type: "cgroup" });
+  if (typeof spec.ipcMode === "object") result.push({ type: "ipc", path: `/proc/${spec.ipcMode.containerPid}/ns/ipc` });
+  else if (spec.ipcMode !== "host") result.push({ type: "ipc" });
+  const ownCgroups = spec.cgroupnsMode ? spec.cgroupnsMode === "private" : cgroup2 && !spec.privileged;
+  if (ownCgroups) result.push({ type: "cgroup" });
   return result;
 }
 

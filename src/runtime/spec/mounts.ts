@@ -1,4 +1,5 @@
-/** Mounts of a container: Docker's defaults, then the user's, parents before children. Pure. */
+/** Mounts of a container: Docker's defaults, then the user's, parents before children. */
+import { existsSync } from "node:fs";
 import type { ContainerSpec, Mount } from "../types.ts";
 import type { OciMount } from "./oci.ts";
 
@@ -8,12 +9,17 @@ const propagations = ["private", "rprivate", "shared", "rshared", "slave", "rsla
 /** Where `--init` puts its binary inside the container. */
 export const initPath = "/sbin/docker-init";
 
-/** The mounts of `spec`; `initBinary` is a host's static init where one is wanted. */
-export function ociMounts(spec: ContainerSpec, initBinary?: string): OciMount[] {
+/** What mounts need of the host: a static init where one is wanted, and the directory of a shared /dev/shm. */
+export interface MountSurroundings {
+  readonly initBinary?: string | undefined;
+  readonly shmPath?: string | undefined;
+}
+
+export function ociMounts(spec: ContainerSpec, { initBinary, shmPath }: MountSurroundings = {}): OciMount[] {
   const own = [...etcMounts(spec), ...spec.mounts.map(userMount)];
   if (initBinary) own.push(bind(initBinary, initPath, ["ro"]));
   const taken = new Set(own.map((mount) => mount.destination));
-  const defaults = defaultMounts(spec).filter(
+  const defaults = defaultMounts(spec, shmPath).filter(
     (mount) => !taken.has(mount.destination) && !(taken.has("/dev") && mount.destination.startsWith("/dev/")),
   );
   const depth = (mount: OciMount) => mount.destination.split("/").filter(Boolean).length;
@@ -29,7 +35,7 @@ export function rootPropagation(mounts: readonly OciMount[]): string | undefined
   return undefined;
 }
 
-function defaultMounts(spec: ContainerSpec): OciMount[] {
+function defaultMounts(spec: ContainerSpec, shmPath: string | undefined): OciMount[] {
   const readonly = spec.privileged ? [] : ["ro"];
   const mounts: OciMount[] = [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
@@ -54,7 +60,9 @@ function defaultMounts(spec: ContainerSpec): OciMount[] {
     },
   ];
   if (spec.ipcMode === "host") {
-    mounts.push(bind("/dev/mqueue", "/dev/mqueue", []), bind("/dev/shm", "/dev/shm", []));
+    // Not every host has message queues mounted.
+    if (existsSync("/dev/mqueue")) mounts.push(bind("/dev/mqueue", "/dev/mqueue", []));
+    mounts.push(bind("/dev/shm", "/dev/shm", []));
     return mounts;
   }
   mounts.push({
@@ -63,7 +71,9 @@ function defaultMounts(spec: ContainerSpec): OciMount[] {
     source: "mqueue",
     options: ["nosuid", "noexec", "nodev"],
   });
-  if (spec.ipcMode !== "none") {
+  if (shmPath !== undefined) {
+    mounts.push(bind(shmPath, "/dev/shm", ["nosuid", "noexec", "nodev"]));
+  } else if (spec.ipcMode !== "none") {
     mounts.push({
       destination: "/dev/shm",
       type: "tmpfs",

@@ -4,6 +4,7 @@ export interface OciSpec {
   process: OciProcess;
   root: { path: string; readonly: boolean };
   hostname?: string;
+  annotations?: Record<string, string>;
   mounts: OciMount[];
   linux: {
     cgroupsPath: string;
@@ -68,8 +69,30 @@ export interface OciResources {
     swap?: number;
     reservation?: number;
     disableOOMKiller?: boolean;
+    swappiness?: number;
   };
-  cpu?: { shares?: number; quota?: number; period?: number; cpus?: string; mems?: string };
+  cpu?: {
+    shares?: number;
+    quota?: number;
+    period?: number;
+    cpus?: string;
+    mems?: string;
+    realtimePeriod?: number;
+    realtimeRuntime?: number;
+  };
   pids?: { limit: number };
-  blockIO?: { weight: number };
+  blockIO?: {
+    weight?: number;
+    weightDevice?: { major: number; minor: number; weight: number }[];
+    throttleReadBpsDevice?: OciRate[];
+    throttleWriteBpsDevice?: OciRate[];
+    throttleReadIOPSDevice?: OciRate[];
+    throttleWriteIOPSDevice?: OciRate[];
+  };
+}
+
+export interface OciRate {
+  major: number;
+  minor: number;
+  rate: number;
 }

@@ -1,7 +1,8 @@
-/** Limits in the OCI runtime specification's form. Pure. */
+/** Limits in the OCI runtime specification's form. Pure but for the numbers of device nodes. */
 import { invalid } from "../../base/errors.ts";
-import type { Resources } from "../types.ts";
-import type { OciResources } from "./oci.ts";
+import type { Resources, ThrottleKind } from "../types.ts";
+import { deviceNumber } from "./devices.ts";
+import type { OciRate, OciResources } from "./oci.ts";
 
 /** Period that a number of CPUs is spread over, microseconds; Docker's and the kernel's default. */
 const cpuPeriod = 100_000;
@@ -15,7 +16,8 @@ export function ociResources(resources: Resources): OciResources {
   if (resources.pidsLimit !== undefined && resources.pidsLimit !== 0) {
     result.pids = { limit: resources.pidsLimit < 0 ? -1 : resources.pidsLimit };
   }
-  if (resources.blkioWeight) result.blockIO = { weight: resources.blkioWeight };
+  const blockIO = blockIoOf(resources);
+  if (blockIO) result.blockIO = blockIO;
   return result;
 }
 
@@ -34,6 +36,7 @@ function memoryOf(resources: Resources): OciResources["memory"] {
   }
   if (resources.memoryReservation) memory.reservation = resources.memoryReservation;
   if (resources.oomKillDisable) memory.disableOOMKiller = true;
+  if (resources.memorySwappiness !== undefined) memory.swappiness = resources.memorySwappiness;
   return Object.keys(memory).length > 0 ? memory : undefined;
 }
 
@@ -48,5 +51,30 @@ function cpuOf(resources: Resources): OciResources["cpu"] {
   if (resources.cpuPeriod) cpu.period = resources.cpuPeriod;
   if (resources.cpusetCpus) cpu.cpus = resources.cpusetCpus;
   if (resources.cpusetMems) cpu.mems = resources.cpusetMems;
+  if (resources.cpuRealtimePeriod) cpu.realtimePeriod = resources.cpuRealtimePeriod;
+  if (resources.cpuRealtimeRuntime) cpu.realtimeRuntime = resources.cpuRealtimeRuntime;
   return Object.keys(cpu).length > 0 ? cpu : undefined;
+}
+
+function blockIoOf(resources: Resources): OciResources["blockIO"] {
+  const io: NonNullable<OciResources["blockIO"]> = {};
+  if (resources.blkioWeight) io.weight = resources.blkioWeight;
+  if (resources.blkioWeightDevices?.length) {
+    io.weightDevice = resources.blkioWeightDevices.map(({ path, value }) => ({ ...deviceNumber(path), weight: value }));
+  }
+  const rates = (kind: ThrottleKind): OciRate[] | undefined => {
+    const wanted = resources.throttle?.[kind];
+    return wanted?.length ? wanted.map(({ path, value }) => ({ ...deviceNumber(path), rate: value })) : undefined;
+  };
+  const [readBps, writeBps, readIops, writeIops] = [
+    rates("readBps"),
+    rates("writeBps"),
+    rates("readIops"),
+    rates("writeIops"),
+  ];
+  if (readBps) io.throttleReadBpsDevice = readBps;
+  if (writeBps) io.throttleWriteBpsDevice = writeBps;
+  if (readIops) io.throttleReadIOPSDevice = readIops;
+  if (writeIops) io.throttleWriteIOPSDevice = writeIops;
+  return Object.keys(io).length > 0 ? io : undefined;
 }

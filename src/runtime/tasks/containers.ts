@@ -21,6 +21,7 @@ import { resolveUser } from "../spec/user.ts";
 import type { ContainerSpec, ExecSpec, ExitStatus, StartedProcess } from "../types.ts";
 import { processAny, readRecord, runcOptions, specAny } from "./encode.ts";
 import { type Exits, exitStatus, isoOf } from "./exits.ts";
+import { SharedMemory } from "./shm.ts";
 import { type FifoPaths, makeFifos, Stdio } from "./stdio.ts";
 
 export interface ContainersOptions {
@@ -60,11 +61,13 @@ export class Containers {
   /** Mounts of containers' snapshots, as long as the container is there. */
   readonly #mounts = new Map<string, SnapshotMount[]>();
   readonly #records = new Map<string, OciSpec>();
+  readonly #shm: SharedMemory;
 
   constructor(containerd: Containerd, exits: Exits, options: ContainersOptions, log: Logger) {
     this.#containerd = containerd;
     this.#exits = exits;
     this.#options = options;
+    this.#shm = new SharedMemory(options.run);
     this.#log = log;
   }
 
@@ -116,7 +119,7 @@ export class Containers {
     const { id } = spec;
     const { containers, tasks } = this.#containerd;
     const call = this.#containerd.call();
-    const record = this.#recordFor(spec, mounts);
+    const record = this.#recordFor(spec, mounts, this.#shm.open(spec));
     const fifos = makeFifos(this.#fifoDir(id), { stdin: spec.openStdin, tty: spec.tty });
     const exit = this.#exits.expect(id);
     const io = this.#openIo(id, "", fifos);
@@ -144,12 +147,13 @@ export class Containers {
       this.#exits.forget(id);
       if (created) await ignoreNotFound(tasks.delete({ containerId: id }, call)).catch(() => {});
       io.destroy();
+      this.#shm.close(id);
       rmSync(this.#fifoDir(id), { recursive: true, force: true });
       throw translateStart(error);
     }
   }
 
-  #recordFor(spec: ContainerSpec, mounts: readonly SnapshotMount[]): OciSpec {
+  #recordFor(spec: ContainerSpec, mounts: readonly SnapshotMount[], shmPath: string | undefined): OciSpec {
     const parent = spec.cgroupParent?.startsWith("/")
       ? spec.cgroupParent
       : [this.#options.cgroupParent, spec.cgroupParent].filter(Boolean).join("/");
@@ -158,6 +162,7 @@ export class Containers {
       cgroupsPath: `${parent}/${spec.id}`,
       cgroup2: cgroupTrees().unified,
       initBinary: spec.init ? initBinaries.find((path) => existsSync(path)) : undefined,
+      shmPath,
     });
   }
 
@@ -189,6 +194,7 @@ export class Containers {
     const reaped = exit.then(async () => {
       await this.#deleteTask(id);
       await io.finish(grace);
+      this.#shm.close(id);
       rmSync(this.#fifoDir(id), { recursive: true, force: true });
       if (this.#live.get(id) === live) this.#live.delete(id);
     });
@@ -279,6 +285,7 @@ export class Containers {
       this.#mounts.delete(id);
       this.#records.delete(id);
       this.#exits.drop(id);
+      this.#shm.close(id);
       for (const dir of [this.#fifoDir(id), `${this.#fifoDir(id)}-exec`]) rmSync(dir, { recursive: true, force: true });
     });
   }

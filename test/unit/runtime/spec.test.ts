@@ -47,7 +47,11 @@ describe("OCI spec", () => {
       "mount",
       "pid=/proc/7/ns/pid",
     ]);
-    assert.throws(() => ociSpec(spec({ ipcMode: { containerPid: 7 } }), around), { code: "notImplemented" });
+    const joined = spec({ ipcMode: { containerPid: 7, containerId: "x" }, utsMode: "host", pidMode: "host" });
+    assert.deepEqual(kinds(joined), ["mount", "ipc=/proc/7/ns/ipc"]);
+    const shm = ociSpec(joined, { ...around, shmPath: "/run/shm/x" }).mounts.find((m) => m.destination === "/dev/shm");
+    assert.deepEqual([shm?.type, shm?.source], ["bind", "/run/shm/x"]);
+    assert.deepEqual(kinds(spec({ cgroupnsMode: "private", privileged: true })).at(-1), "cgroup");
   });
 
   test("privileged: everything open; else Docker's masks", () => {
@@ -192,5 +196,5 @@ test("resources: CPUs become quota, memory brings swap, contradictions are refus
 
 test("device rules", () => {
   assert.deepEqual(parseRule("c 42:* rw"), { allow: true, type: "c", major: 42, access: "rw" });
-  assert.throws(() => parseRule("x 1:1 r"), /invalid device cgroup rule/);
+  assert.throws(() => parseRule("x 1:1 r"), /invalid device cgroup format/);
 });
