@@ -17,6 +17,8 @@ import { fromNetworkCreate, isIngress, isPredefined, toNetworkSpec } from "./net
 /** How long a task waits for this node's address on its networks before it is refused. */
 export const ATTACHMENT_WAIT_MS = 30_000;
 
+const ALLOCATION_WAIT_MS = 1_000;
+
 export interface SwarmNetworksOptions {
   readonly network: NetworkController;
   readonly node: () => SwarmNode | undefined;
@@ -88,7 +90,25 @@ export class SwarmNetworks implements SwarmNetworkSource {
     }
     const control = node.control();
     const network = await control.createNetwork(fromNetworkCreate(request));
+    await this.#allocated(control, network.id);
     return network.id;
+  }
+
+  /** Scripts ask for a new network's subnet at once: it is there when `create` answers, unless the allocator is busy. */
+  async #allocated(control: ControlApi, id: string): Promise<void> {
+    const done = deferred<void>();
+    const look = () => {
+      if (control.network(id)?.driverState) done.resolve();
+    };
+    const stopWatching = control.onChange(look);
+    const patience = new AbortController();
+    try {
+      look();
+      await Promise.race([done.promise, sleep(this.#options.clock, ALLOCATION_WAIT_MS, patience.signal)]);
+    } finally {
+      stopWatching();
+      patience.abort();
+    }
   }
 
   /** On a manager from the swarm, on a worker from this host only. */
