@@ -160,3 +160,15 @@ export function close(fd: number): void {
   // After EINTR the descriptor is gone on Linux: never retried.
   raw.close(fd);
 }
+
+/** The pages of a mapping that nobody wrote to are let go, and come back from their file when they are needed. */
+export function madviseDontNeed(start: number, length: number): void {
+  const MADV_DONTNEED = 4;
+  const madvise = lib.func("int madvise(uintptr_t start, size_t length, int advice)") as Call<[number, number, number]>;
+  check("madvise", () => madvise(start, length, MADV_DONTNEED));
+}
+
+/** Gives what malloc keeps at hand back to the kernel. glibc only. */
+export function mallocTrim(): void {
+  (lib.func("int malloc_trim(size_t pad)") as Call<[number]>)(0);
+}

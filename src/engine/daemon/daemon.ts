@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { sleep, systemClock } from "../../base/clock.ts";
 import { messageOf, unavailable } from "../../base/errors.ts";
 import { createLogger, type Logger } from "../../base/log.ts";
+import { releaseStartup } from "../../kernel/residence.ts";
 import { openRtnl } from "../../kernel/rtnl.ts";
 import { createNetworkController } from "../../network/controller.ts";
 import { startRuntime } from "../../runtime/runtime.ts";
@@ -43,6 +44,8 @@ export interface ApiFront {
 const STOP_MS = 15_000;
 /** How long the sockets wait for this node's part in a swarm to be picked up. */
 const RESTORE_MS = 3_000;
+/** After so long what only the start needed is given back. */
+const SETTLED_MS = 2_000;
 
 /** Runs until SIGTERM or SIGINT. Gives the exit code. */
 export async function runDaemon(argv: readonly string[], api: ApiFront): Promise<number> {
@@ -166,6 +169,9 @@ async function start(
     parts.use(await api.listen(api.create({ engine, log: apiLog, interfaces, tls }), endpoint, apiLog));
   }
   const sockets = config.endpoints.map(shownEndpoint).join(",");
+  // Not at once: the first requests still find the start's pages.
+  const later = setTimeout(releaseStartup, SETTLED_MS).unref();
+  parts.defer(() => clearTimeout(later));
   log.info("ready", { sockets, tookMs: Math.round(performance.now() - began), ...marks });
 }
 
