@@ -1,5 +1,6 @@
 /** What a machine must have to carry a lab, looked at before anything is made. */
-import { existsSync, readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, statSync } from "node:fs";
 import { SkeinError } from "../base/errors.ts";
 import { type Feature, missingFeature } from "../kernel/feature.ts";
 
@@ -22,7 +23,7 @@ export function checkMachine(): void {
 /** Throws when hosts cannot be made here, naming what is missing and the remedy. */
 export function checkHosts(
   missing: (feature: Feature) => string | undefined = missingFeature,
-  mountInfo: () => string = () => readFileSync("/proc/self/mountinfo", "utf8"),
+  roots: () => readonly [mine: string, ofNamespace: string] = rootDirectories,
 ): void {
   for (const [feature, module] of needed) {
     const why = missing(feature);
@@ -31,10 +32,20 @@ export function checkHosts(
       hint: `load it (modprobe ${module}) or boot a kernel that has it, such as Debian's linux-image-amd64`,
     });
   }
-  // A host's own mounts need a root whose propagation can be turned off; that of a plain chroot is no mount point.
-  if (!/^\S+ \S+ \S+ \S+ \/ /m.test(mountInfo())) {
-    throw new SkeinError("internal", "the root directory here is no mount point, as in a plain chroot", {
-      hint: "bind it on itself before entering it: mount --bind ROOT ROOT && chroot ROOT",
+  const [mine, ofNamespace] = roots();
+  if (mine !== ofNamespace) {
+    // Who enters a container's namespaces from there (runc exec) would arrive in the machine's root, not in the container's.
+    throw new SkeinError("internal", "the root directory here is a chroot's, in which containers are not contained", {
+      hint: "enter it by pivot_root in a mount namespace of its own, as systemd-nspawn does",
     });
   }
+}
+
+/** The root directory of this process and that of its mount namespace, by device and inode: two in a chroot. */
+function rootDirectories(): [string, string] {
+  const { dev, ino } = statSync("/");
+  const entered = spawnSync("nsenter", ["--mount=/proc/self/ns/mnt", "--", "stat", "-c", "%d:%i", "/"], {
+    encoding: "utf8",
+  });
+  return [`${dev}:${ino}`, entered.stdout?.trim() ?? ""];
 }

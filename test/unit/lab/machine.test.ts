@@ -4,7 +4,7 @@ import { SkeinError } from "../../../src/base/errors.ts";
 import type { Feature } from "../../../src/kernel/feature.ts";
 import { checkHosts } from "../../../src/lab/machine.ts";
 
-const rooted = () => "22 1 254:0 / / rw,relatime - ext4 /dev/root rw\n23 22 0:5 / /proc rw - proc proc rw\n";
+const rooted = () => ["65024:2", "65024:2"] as const;
 const refusal = (run: () => void): SkeinError => {
   try {
     run();
@@ -25,9 +25,13 @@ test("a kernel that lacks a piece: which, why, and the remedy", () => {
   }
 });
 
-test("a plain chroot is told from a root that is a mount point", () => {
-  const inside = () => "40 22 0:5 / /proc rw - proc proc rw\n41 22 0:22 / /run rw - tmpfs tmpfs rw\n";
-  const error = refusal(() => checkHosts(() => undefined, inside));
-  assert.match(error.message, /no mount point/);
-  assert.match(error.hint ?? "", /mount --bind/);
+test("a chroot is told from a root of one's own", () => {
+  const error = refusal(() =>
+    checkHosts(
+      () => undefined,
+      () => ["65024:777", "65024:2"],
+    ),
+  );
+  assert.match(error.message, /root directory here is a chroot's/);
+  assert.match(error.hint ?? "", /pivot_root/);
 });
