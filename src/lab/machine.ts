@@ -44,8 +44,9 @@ export function checkHosts(
 /** The root directory of this process and that of its mount namespace, by device and inode: two in a chroot. */
 function rootDirectories(): [string, string] {
   const { dev, ino } = statSync("/");
+  const mine = `${dev}:${ino}`;
   const entered = spawnSync("nsenter", ["--mount=/proc/self/ns/mnt", "--", "stat", "-c", "%d:%i", "/"], {
     encoding: "utf8",
   });
-  return [`${dev}:${ino}`, entered.stdout?.trim() ?? ""];
+  return [mine, entered.status === 0 ? entered.stdout.trim() : mine];
 }
