@@ -408,7 +408,7 @@ class Controller implements NetworkController {
     await this.#followPaths();
     const mended = this.#repin(reason, "all");
     // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.
-    const depth = reason === "drift" ? "deep" : "quick";
+    const depth = reason === "drift" ? "pass" : "quick";
     for (const key of core.namespaces.keys()) mended.push(...(await this.#mend(key, depth, reason)));
     this.#restored = true;
     return mended;

@@ -99,7 +99,7 @@ function loadTable(open: OpenNamespace, { table, had }: Extract<Step, { do: "loa
   open.nft.run(patchable ? patch.script : replaceScript(table));
   // The host's filters are worth a listing at once; elsewhere the next deep pass takes the first look.
   const listed = open.key === "host" ? fingerprint(open.nft.list(`table ${id}`)) : undefined;
-  open.loaded.set(id, { body: table.body, fingerprint: listed, looks: 0 });
+  open.loaded.set(id, { body: table.body, fingerprint: listed, looks: 0, suspect: false });
 }
 
 function setSysctl(open: OpenNamespace, key: string, value: string): void {

@@ -15,9 +15,13 @@ export interface LoadedTable {
   readonly body: string;
   /** Of the kernel's listing right after loading; taken at the first deep pass. */
   fingerprint: string | undefined;
-  /** How often a deep pass has come by. */
+  /** How often a pass has come by. */
   looks: number;
+  /** Somebody touched nftables since it was listed. */
+  suspect: boolean;
 }
+
+const untouched: Touched = { routing: false, tables: false };
 
 export class OpenNamespace implements Disposable {
   readonly key: NamespaceKey;
@@ -28,6 +32,7 @@ export class OpenNamespace implements Disposable {
   /** Tables of an earlier life have been looked for. */
   surveyed = false;
   #nft: Nft | undefined;
+  #noticed: Touched = untouched;
   readonly #watch: Watch;
 
   constructor(key: NamespaceKey, ns: NetNs | undefined) {
@@ -39,10 +44,26 @@ export class OpenNamespace implements Disposable {
 
   /** What others touched since the last look. */
   look(): Touched {
-    const touched = this.#watch.look();
-    // What was not listed since it was loaded cannot be told from what others made of it.
-    if (touched.tables) for (const [id, { fingerprint }] of this.loaded) if (!fingerprint) this.loaded.delete(id);
+    this.aboutToChange();
+    const touched = this.#noticed;
+    this.#noticed = untouched;
     return touched;
+  }
+
+  #suspect(): void {
+    for (const [id, table] of this.loaded) {
+      table.suspect = true;
+      // What was not listed since it was loaded cannot be told from what others made of it.
+      if (!table.fingerprint) this.loaded.delete(id);
+    }
+  }
+
+  /** What was touched up to now was not the reconciler's doing, and will be told by the next look. */
+  aboutToChange(): void {
+    const { routing, tables } = this.#watch.look();
+    if (tables) this.#suspect();
+    const before = this.#noticed;
+    this.#noticed = { routing: routing || before.routing, tables: tables || before.tables };
   }
 
   /** What was touched up to now was the reconciler's doing. */

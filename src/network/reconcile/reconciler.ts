@@ -9,9 +9,10 @@ import { snapshot } from "./snapshot.ts";
 
 /**
  * "tables": only nftables, against what was loaded last; for changes of discovery, which come in bursts.
- * "quick": all, with nftables as loaded last. "deep": nftables as the kernel lists them, too.
+ * "quick": all, with nftables as loaded last. "deep": nftables as the kernel lists them, too, but for large tables.
+ * "pass": those as well where somebody touched nftables since they were listed.
  */
-export type Depth = "tables" | "quick" | "deep";
+export type Depth = "tables" | "quick" | "deep" | "pass";
 
 export class Reconciler {
   readonly #namespaces: Namespaces;
@@ -39,6 +40,7 @@ export class Reconciler {
       const steps = this.#difference(open, wanted, depth);
       // Nothing can be put on a device that is not there: its pair comes first, then this again.
       if (steps.length > 0 && !steps.some((step) => step.do === "await inner")) {
+        open.aboutToChange();
         await apply(open, steps, this.#namespaces);
         open.forget();
         this.#log.debug("reconciled", { namespace: key, steps: steps.map(describe).join("; ") });
@@ -54,7 +56,7 @@ export class Reconciler {
       return diffTables(wanted, { tables: new Map([...open.loaded].map(([id, { body }]) => [id, body])) });
     }
     const brokenPairs = this.#broken.get(open.key) ?? new Set();
-    const actual = snapshot(open, wanted, { deep: depth === "deep", brokenPairs });
+    const actual = snapshot(open, wanted, { depth, brokenPairs });
     const leaving = this.#leaving.get(open.key);
     // A name that is wanted again is no longer let go: its old link is deleted, and its new one is not hidden.
     const again = new Set(wanted.links.flatMap(({ name }) => (leaving?.delete(name) ? [name] : [])));

@@ -6,14 +6,18 @@ import { tablePrefix } from "../plan/table.ts";
 import type { NamespacePlan } from "../plan/types.ts";
 import type { Actual } from "./diff.ts";
 import type { OpenNamespace } from "./namespaces.ts";
+import type { Depth } from "./reconciler.ts";
 
-/** Characters of a body from which on it is listed only now and then, and in how many deep passes once. */
+/**
+ * Characters of a body from which on it is listed by passes only: after somebody touched nftables, or else in so many
+ * passes once, for what was touched in the same moment in which it was loaded.
+ */
 const bigTable = 50_000;
 const looksAtBig = 20;
 
 export interface SnapshotOptions {
-  /** Compare the content of nftables too, which costs a listing per table. */
-  readonly deep: boolean;
+  /** From "deep" on the content of nftables is compared too, which costs a listing per table. */
+  readonly depth: Depth;
   readonly brokenPairs: ReadonlySet<string>;
 }
 
@@ -29,7 +33,7 @@ export function snapshot(open: OpenNamespace, plan: NamespacePlan, options: Snap
     neighs: plan.neighs.length > 0 || switching ? rtnl.neighs() : [],
     fdb: plan.fdb.length > 0 || switching ? rtnl.fdb() : [],
     sysctls: sysctls(open, plan),
-    tables: tables(open, plan, options.deep),
+    tables: tables(open, plan, options.depth),
     brokenPairs: options.brokenPairs,
   };
 }
@@ -52,7 +56,8 @@ function sysctlOf(key: string): string | undefined {
   }
 }
 
-function tables(open: OpenNamespace, plan: NamespacePlan, deep: boolean): Map<string, string | undefined> {
+function tables(open: OpenNamespace, plan: NamespacePlan, depth: Depth): Map<string, string | undefined> {
+  const deep = depth === "deep" || depth === "pass";
   const found = new Map<string, string | undefined>();
   if (plan.tables.length === 0 && open.loaded.size === 0 && open.surveyed && !deep) return found;
   if (deep || !open.surveyed) {
@@ -61,7 +66,7 @@ function tables(open: OpenNamespace, plan: NamespacePlan, deep: boolean): Map<st
       for (const table of open.nft.tables()) {
         if (!table.name.startsWith(tablePrefix)) continue;
         const id = `${table.family} ${table.name}`;
-        found.set(id, intact(open, id));
+        found.set(id, intact(open, id, depth === "pass"));
       }
     }
     open.surveyed = true;
@@ -72,11 +77,15 @@ function tables(open: OpenNamespace, plan: NamespacePlan, deep: boolean): Map<st
 }
 
 /** The body that the table was loaded with, if its content is still what that gave. */
-function intact(open: OpenNamespace, id: string): string | undefined {
+export function intact(open: Pick<OpenNamespace, "loaded" | "nft">, id: string, pass: boolean): string | undefined {
   const loaded = open.loaded.get(id);
   if (!loaded) return undefined;
   // Listing what a thousand services need takes half a second, in which nothing else happens.
-  if (loaded.body.length > bigTable && loaded.looks++ % looksAtBig !== 0) return loaded.body;
+  if (loaded.body.length > bigTable) {
+    const due = pass && (loaded.looks++ % looksAtBig === 0 || loaded.suspect);
+    if (!due) return loaded.body;
+  }
+  loaded.suspect = false;
   const now = fingerprint(open.nft.list(`table ${id}`));
   loaded.fingerprint ??= now;
   return loaded.fingerprint === now ? loaded.body : undefined;

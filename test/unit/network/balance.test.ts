@@ -196,6 +196,14 @@ test("tunnels: only the swarm's hosts are heard, on the data path address", () =
     tunnelTable(place, ["192.0.2.3", "192.0.2.2", "192.0.2.3"]).body,
     `  set hosts4 { type ipv4_addr; elements = { 192.0.2.1, 192.0.2.2, 192.0.2.3 } }
   set hosts6 { type ipv6_addr; }
+  chain prerouting {
+    type filter hook prerouting priority raw; policy accept;
+    ip daddr 192.0.2.1 udp dport 4789 notrack
+  }
+  chain output {
+    type filter hook output priority raw; policy accept;
+    ip saddr 192.0.2.1 udp dport 4789 notrack
+  }
   chain input {
     type filter hook input priority filter; policy accept;
     meta l4proto != udp accept
