@@ -3,11 +3,12 @@ import { PassThrough } from "node:stream";
 import { invalid, notFound, notImplemented } from "../base/errors.ts";
 import { optional, str, struct } from "../base/shape.ts";
 import { containerConfig } from "../engine/shapes.ts";
-import type { Engine } from "../engine/types.ts";
+import type { Engine, Json } from "../engine/types.ts";
 import type { RegistryAuth } from "../runtime/types.ts";
 import { bytes, empty, json, jsonStream, type Reply } from "./http/reply.ts";
 import type { ApiRequest } from "./http/request.ts";
 import { type Route, route } from "./http/router.ts";
+import { compareVersions } from "./http/version.ts";
 
 const authShape = struct({ username: str, password: str, identitytoken: str, serveraddress: str, auth: str });
 
@@ -74,6 +75,18 @@ async function ensureAll(engine: Engine, names: string[]): Promise<string[]> {
   return names;
 }
 
+/** Fields that later versions of the API dropped go to the clients that may read them. */
+function asOf(version: string, document: Json): Json {
+  const { Container, VirtualSize, ...rest } = document;
+  return {
+    ...rest,
+    // Gone since 1.45, but Compose 1 asks for it by any version, and dies without it when it makes a container anew.
+    ContainerConfig: rest.Config,
+    ...(compareVersions(version, "1.44") < 0 && { VirtualSize }),
+    ...(compareVersions(version, "1.45") < 0 && { Container }),
+  };
+}
+
 export function imageRoutes(engine: Engine): Route[] {
   const { images } = engine;
   return [
@@ -96,7 +109,9 @@ export function imageRoutes(engine: Engine): Route[] {
     route("GET", "/images/search", () => {
       throw notImplemented("image search");
     }),
-    route("GET", "/images/:name*/json", async ({ params }) => json(await images.inspect(params.name))),
+    route("GET", "/images/:name*/json", async ({ params, version }) =>
+      json(asOf(version, await images.inspect(params.name))),
+    ),
     route("GET", "/images/:name*/history", async ({ params }) => json(await images.history(params.name))),
     route("GET", "/images/:name*/get", async ({ params }) => save(engine, await ensureAll(engine, [params.name]))),
     route("POST", "/images/:name*/tag", async ({ params, query }) => {
