@@ -13,6 +13,7 @@ import { ifFound, translate } from "./containerd/errors.ts";
 import { Supervisor } from "./containerd/supervisor.ts";
 import { ContainerdImages } from "./images/store.ts";
 import { mount, unmount } from "./libc.ts";
+import { findRuntimes, type OciRuntime } from "./oci.ts";
 import { layersOf } from "./rootfs.ts";
 import { ociResources } from "./spec/resources.ts";
 import { readStats } from "./stats.ts";
@@ -55,6 +56,7 @@ export async function startRuntime(options: RuntimeOptions, log: Logger): Promis
 
 class ContainerdRuntime implements Runtime {
   readonly images: ImageStore;
+  readonly ociRuntimes: readonly OciRuntime[];
   readonly #options: RuntimeOptions;
   readonly #containerd: Containerd;
   readonly #supervisor: Supervisor | undefined;
@@ -71,11 +73,17 @@ class ContainerdRuntime implements Runtime {
     this.#cgroupParent = options.cgroupParent ?? "/skein";
     const images = new ContainerdImages(containerd, log);
     this.images = images;
+    this.ociRuntimes = findRuntimes(options.defaultRuntime);
     this.#exits = new Exits(containerd, log);
     this.#containers = new Containers(
       containerd,
       this.#exits,
-      { run: options.run, cgroupParent: this.#cgroupParent, topOf: (id) => images.topOf(id) },
+      {
+        run: options.run,
+        cgroupParent: this.#cgroupParent,
+        ociRuntimes: this.ociRuntimes,
+        topOf: (id) => images.topOf(id),
+      },
       log,
     );
   }
@@ -89,19 +97,22 @@ class ContainerdRuntime implements Runtime {
   }
 
   async #readVersion(): Promise<RuntimeVersion> {
-    const [{ version, revision }, runc] = await Promise.all([
+    const [oci] = this.ociRuntimes;
+    const [{ version, revision }, told] = await Promise.all([
       this.#containerd.version.version({}, this.#containerd.call()),
-      run("runc", ["--version"]).then(
-        ({ stdout }) => stdout,
-        (error: unknown) => `runc: ${messageOf(error)}`,
-      ),
+      oci
+        ? run(oci.path, ["--version"]).then(
+            ({ stdout }) => stdout,
+            (error: unknown) => `${oci.name}: ${messageOf(error)}`,
+          )
+        : "",
     ]);
     return {
       containerd: version,
       containerdCommit: revision,
-      runtime: "runc",
-      runtimeVersion: /version (\S+)/.exec(runc)?.[1] ?? "",
-      runtimeCommit: /commit: (\S+)/.exec(runc)?.[1] ?? "",
+      runtime: oci?.name ?? "",
+      runtimeVersion: /version (\S+)/.exec(told)?.[1] ?? "",
+      runtimeCommit: /commit: (\S+)/.exec(told)?.[1] ?? "",
     };
   }
 

@@ -3,6 +3,7 @@
  * Knows no networks but the path of a network namespace.
  */
 import type { Readable, Writable } from "node:stream";
+import type { OciRuntime } from "./oci.ts";
 
 /** An image as Docker lists it. `id` is the digest of its config ("sha256:…"). */
 export interface Image {
@@ -131,6 +132,8 @@ export interface Mount {
 export interface ContainerSpec {
   readonly id: string;
   readonly imageId: string;
+  /** Name of its OCI runtime; absent for the default. */
+  readonly ociRuntime?: string;
   readonly hostname: string;
   readonly domainname?: string;
   readonly args: string[];
@@ -267,6 +270,8 @@ export interface RuntimeVersion {
 /** One containerd, supervised or pointed at. */
 export interface Runtime extends AsyncDisposable {
   readonly images: ImageStore;
+  /** What is installed, the default first. */
+  readonly ociRuntimes: readonly OciRuntime[];
   version(): Promise<RuntimeVersion>;
   /** Prepares the root file system and the OCI spec; nothing runs yet. Idempotent per id. */
   create(spec: ContainerSpec): Promise<void>;
@@ -308,5 +313,7 @@ export interface RuntimeOptions {
   readonly namespace?: string;
   /** Parent cgroup of all containers, default "/skein". */
   readonly cgroupParent?: string;
+  /** Name of the OCI runtime of containers that name none. */
+  readonly defaultRuntime?: string;
   readonly signal?: AbortSignal;
 }

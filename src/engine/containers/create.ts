@@ -3,6 +3,7 @@ import { chmodSync, chownSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path";
 import { conflict, invalid, messageOf, notFound } from "../../base/errors.ts";
 import { hexId, shortId } from "../../base/id.ts";
+import { runtimeNamed } from "../../runtime/oci.ts";
 import type { Image } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
 import type { EndpointSettings, HostConfig } from "../shapes.ts";
@@ -81,6 +82,8 @@ async function build(
   const wanted = withDefaults(request.hostConfig);
   const config = mergeConfig(request.config, image.config);
   verifyConfig(config, wanted);
+  wanted.Runtime ||= runtimeNamed(ctx.runtime.ociRuntimes, "").name;
+  runtimeNamed(ctx.runtime.ociRuntimes, wanted.Runtime);
   const { host: hostConfig, warnings } = discardUnsupported(wanted);
   checkLinks(ctx, hostConfig.Links);
   if (!config.Hostname) {
@@ -146,7 +149,6 @@ function withDefaults(host: HostConfig): HostConfig {
     RestartPolicy: { ...host.RestartPolicy, Name: host.RestartPolicy.Name || "no" },
     ShmSize: host.ShmSize || SHM_SIZE,
     IpcMode: host.IpcMode || "private",
-    Runtime: host.Runtime || "runc",
     CgroupnsMode: host.CgroupnsMode || (cgroupVersion() === "2" && !host.Privileged ? "private" : "host"),
   };
 }

@@ -84,6 +84,7 @@ export function runtimeSpec(record: ContainerRecord, place: RunPlace): Container
   return {
     id: record.id,
     imageId: record.imageId,
+    ...(host.Runtime && { ociRuntime: host.Runtime }),
     hostname: config.Hostname,
     ...(config.Domainname && { domainname: config.Domainname }),
     args: [record.path, ...record.args],

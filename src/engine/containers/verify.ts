@@ -152,9 +152,6 @@ function refuseUnsupported(host: HostConfig): void {
     // 400, where Docker has 404: the command line would take that for a missing image.
     throw invalid(`error looking up volume plugin ${host.VolumeDriver}: plugin "${host.VolumeDriver}" not found`);
   }
-  if (!["", "runc", "io.containerd.runc.v2"].includes(host.Runtime)) {
-    throw invalid(`unknown or invalid runtime name: ${host.Runtime}`);
-  }
   if (!["", "private", "none", "host", "shareable"].includes(host.IpcMode) && !host.IpcMode.startsWith("container:")) {
     throw invalid(`invalid IPC mode: ${host.IpcMode}`);
   }

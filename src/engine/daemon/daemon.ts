@@ -126,6 +126,7 @@ async function start(
         run: join(config.runDir, "containerd"),
         cgroupParent: config.cgroupParent,
         ...(config.containerd !== undefined && { address: config.containerd }),
+        ...(config.defaultRuntime !== undefined && { defaultRuntime: config.defaultRuntime }),
         signal,
       },
       log.with({ room: "runtime" }),

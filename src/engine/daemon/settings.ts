@@ -72,6 +72,12 @@ export const settings: readonly Setting[] = [
     help: "where the process id is written",
   },
   { name: "containerd", kind: "text", value: "SOCKET", help: "use this containerd instead of an own one" },
+  {
+    name: "default-runtime",
+    kind: "text",
+    value: "NAME",
+    help: "OCI runtime of containers that name none: runc or crun (default: crun where it is installed)",
+  },
   { name: "cgroup-parent", kind: "text", value: "CGROUP", fallback: "/skein", help: "parent cgroup of all containers" },
   {
     name: "bip",
@@ -113,6 +119,7 @@ export interface DaemonConfig {
   readonly runDir: string;
   readonly pidfile: string;
   readonly containerd: string | undefined;
+  readonly defaultRuntime: string | undefined;
   readonly cgroupParent: string;
   readonly bip: string | undefined;
   readonly addressPools: { base: string; size: number }[];
@@ -224,6 +231,7 @@ export function readSettings(argv: readonly string[]): { print: "help" | "versio
       runDir,
       pidfile: absolute("pidfile", one("pidfile") ?? `${runDir}/skeind.pid`),
       containerd: one("containerd")?.replace(/^unix:\/\//, ""),
+      defaultRuntime: one("default-runtime"),
       cgroupParent: one("cgroup-parent") ?? "/skein",
       bip: one("bip"),
       addressPools: (values.get("default-address-pool") ?? []).map(addressPool),

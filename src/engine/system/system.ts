@@ -140,11 +140,8 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
         Labels: options.labels,
         ExperimentalBuild: false,
         ServerVersion: VERSION,
-        Runtimes: {
-          runc: { path: runtime.runtime },
-          "io.containerd.runc.v2": { path: runtime.runtime },
-        },
-        DefaultRuntime: "runc",
+        Runtimes: Object.fromEntries(ctx.runtime.ociRuntimes.map(({ name, path }) => [name, { path }])),
+        DefaultRuntime: runtime.runtime,
         Swarm: options.swarmInfo(),
         LiveRestoreEnabled: true,
         Isolation: "",

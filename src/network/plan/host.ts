@@ -63,6 +63,7 @@ export function planHost(
       switches["net.ipv6.conf.all.forwarding"] = "1";
       // Nobody has our addresses; until the kernel were sure of that it would ask for no neighbour, for up to two seconds.
       switches[`net.ipv6.conf.${sysctlName(name)}.dad_transmits`] = "0";
+      switches[`net.ipv6.conf.${sysctlName(name)}.router_solicitation_delay`] = "0";
     }
     links.push(...ports(world, network, name, options.mtu, !options.icc));
   }

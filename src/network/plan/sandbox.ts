@@ -64,7 +64,6 @@ export function planSandbox(world: World, sandbox: SandboxState, extras: Sandbox
       "net.ipv4.ip_forward": "1",
       "net.ipv6.conf.default.disable_ipv6": ipv6 ? "0" : "1",
       "net.ipv6.conf.all.disable_ipv6": ipv6 ? "0" : "1",
-      ...(ipv6 ? { "net.ipv6.conf.default.dad_transmits": "0" } : {}),
       ...(sandbox.kind === "container"
         ? { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" }
         : {}),

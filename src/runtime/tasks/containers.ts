@@ -14,6 +14,7 @@ import type { Logger } from "../../base/log.ts";
 import { cgroupTrees, oomKills } from "../cgroup.ts";
 import { type Containerd, snapshotter } from "../containerd/client.ts";
 import { ifFound, ignoreNotFound, isAlreadyExists, translate, translateStart } from "../containerd/errors.ts";
+import { type OciRuntime, runtimeNamed } from "../oci.ts";
 import { layersOf, readInLayers, type SnapshotMount } from "../rootfs.ts";
 import { execProcess, ociSpec } from "../spec/generate.ts";
 import type { OciSpec } from "../spec/oci.ts";
@@ -27,6 +28,7 @@ import { type FifoPaths, makeFifos, Stdio } from "./stdio.ts";
 export interface ContainersOptions {
   readonly run: string;
   readonly cgroupParent: string;
+  readonly ociRuntimes: readonly OciRuntime[];
   /** Name of the snapshot that an image's topmost layer is. */
   readonly topOf: (imageId: string) => Promise<string>;
 }
@@ -119,6 +121,7 @@ export class Containers {
     const { id } = spec;
     const { containers, tasks } = this.#containerd;
     const call = this.#containerd.call();
+    const oci = runtimeNamed(this.#options.ociRuntimes, spec.ociRuntime ?? "");
     const record = this.#recordFor(spec, mounts, this.#shm.open(spec));
     const fifos = makeFifos(this.#fifoDir(id), { stdin: spec.openStdin, tty: spec.tty });
     const exit = this.#exits.expect(id);
@@ -131,7 +134,7 @@ export class Containers {
         rootfs: mounts.map(({ type, source, options }) => ({ type, source, options: [...options] })),
         ...fifos,
         terminal: spec.tty,
-        options: runcOptions(`${this.#options.run}/runc`),
+        options: runcOptions(`${this.#options.run}/${oci.name}`, oci.path),
       };
       const create = () => tasks.create(task, call);
       // A task that an earlier daemon did not clear away.

@@ -34,12 +34,14 @@ export function readRecord(spec: Any | undefined): OciSpec | undefined {
 
 const optionsOf = new Map<string, PlainAny>();
 
-/** runc's state below `root`, so that several runtimes on one machine do not meet. */
-export function runcOptions(root: string): PlainAny {
-  let options = optionsOf.get(root);
+/** Which program makes the container; its state is below `root`, so that several engines on one machine do not meet. */
+export function runcOptions(root: string, binaryName: string): PlainAny {
+  const key = `${root} ${binaryName}`;
+  let options = optionsOf.get(key);
   if (!options) {
-    options = { typeUrl: OptionsSchema.typeName, value: toBinary(OptionsSchema, create(OptionsSchema, { root })) };
-    optionsOf.set(root, options);
+    const value = toBinary(OptionsSchema, create(OptionsSchema, { root, binaryName }));
+    options = { typeUrl: OptionsSchema.typeName, value };
+    optionsOf.set(key, options);
   }
   return options;
 }

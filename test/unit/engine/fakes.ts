@@ -64,6 +64,7 @@ export const busybox: Image = {
 };
 
 export class FakeRuntime implements Runtime {
+  readonly ociRuntimes = [{ name: "runc", path: "/usr/bin/runc" }];
   readonly specs = new Map<string, ContainerSpec>();
   readonly processes = new Map<string, FakeProcess>();
   readonly signals: { id: string; signal: number }[] = [];
