@@ -32,6 +32,7 @@ import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo, gatewayOf } from "./plan/world.ts";
 import { HostPorts } from "./ports.ts";
 import type { Depth } from "./reconcile/reconciler.ts";
+import { Repairs } from "./repairs.ts";
 import { Restore } from "./restore.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import { type EndpointState, ingressSandboxId, overlayKey, type SandboxState, sandboxKey } from "./state.ts";
@@ -76,8 +77,7 @@ class Controller implements NetworkController {
   readonly #cancelLook: () => void;
   /** What was there before the daemon was compared once; only from then on is a difference somebody's doing. */
   #restored = false;
-  /** Differences mended since the start. */
-  #mended = 0;
+  readonly #repairs = new Repairs();
   /** Changes by network that wait for their turn. */
   readonly #announcements: Announcements;
   readonly #liveness = new HostLiveness(() => this.#cluster.gossip);
@@ -472,10 +472,11 @@ class Controller implements NetworkController {
   }
 
   #tell(namespace: NamespaceKey, differences: string[]): void {
-    this.#mended += differences.length;
+    const repairs = this.#repairs;
+    repairs.add(differences);
     const text = differences.join("; ");
-    this.#core.log.warn("mended drift", { namespace, differences: text, total: this.#mended });
-    this.#core.events.emit({ kind: "drift", namespace, differences, total: this.#mended });
+    this.#core.log.warn("mended drift", { namespace, differences: text, repairs: repairs.counts() });
+    this.#core.events.emit({ kind: "drift", namespace, differences, total: repairs.total });
   }
 
   async #joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void> {
