@@ -26,6 +26,7 @@ import type { Store } from "../store/store.ts";
 import { type Authority, MANAGERS } from "./auth.ts";
 import { durationMs } from "./defaults.ts";
 import { Loop } from "./loop.ts";
+import { BoundedWarning } from "./strangers.ts";
 
 const { ISSUED, FAILED, ROTATE, PENDING, RENEW } = IssuanceStatus_State;
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
@@ -49,6 +50,7 @@ export class CaServer {
   readonly #unsigned = new Set<string>();
   readonly #waiters = new Map<string, Set<() => void>>();
   readonly #signing: Loop;
+  readonly #refused: BoundedWarning;
   readonly #stopWatching: () => void;
 
   constructor(store: Store, clusterId: string, authority: Authority, clock: Clock, log: Logger) {
@@ -57,6 +59,7 @@ export class CaServer {
     this.#authority = authority;
     this.#clock = clock;
     this.#log = log;
+    this.#refused = new BoundedWarning(log, clock, "refused to let a node join: its token is not one of this swarm");
     this.#signing = new Loop({ name: "certificate signing", clock, log, debounceMs: 0, work: () => this.#sign() });
     this.#stopWatching = store.onCommit((changes) => {
       for (const change of changes)
@@ -88,18 +91,20 @@ export class CaServer {
     return {
       issueNodeCertificate: async ({ csr, token, availability }, context) => {
         if (csr.length === 0) throw new GrpcError(status.INVALID_ARGUMENT, "InvalidArgument");
+        const member = this.#member(context);
+        const role = member === undefined ? this.#roleOf(token) : undefined;
+        if (member === undefined && role === undefined) {
+          this.#refused.tell({ peer: context.peer });
+          throw new GrpcError(status.INVALID_ARGUMENT, "A valid join token is necessary to join this cluster");
+        }
+        // Looked into only now: what a stranger sends is not even parsed.
         try {
           await checkCsr(text(csr));
         } catch (error) {
           throw new GrpcError(status.INVALID_ARGUMENT, messageOf(error));
         }
-        const renewed = await this.#renew(csr, context);
-        if (renewed) return renewed;
-        const role = this.#roleOf(token);
-        if (role === undefined) {
-          throw new GrpcError(status.INVALID_ARGUMENT, "A valid join token is necessary to join this cluster");
-        }
-        return this.#enroll(csr, role, availability);
+        if (member !== undefined) return this.#renew(csr, member);
+        return this.#enroll(csr, role ?? NodeRole.WORKER, availability);
       },
       nodeCertificateStatus: async ({ nodeId }, context) => {
         if (!nodeId) throw new GrpcError(status.INVALID_ARGUMENT, "InvalidArgument");
@@ -126,10 +131,14 @@ export class CaServer {
     return sameToken(token, tokens.worker) ? NodeRole.WORKER : undefined;
   }
 
-  async #renew(csr: Uint8Array, context: CallContext) {
+  /** The node that calls with a certificate of this swarm; throws when it was withdrawn. */
+  #member(context: CallContext): string | undefined {
     const caller = this.#authority.caller(context);
     if (!caller || caller.o !== this.#clusterId) return undefined;
-    const { cn } = this.#authority.require(context, [MANAGER_OU, WORKER_OU]);
+    return this.#authority.require(context, [MANAGER_OU, WORKER_OU]).cn;
+  }
+
+  async #renew(csr: Uint8Array, cn: string) {
     return this.#store.update((tx) => {
       const node = tx.get("node", cn);
       if (!node) throw new GrpcError(status.NOT_FOUND, `node ${cn} not found when attempting to renew certificate`);

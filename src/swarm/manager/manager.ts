@@ -262,7 +262,7 @@ class HostManager implements Manager {
         listenAddr,
         this.#credentials,
         (grpc, identityOf) => this.#register(grpc, identityOf),
-        () => clock.now(),
+        clock,
         this.#log,
         tunnels,
       );

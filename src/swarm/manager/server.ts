@@ -6,10 +6,12 @@
 
 import { isIP } from "node:net";
 import { createServer, type TLSSocket, type Server as TlsServer } from "node:tls";
+import type { Clock } from "../../base/clock.ts";
 import { type CallContext, Server, ServerCredentials } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import { type Identity, identityOf, splitPem, verifyChain } from "../ca/certificates.ts";
 import type { NodeCredentials } from "../ca/files.ts";
+import { BoundedWarning, STRANGER_STAYS_MS, Strangers } from "./strangers.ts";
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 
@@ -57,7 +59,7 @@ export async function listenManager(
   address: string,
   initial: NodeCredentials,
   register: (grpc: Server, identityOf: (context: CallContext) => Identity | undefined) => void,
-  now: () => number,
+  clock: Clock,
   log: Logger,
   tunnels?: Tunnels,
 ): Promise<ManagerServer> {
@@ -65,6 +67,8 @@ export async function listenManager(
   let credentials = initial;
   const identities = new Map<string, Identity>();
   const sockets = new Set<TLSSocket>();
+  const strangers = new Strangers();
+  const refused = new BoundedWarning(log, clock, "refused a connection");
   const grpc = new Server({ "grpc.max_receive_message_length": 4 << 20, "grpc.max_send_message_length": -1 });
   const identify = (context: CallContext) => identities.get(context.peer);
   register(grpc, identify);
@@ -87,13 +91,25 @@ export async function listenManager(
         // OpenSSL has judged the chain with all that the peer sent; node does not always hand out its intermediates.
         const refusal = socket.authorized
           ? undefined
-          : (verifyChain([leaf], credentials.rootPem, now(), "client") ?? String(socket.authorizationError));
+          : (verifyChain([leaf], credentials.rootPem, clock.now(), "client") ?? String(socket.authorizationError));
         if (refusal) {
-          log.warn("refused a connection", { peer, reason: refusal });
+          refused.tell({ peer, reason: refusal });
           socket.destroy();
           return;
         }
         identities.set(peer, identityOf(leaf));
+      } else {
+        const leave = strangers.enter(socket.remoteAddress ?? "");
+        if (!leave) {
+          refused.tell({ peer, reason: "too many connections without a certificate" });
+          socket.destroy();
+          return;
+        }
+        const cancel = clock.after(STRANGER_STAYS_MS, () => socket.destroy());
+        socket.once("close", () => {
+          cancel();
+          leave();
+        });
       }
       sockets.add(socket);
       socket.once("close", () => {

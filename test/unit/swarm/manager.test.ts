@@ -135,6 +135,11 @@ test("a node joins with a token, and renews over its certificate", async () => {
     anonymous.client(NodeCA).issueNodeCertificate({ csr: encode(csrPem), token: "x" }),
     /valid join token/,
   );
+  await assert.rejects(
+    anonymous.client(NodeCA).issueNodeCertificate({ csr: new Uint8Array(1 << 20), token: "x" }),
+    /valid join token/,
+    "what a stranger sends is not parsed",
+  );
   await assert.rejects(anonymous.client(NodeCA).issueNodeCertificate({ token: tokens()?.worker ?? "" }), (error) => {
     return grpcCodeOf(error) === status.INVALID_ARGUMENT;
   });
