@@ -3,7 +3,7 @@
  * the operator's firewall, the API over TLS. Driven by the stock CLI; packets are real.
  */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -11,7 +11,7 @@ import { hasFeature } from "../../src/kernel/feature.ts";
 import { dockerCli } from "../../src/lab/docker.ts";
 import { daemonCommand, inside, startDaemon } from "../../src/lab/host.ts";
 import { hostOf } from "../../src/lab/lab.ts";
-import { childrenOf, end, type ProcessRef, processRef, startDetached } from "../../src/lab/process.ts";
+import { childrenOf, end, type ProcessRef, processRef, run, startDetached } from "../../src/lab/process.ts";
 import { saveState } from "../../src/lab/state.ts";
 import { writeCertificates } from "../support/certificates.ts";
 import { eventually, TestLab } from "../support/lab.ts";
@@ -57,6 +57,9 @@ async function dig(container: string, ...args: string[]): Promise<string> {
   );
   return stdout;
 }
+
+const withoutHost = (words: readonly string[]) =>
+  words.filter((word, i, all) => word !== "--host" && all[i - 1] !== "--host");
 
 async function restart(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
   const { host, state } = hostOf(lab.lab, "host");
@@ -468,6 +471,9 @@ describe("the API on TCP", () => {
   let daemon: ProcessRef | undefined;
   after(async () => {
     if (daemon) await end(daemon, "SIGTERM", 15_000);
+    const { host, state } = hostOf(lab.lab, "host");
+    lab.lab.state.running.host = await startDaemon(host, { ...state, daemon: undefined });
+    saveState(lab.lab.state);
     if (dir) rmSync(dir, { recursive: true });
   });
 
@@ -486,7 +492,7 @@ describe("the API on TCP", () => {
     const { ca, cert, key } = ours.server;
     const hosts = [`unix://${host.socket}`, `tcp://${own}:2376`];
     writeFileSync(file, JSON.stringify({ host: hosts, tlsverify: true, tlscacert: ca, tlscert: cert, tlskey: key }));
-    const flags = daemonCommand(host).filter((word, i, all) => word !== "--host" && all[i - 1] !== "--host");
+    const flags = withoutHost(daemonCommand(host));
     const outer = startDetached(inside(state, [...flags, "--config-file", file]), host.logFile);
     const cli = (as: typeof foreign.client | undefined) => {
       const tls = as ? `--tlsverify --tlscacert ${ca} --tlscert ${as.cert} --tlskey ${as.key}` : "";
@@ -519,5 +525,60 @@ describe("the API on TCP", () => {
     const local = statSync(host.socket);
     assert.equal(local.mode & 0o777, 0o660);
     await ok("rm", "-f", "far");
+  });
+});
+
+describe("containerd of somebody else", () => {
+  test("is used, not stopped, and the containers on it are adopted", async () => {
+    const { host, state } = hostOf(lab.lab, "outside");
+    assert.ok(state.daemon && (await end(state.daemon, "SIGTERM", 15_000)));
+    const dir = mkdtempSync(join(tmpdir(), "skein-containerd-"));
+    const at = `${host.runDir}/foreign`;
+    const socket = `${at}/containerd.sock`;
+    let containerd: ProcessRef | undefined;
+    try {
+      const cri = join(dir, "config.toml");
+      writeFileSync(cri, 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n');
+      const places = ["--address", socket, "--root", `${dir}/root`, "--state", `${at}/state`];
+      const outer = startDetached(inside(state, ["containerd", "--config", cri, ...places]), host.logFile);
+      await eventually("containerd", async () => existsSync(socket));
+      containerd = childrenOf(outer.pid).flatMap((pid) => processRef(pid) ?? [])[0];
+      const api = `${at}/docker.sock`;
+      const places2 = ["--host", `unix://${api}`, "--data-root", `${dir}/skein`, "--run-dir", `${at}/skein`];
+      const command = [...withoutHost(daemonCommand(host)), ...places2, "--containerd", socket];
+      const docker = (...args: string[]) => lab.in("outside", dockerCli(), "-H", `unix://${api}`, ...args);
+      const up = async () => {
+        const outer = startDetached(inside(state, command), host.logFile);
+        await eventually("the engine", async () => (await docker("version")).code === 0);
+        const pid = childrenOf(outer.pid)[0];
+        const daemon = pid === undefined ? undefined : processRef(pid);
+        assert.ok(daemon);
+        return daemon;
+      };
+      const first = await up();
+      const image = `${dir}/image.tar`;
+      const save = await run([
+        "sh",
+        "-c",
+        `${dockerCli()} -H unix://${lab.host("host").socket} save -o ${image} alpine`,
+      ]);
+      assert.equal(save.code, 0, save.stderr);
+      assert.equal((await docker("load", "-i", image)).code, 0);
+      assert.equal((await docker("run", "--rm", "alpine", "echo", "hi")).stdout, "hi\n");
+      assert.equal((await docker("run", "-d", "--name", "stays", "alpine", "sleep", "1000")).code, 0);
+      assert.ok(await end(first, "SIGTERM", 15_000));
+      assert.ok(existsSync(socket), "it was not ours to stop");
+      const second = await up();
+      assert.equal((await docker("inspect", "-f", "{{.State.Running}}", "stays")).stdout, "true\n");
+      assert.equal((await docker("exec", "stays", "echo", "there")).stdout, "there\n");
+      await docker("rm", "-f", "stays");
+      assert.ok(await end(second, "SIGTERM", 15_000));
+      const none = await lab.in("outside", ...daemonCommand(host), "--containerd", `${at}/none.sock`);
+      assert.equal(none.code, 1);
+      assert.match(none.stderr, /containerd at .*none\.sock/);
+    } finally {
+      if (containerd) await end(containerd, "SIGTERM", 10_000);
+      rmSync(dir, { recursive: true, force: true });
+    }
   });
 });
