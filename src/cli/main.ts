@@ -5,12 +5,14 @@ import { completionCommand } from "./completion.ts";
 import { labCommand } from "./lab.ts";
 import { manCommand } from "./man.ts";
 import { startCommand } from "./start.ts";
+import { swarmCommand } from "./swarm.ts";
 
 const program = new Command("skein")
   .enablePositionalOptions()
   .description("Several container hosts on one machine, and a look inside their networks")
   .addCommand(startCommand())
   .addCommand(labCommand())
+  .addCommand(swarmCommand())
   .addCommand(completionCommand())
   .addCommand(manCommand());
 

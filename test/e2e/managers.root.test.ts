@@ -3,7 +3,7 @@
  * comes back, a swarm begins anew from one manager.
  */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { startDaemon } from "../../src/lab/host.ts";
 import { hostOf } from "../../src/lab/lab.ts";
@@ -11,6 +11,7 @@ import { end, run, signal } from "../../src/lab/process.ts";
 import { setCable } from "../../src/lab/switch.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 
+const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 const names = ["m1", "m2", "m3", "w1"];
 const managers = ["m1", "m2", "m3"];
 const noLeader = /The swarm does not have a leader\. It's possible that too few managers are online\./;
@@ -264,4 +265,38 @@ test("locked: a restarted manager gives nothing away until it is unlocked", asyn
   await eventually("the key is in the clear", async () =>
     readFileSync(`${state}/certificates/swarm-node.key`, "utf8").includes("PRIVATE KEY"),
   );
+});
+
+test("backup and restore: what was lost with the manager's disk is there again", async () => {
+  const { stateDir } = lab.host("m1");
+  const file = `${stateDir}/kept.tar`;
+  const skein = (...args: string[]) => run([`${root}/bin/skein`, "swarm", ...args, "--data-root", stateDir]);
+  const stop = () => end(daemonOf("m1"), "SIGTERM", 15_000);
+  assert.match((await skein("backup", file)).stderr, /the swarm's state in \S+ is in use\nskein: stop skeind first/);
+  assert.ok(!existsSync(file));
+  assert.match((await run([`${root}/bin/skein`, "swarm", "backup", file])).stderr, /there is no manager's state/);
+  await stop();
+  const made = await skein("backup", file);
+  assert.equal(made.code, 0, made.stderr);
+  assert.equal(statSync(file).mode & 0o777, 0o600);
+  assert.match((await skein("backup", file)).stderr, /kept\.tar exists/);
+  assert.match((await skein("restore", file)).stderr, /holds the state of a swarm already/);
+  await start("m1");
+  await eventually("it serves", async () => (await lab.try("m1", "service", "ls")).stdout.includes("8/8"), 20_000);
+  await lab.ok("m1", "service", "create", "-d", "-q", "--name", "later", "skein/box", "sleep", "1000");
+  await stop();
+  rmSync(`${stateDir}/swarm`, { recursive: true });
+  assert.match((await skein("restore", `${root}/package.json`)).stderr, /tar: |no backup of a manager/);
+  const restored = await skein("restore", file);
+  assert.equal(restored.code, 0, restored.stderr);
+  await start("m1");
+  await eventually(
+    "it serves again",
+    async () => (await lab.try("m1", "service", "ls")).stdout.includes("8/8"),
+    20_000,
+  );
+  assert.doesNotMatch(await lab.ok("m1", "service", "ls"), /later/);
+  await lab.ok("m1", "service", "scale", "-d", "still=9");
+  await eventually("9 tasks run", async () => (await lab.ok("m1", "service", "ls")).includes("9/9"), 20_000);
+  await eventually("the worker is back", async () => (await nodes("m1"))?.get("w1") === "Ready", 20_000);
 });
