@@ -76,7 +76,9 @@ function damage(bytes: Buffer, random: () => number): Buffer {
   return out;
 }
 
-test("damaged messages, sealed with the right key, are survived by a whole node", { timeout: 600_000 }, async () => {
+test("damaged messages, sealed with the right key, are survived by a whole node", {
+  timeout: 600_000,
+}, async (context) => {
   const random = seeded(Number(process.env.GOSSIP_SEED ?? 42));
   await using cluster = new Cluster(1);
   let packet: (bytes: Buffer) => void = () => {};
@@ -122,6 +124,7 @@ test("damaged messages, sealed with the right key, are survived by a whole node"
   assert.equal(failures, 0);
   const stats = gossip.stats();
   assert.ok((stats["dropped.malformed"] ?? 0) > 0 && (stats["dropped.undecryptable"] ?? 0) > 0, JSON.stringify(stats));
+  context.diagnostic(`${rounds * 3} inputs`);
   assert.ok(rounds > 50, `${rounds} rounds`);
 });
 
