@@ -8,7 +8,7 @@ import {
   PublishLogsMessageSchema,
   type SubscriptionMessage,
 } from "#proto/docker/swarmkit/logbroker_pb.js";
-import { SecretSchema, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { NodeSchema, SecretSchema, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { VirtualClock } from "../../../src/base/clock.ts";
 import { GrpcError, grpcCodeOf, status } from "../../../src/base/grpc.ts";
@@ -78,6 +78,34 @@ test("assignments: tasks with what they need, once, and taken back with the last
   await move("c", TaskState.SHUTDOWN);
   await store.update((tx) => tx.create("task", task("d", TaskState.ASSIGNED)));
   assert.deepEqual(shown(set.next(store.view, ["c", "d"], [])), ["+task d"]);
+});
+
+test("assignments: only our own nodes are told of IPv6 on overlays", async () => {
+  const store = await openStore();
+  const network = {
+    id: "net",
+    spec: { ipv6Enabled: true },
+    ipam: { driver: {}, configs: [{ subnet: "10.0.1.0/24" }, { subnet: "fd00:1::/64" }] },
+  };
+  await store.update((tx) => {
+    for (const [id, plugins] of [
+      ["ours", [{ type: "Manager", name: "skein" }]],
+      ["docker", [{ type: "Network", name: "overlay" }]],
+    ] as const) {
+      tx.create("node", create(NodeSchema, { id, description: { engine: { plugins: [...plugins] } } }));
+      const networks = [{ network, addresses: ["10.0.1.5/24", "fd00:1::5/64"] }];
+      const status = { state: TaskState.ASSIGNED };
+      tx.create("task", create(TaskSchema, { id: `on-${id}`, nodeId: id, networks, status }));
+    }
+  });
+  const told = (node: string) => {
+    const item = new AssignmentSet(node).complete(store.view).changes[0]?.assignment?.item;
+    const attachment = item?.case === "task" ? item.value.networks[0] : undefined;
+    const subnets = attachment?.network?.ipam?.configs.map(({ subnet }) => subnet);
+    return [attachment?.network?.spec?.ipv6Enabled, subnets, attachment?.addresses];
+  };
+  assert.deepEqual(told("ours"), [true, ["10.0.1.0/24", "fd00:1::/64"], ["10.0.1.5/24", "fd00:1::5/64"]]);
+  assert.deepEqual(told("docker"), [false, ["10.0.1.0/24"], ["10.0.1.5/24"]]);
 });
 
 test("liveness: gossip's opinion makes it two periods, or fifteen seconds; a stall of our own is nobody's fault", () => {

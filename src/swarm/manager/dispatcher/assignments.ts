@@ -12,11 +12,12 @@ import {
   AssignmentsMessage_Type,
   AssignmentsMessageSchema,
 } from "#proto/docker/swarmkit/dispatcher_pb.js";
-import { ConfigSchema, SecretSchema, type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { ConfigSchema, type Node, SecretSchema, type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import type { TaskSpec } from "#proto/docker/swarmkit/specs_pb.js";
 import { ResourceType, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import type { Reader } from "../../store/memory.ts";
 import { versionOf } from "../../store/objects.ts";
+import { MANAGER_PLUGIN } from "../control/roles.ts";
 
 const { UPDATE, REMOVE } = AssignmentChange_AssignmentAction;
 
@@ -115,7 +116,10 @@ export class AssignmentSet {
     } else if (told && !isOver(told)) {
       left.push(told);
     }
-    if (!told || !sameForAgent(told, task)) changes.push(change(UPDATE, { case: "task", value: task }));
+    if (!told || !sameForAgent(told, task)) {
+      const value = carriesIpv6(store.get("node", this.#nodeId)) ? task : withoutIpv6(task);
+      changes.push(change(UPDATE, { case: "task", value }));
+    }
     return changes;
   }
 
@@ -149,6 +153,31 @@ export class AssignmentSet {
     };
     return [...secrets.flatMap((id) => drop("secret", id)), ...configs.flatMap((id) => drop("config", id))];
   }
+}
+
+/**
+ * Docker's nodes carry no IPv6 on overlays and would give addresses of the network's IPv6 subnet to their own load
+ * balancers, whoever has them already. Only ours are told of it.
+ */
+const carriesIpv6 = (node: Node | undefined): boolean =>
+  node?.description?.engine?.plugins.some(
+    ({ type, name }) => type === MANAGER_PLUGIN.type && name === MANAGER_PLUGIN.name,
+  ) ?? false;
+
+function withoutIpv6(task: Task): Task {
+  if (!task.networks.some(({ network }) => network?.spec?.ipv6Enabled)) return task;
+  const isIpv4 = (text: string) => !text.includes(":");
+  const networks = task.networks.map((attachment) => {
+    const { network, addresses } = attachment;
+    if (!network?.spec?.ipv6Enabled) return attachment;
+    const ipam = network.ipam && {
+      ...network.ipam,
+      configs: network.ipam.configs.filter(({ subnet }) => isIpv4(subnet)),
+    };
+    const spec = { ...network.spec, ipv6Enabled: false };
+    return { ...attachment, network: { ...network, spec, ipam }, addresses: addresses.filter(isIpv4) };
+  });
+  return { ...task, networks };
 }
 
 type Item = NonNullable<AssignmentChange["assignment"]>["item"];
