@@ -9,8 +9,11 @@ export interface OciRuntime {
   readonly path: string;
 }
 
-/** In order of preference: crun is smaller and starts faster. */
-const known = ["crun", "runc"];
+/**
+ * In order of preference. crun starts faster, but where controllers of both cgroup versions are in use (a hybrid host) it
+ * starts nothing at all, and says so only then: it is used where it is alone, or asked for.
+ */
+const known = ["runc", "crun"];
 /** What Docker calls the shim that runs runc. */
 const aliases: Readonly<Record<string, string>> = { "io.containerd.runc.v2": "runc" };
 

@@ -76,7 +76,7 @@ export const settings: readonly Setting[] = [
     name: "default-runtime",
     kind: "text",
     value: "NAME",
-    help: "OCI runtime of containers that name none: runc or crun (default: crun where it is installed)",
+    help: "OCI runtime of containers that name none: runc or crun (default: runc where it is installed)",
   },
   { name: "cgroup-parent", kind: "text", value: "CGROUP", fallback: "/skein", help: "parent cgroup of all containers" },
   {
