@@ -70,5 +70,10 @@ export function parseOverlay(spec: OverlaySpec, underlay: Underlay = anyUnderlay
   });
   const dual = dualStack(spec);
   const gateway6 = (dual && spec.ipam.config.find(isIpv6)?.gateway?.split("/")[0]) ?? "";
-  return { subnets, dual, gateway6, mtu: underlayMtu(spec, underlay) - vxlanOverhead(underlay.cluster?.dataPathAddress) };
+  return {
+    subnets,
+    dual,
+    gateway6,
+    mtu: underlayMtu(spec, underlay) - vxlanOverhead(underlay.cluster?.dataPathAddress),
+  };
 }
