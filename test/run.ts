@@ -1,39 +1,66 @@
 /**
  * Runs every check and every test and prints `N passed, N failed` last.
  *
- * Order: format, lint and types; unit tests, two files at a time; then what needs root and the machine
- * (namespaces, real peers, labs), one file at a time. `test/run.ts PATTERN…` runs the files whose path contains one.
+ * Order: format, lint and types; unit tests, two files at a time; then what needs root and the machine (namespaces, real
+ * peers, labs): files that measure seconds alone, one after another, the others two at a time.
+ * `test/run.ts PATTERN…` runs the files whose path contains one.
  */
 import { spawnSync } from "node:child_process";
 import { globSync } from "node:fs";
 import { cpus } from "node:os";
 import { relative } from "node:path";
 import { run } from "node:test";
+import { archiveOf } from "../src/lab/image/library.ts";
+import { imageCache } from "../src/lab/tour.ts";
 
 const root = new URL("..", import.meta.url).pathname;
 process.chdir(root);
 const patterns = process.argv.slice(2);
-const counts = { passed: 0, failed: 0, skipped: 0 };
-const failures: string[] = [];
+
+/** Files that hold the machine to a time, or look at all of it. */
+const ALONE = [
+  "test/e2e/lab.",
+  "test/e2e/churn.",
+  "test/e2e/drift.",
+  "test/e2e/failover.",
+  "test/e2e/faults.",
+  "test/e2e/managers.",
+  "test/e2e/overlay.",
+  "test/e2e/updates.",
+  "test/interop/gossip/",
+  "test/unit/",
+];
+
+interface Result {
+  passed: number;
+  skipped: number;
+  readonly failures: string[];
+}
+
+const total: Result = { passed: 0, skipped: 0, failures: [] };
 const flaky: string[] = [];
 
-function note(name: string, ok: boolean, ms: number, detail = ""): void {
-  counts[ok ? "passed" : "failed"]++;
-  if (!ok) failures.push(name);
-  console.log(
-    `${ok ? "ok  " : "FAIL"} ${name} (${Math.round(ms)} ms)${detail && `\n${detail.replace(/^/gm, "       ")}`}`,
-  );
+function add({ passed, skipped, failures }: Result): void {
+  total.passed += passed;
+  total.skipped += skipped;
+  total.failures.push(...failures);
+}
+
+function line(name: string, ok: boolean, ms: number, detail = ""): string {
+  return `${ok ? "ok  " : "FAIL"} ${name} (${Math.round(ms)} ms)${detail && `\n${detail.replace(/^/gm, "       ")}`}`;
 }
 
 function check(name: string, command: string, ...args: string[]): void {
   const start = performance.now();
   const { status, stdout, stderr } = spawnSync(`node_modules/.bin/${command}`, args, { encoding: "utf8" });
-  note(name, status === 0, performance.now() - start, status === 0 ? "" : `${stdout}${stderr}`.trim());
+  const ok = status === 0;
+  add({ passed: ok ? 1 : 0, skipped: 0, failures: ok ? [] : [name] });
+  console.log(line(name, ok, performance.now() - start, ok ? "" : `${stdout}${stderr}`.trim()));
 }
 
-async function tests(title: string, files: string[], concurrency: number): Promise<void> {
-  if (files.length === 0) return;
-  console.log(`\n# ${title}`);
+async function tests(files: string[], concurrency: number, print: (text: string) => void): Promise<Result> {
+  const result: Result = { passed: 0, skipped: 0, failures: [] };
+  if (files.length === 0) return result;
   const stream = run({ files, concurrency, timeout: 600_000, execArgv: ["--disable-warning=ExperimentalWarning"] });
   const lastNesting = new Map<string, number>();
   for await (const event of stream) {
@@ -48,35 +75,55 @@ async function tests(title: string, files: string[], concurrency: number): Promi
         continue;
       const where = `${relative(root, file ?? "")}: ${name}`;
       if (skip !== undefined && skip !== false) {
-        counts.skipped++;
-        console.log(`skip ${where} (${typeof skip === "string" ? skip : "skipped"})`);
+        result.skipped++;
+        print(`skip ${where} (${typeof skip === "string" ? skip : "skipped"})`);
       } else if (todo === undefined || todo === false) {
         const error =
           event.type === "test:fail" ? (event.data.details.error.cause ?? event.data.details.error) : undefined;
         const text = error instanceof Error ? (error.stack ?? error.message) : String(error ?? "");
-        note(where, event.type === "test:pass", details.duration_ms, text);
+        if (event.type === "test:pass") result.passed++;
+        else result.failures.push(where);
+        print(line(where, event.type === "test:pass", details.duration_ms, text));
       }
     } else if (event.type === "test:stderr" && process.env.SKEIN_TEST_OUTPUT) {
       process.stderr.write(event.data.message);
     }
   }
+  return result;
+}
+
+/** One file; what it prints comes in one piece, so that two at a time can be read. */
+async function inOnePiece(file: string): Promise<Result> {
+  const lines = [`\n# ${file}`];
+  const result = await tests([file], 1, (text) => lines.push(text));
+  console.log(lines.join("\n"));
+  return result;
 }
 
 /**
- * Files that drive daemons, peers and labs in real time, one after another. One that fails is run once more, because a
- * machine that stalls for seconds breaks their deadlines; that it was needed is told, in the log and at the end.
+ * Files that drive daemons, peers and labs in real time. One that fails is run once more at the end, alone, because a
+ * machine that stalls for seconds breaks its deadlines; that it was needed is told, in the log and at the end.
  */
 async function onThisMachine(files: string[]): Promise<void> {
-  for (const file of files) {
-    const before = { ...counts };
-    const known = failures.length;
-    await tests(file, [file], 1);
-    if (failures.length === known) continue;
-    const first = failures.splice(known);
-    Object.assign(counts, before);
-    console.log(`# ${file} again: ${first.length} failed`);
-    await tests(file, [file], 1);
-    if (failures.length === known) flaky.push(...first);
+  const failed: { file: string; first: Result }[] = [];
+  const take = async (queue: string[]) => {
+    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      const result = await inOnePiece(file);
+      if (result.failures.length === 0) add(result);
+      else failed.push({ file, first: result });
+    }
+  };
+  const isAlone = (file: string) => ALONE.some((prefix) => file.startsWith(prefix));
+  const shared = files.filter((file) => !isAlone(file));
+  if (files.length > 1)
+    for (const collection of ["basic", "tutorials"] as const) await archiveOf(imageCache, collection);
+  await take(files.filter(isAlone));
+  await Promise.all(Array.from({ length: Math.min(2, cpus().length) }, () => take(shared)));
+  for (const { file, first } of failed) {
+    console.log(`\n# ${file} again: ${first.failures.length} failed`);
+    const second = await inOnePiece(file);
+    if (second.failures.length === 0) flaky.push(...first.failures);
+    add(second);
   }
 }
 
@@ -90,15 +137,14 @@ if (patterns.length === 0) {
   check("lint, import rule included", "biome", "lint", "--error-on-warnings", ".");
   check("types", "tsc", "--noEmit");
 }
-await tests(
-  "unit",
-  all.filter((file) => !needsMachine(file)),
-  Math.min(2, cpus().length),
-);
+const unit = all.filter((file) => !needsMachine(file));
+if (unit.length > 0) console.log("\n# unit");
+add(await tests(unit, Math.min(2, cpus().length), (text) => console.log(text)));
 await onThisMachine(all.filter(needsMachine));
 
+const { passed, skipped, failures } = total;
 console.log(`\n${Math.round((performance.now() - started) / 1000)} s`);
 for (const name of flaky) console.log(`passed only when run again: ${name}`);
 for (const failure of failures) console.log(`failed: ${failure}`);
-console.log(`${counts.passed} passed, ${counts.failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ""}`);
-process.exit(counts.failed === 0 && counts.passed > 0 ? 0 : 1);
+console.log(`${passed} passed, ${failures.length} failed${skipped ? `, ${skipped} skipped` : ""}`);
+process.exit(failures.length === 0 && passed > 0 ? 0 : 1);

@@ -13,7 +13,7 @@ import type { HostSpec } from "./spec.ts";
 
 export const tourNames = { network: "skein-net", service: "hello", standalone: "box", port: 8080 };
 const replicas = 3;
-const imageCache = join(fileURLToPath(new URL("../..", import.meta.url)), ".cache", "images");
+export const imageCache = join(fileURLToPath(new URL("../..", import.meta.url)), ".cache", "images");
 
 export interface TourOptions extends UpOptions {
   readonly say: (line: string) => void;
