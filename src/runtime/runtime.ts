@@ -7,11 +7,12 @@ import { messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { removeCgroups } from "./cgroup.ts";
 import { changesOf } from "./changes.ts";
-import { type Containerd, connectContainerd, snapshotter } from "./containerd/client.ts";
+import { type Containerd, connectContainerd } from "./containerd/client.ts";
 import { ownPaths } from "./containerd/config.ts";
-import { ifFound, translate } from "./containerd/errors.ts";
+import { translate } from "./containerd/errors.ts";
 import { Supervisor } from "./containerd/supervisor.ts";
 import { ContainerdImages } from "./images/store.ts";
+import { layerSize } from "./layer-size.ts";
 import { mount, unmount } from "./libc.ts";
 import { findRuntimes, type OciRuntime } from "./oci.ts";
 import { layersOf } from "./rootfs.ts";
@@ -34,6 +35,9 @@ import type {
 } from "./types.ts";
 
 const run = promisify(execFile);
+
+/** When shims that an earlier daemon's death left are looked for: containerd may still be busy with its last calls. */
+const sweepMs = [3_000, 15_000];
 
 /**
  * Starts, or finds, containerd and gives the runtime on it. Throws `unavailable` when containerd cannot be had.
@@ -64,6 +68,7 @@ class ContainerdRuntime implements Runtime {
   readonly #containers: Containers;
   readonly #rootfs = new KeyedMutex();
   readonly #cgroupParent: string;
+  readonly #sweeps: NodeJS.Timeout[];
   #version: Promise<RuntimeVersion> | undefined;
 
   constructor(options: RuntimeOptions, containerd: Containerd, supervisor: Supervisor | undefined, log: Logger) {
@@ -86,6 +91,11 @@ class ContainerdRuntime implements Runtime {
       },
       log,
     );
+    const sweep = () =>
+      this.#containers
+        .sweepShims(options.address ?? ownPaths(options).socket)
+        .catch((error) => log.warn("lost shims were not ended", { error: messageOf(error) }));
+    this.#sweeps = sweepMs.map((ms) => setTimeout(sweep, ms).unref());
   }
 
   version(): Promise<RuntimeVersion> {
@@ -203,11 +213,12 @@ class ContainerdRuntime implements Runtime {
   }
 
   async writableSize(id: string): Promise<number> {
-    const usage = await ifFound(this.#call((call) => this.#containerd.snapshots.usage({ snapshotter, key: id }, call)));
-    return Number(usage?.size ?? 0);
+    const [upper] = layersOf(await this.#containers.mountsOf(id));
+    return upper === undefined ? 0 : layerSize(upper);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const timer of this.#sweeps) clearTimeout(timer);
     this.#exits.dispose();
     this.#containers.dispose();
     await this.#supervisor?.[Symbol.asyncDispose]();

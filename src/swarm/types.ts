@@ -34,6 +34,8 @@ export interface Executor {
   isSilent?(host: string): boolean | undefined;
   /** Throws `TaskRejected` when this host cannot run such a task. */
   controller(task: Task, dependencies: Dependencies): Promise<TaskController>;
+  /** What earlier tasks left on this host goes, but for these: a task may have been forgotten with the node's state. */
+  keepOnly?(taskIds: ReadonlySet<string>): Promise<void>;
   /** This host is in no swarm any more; resolves when nothing of one is left on it. `swarm leave` waits for it. */
   left?(): Promise<void>;
 }

@@ -116,20 +116,22 @@ export class HostExecutor implements Executor {
       this.#keys = [];
       this.#managers = [];
       this.#options.networks.clear();
+      await this.keepOnly(new Set());
       if (!this.#cluster) return;
       this.#cluster = undefined;
-      await this.#removeLeftovers();
       await this.#options.engine.network.stopCluster();
     });
   }
 
-  /** The agent removes its tasks before it leaves; what it could not is removed here by its labels. */
-  async #removeLeftovers(): Promise<void> {
+  /** The agent removes its tasks itself; what it could not, or knows nothing of, is removed here by its labels. */
+  async keepOnly(taskIds: ReadonlySet<string>): Promise<void> {
     const { engine, log } = this.#options;
     const filters = new Map([["label", [TASK_LABEL]]]);
-    for (const { Id: id } of await engine.containers.list({ all: true, size: false, filters })) {
-      if (typeof id !== "string") continue;
+    for (const { Id: id, Labels: labels } of await engine.containers.list({ all: true, size: false, filters })) {
+      const task = (labels as Record<string, string> | undefined)?.[TASK_LABEL] ?? "";
+      if (typeof id !== "string" || taskIds.has(task)) continue;
       try {
+        log.info("removing the container of a task that is not of this node", { container: id, task });
         await engine.containers.remove(id, { force: true, volumes: true });
       } catch (error) {
         log.warn("a task's container is left", { container: id, error: messageOf(error) });

@@ -6,7 +6,9 @@
  * start:  FIFOs and spec are made while nothing waits; then record update, task create, task start.
  * end:    the exit event settles `exit` at once; task and FIFOs are cleared away behind it (`reaped`).
  */
+import { execFile } from "node:child_process";
 import { existsSync, rmSync } from "node:fs";
+import { promisify } from "node:util";
 import { Status } from "#proto/containerd/v1/types/task_pb.js";
 import { KeyedMutex } from "../../base/async.ts";
 import { conflict, messageOf, notFound } from "../../base/errors.ts";
@@ -22,6 +24,7 @@ import { resolveUser } from "../spec/user.ts";
 import type { ContainerSpec, ExecSpec, ExitStatus, StartedProcess } from "../types.ts";
 import { processAny, readRecord, runcOptions, specAny } from "./encode.ts";
 import { type Exits, exitStatus, isoOf } from "./exits.ts";
+import { shims } from "./shims.ts";
 import { SharedMemory } from "./shm.ts";
 import { type FifoPaths, makeFifos, Stdio } from "./stdio.ts";
 
@@ -45,6 +48,7 @@ const drainGrace = 2_000;
 /** The same where the shim has let go already: what a pipe held went with its last holder. */
 const endedGrace = 100;
 const killGrace = 10_000;
+const run = promisify(execFile);
 const shim = "io.containerd.runc.v2";
 const initBinaries = [
   "/usr/bin/docker-init",
@@ -309,6 +313,24 @@ export class Containers {
     const timer = AbortSignal.timeout(killGrace);
     await Promise.race([exit, new Promise((resolve) => timer.addEventListener("abort", resolve, { once: true }))]);
     if (!this.#live.has(id)) await this.#deleteTask(id);
+  }
+
+  /** Ends shims of whose tasks containerd knows nothing (`shims.ts`), with whatever they hold. */
+  async sweepShims(socket: string): Promise<void> {
+    const { namespace, tasks } = this.#containerd;
+    for (const { id, pid } of shims(socket, namespace)) {
+      // Under the lock: a task that is being made has its shim before containerd shows it.
+      await this.#locks.run(id, async () => {
+        if (this.#live.has(id) || (await ifFound(tasks.get({ containerId: id }, this.#containerd.call())))) return;
+        if (!shims(socket, namespace).some((one) => one.id === id && one.pid === pid)) return;
+        this.#log.warn("ending a shim that containerd has lost", { container: id, pid });
+        process.kill(pid, "SIGKILL");
+        for (const { name, path } of this.#options.ociRuntimes) {
+          const root = `${this.#options.run}/${name}/${namespace}`;
+          if (existsSync(`${root}/${id}`)) await run(path, ["--root", root, "delete", "--force", id]);
+        }
+      });
+    }
   }
 
   async list(): Promise<{ id: string; running: boolean; pid: number }[]> {

@@ -59,6 +59,7 @@ export class Worker {
   restore(): Promise<void> {
     return this.#mutex.run(async () => {
       const stored = this.#options.db.load();
+      await this.#options.executor.keepOnly?.(new Set(stored.map(({ task }) => task.id)));
       await Promise.all(
         stored.map(async ({ task, removing }) => {
           await this.#start(task);

@@ -91,7 +91,10 @@ class HostNode implements SwarmNode {
       const { log, stateDir } = this.#options;
       try {
         const state = readState(stateDir);
-        if (!state) return;
+        if (!state) {
+          await this.#options.executor.left?.();
+          return;
+        }
         this.#state = state;
         const identity = NodeIdentity.read(stateDir);
         this.#expired = identity?.expired(this.#options.clock.now()) ?? false;
