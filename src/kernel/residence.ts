@@ -6,6 +6,7 @@
  * minor fault per sixteen pages. (Written ones, such as relocated data, would come back as they are on disk.)
  */
 import { readFileSync } from "node:fs";
+import { setFlagsFromString } from "node:v8";
 import * as libc from "./libc.ts";
 
 export interface Mapping {
@@ -32,9 +33,13 @@ export function cleanMappings(smaps: string, program: string): Mapping[] {
   return found;
 }
 
-/** Gives back what can be; never throws, because nothing depends on it. */
+/**
+ * Gives back what can be, and has V8 mind its heap more than its speed from now on: from the start it would make the start
+ * a fifth slower, for nothing. Never throws, because nothing depends on it.
+ */
 export function releaseStartup(): void {
   try {
+    setFlagsFromString("--optimize-for-size");
     for (const { start, end } of cleanMappings(readFileSync("/proc/self/smaps", "utf8"), process.execPath)) {
       libc.madviseDontNeed(start, end - start);
     }
