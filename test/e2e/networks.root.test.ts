@@ -302,9 +302,9 @@ test("IPv6 between the hosts: managers, gossip and tunnels", async () => {
   for (const host of ["manager", "worker-1"] as const) {
     await lab.in(host, "ip", "address", "add", `${address[host]}/64`, "dev", "eth0", "nodad");
   }
-  await lab.ok("manager", "swarm", "init", "--advertise-addr", address.manager, "--listen-addr", "[::]:2377");
+  await lab.ok("manager", "swarm", "init", "--advertise-addr", address.manager);
   const token = await lab.ok("manager", "swarm", "join-token", "-q", "worker");
-  const join = ["--token", token, "--advertise-addr", address["worker-1"], "--listen-addr", "[::]:2377"];
+  const join = ["--token", token, "--advertise-addr", address["worker-1"]];
   await lab.ok("worker-1", "swarm", "join", ...join, `[${address.manager}]:2377`);
   await create("over", "--ipv6");
   await start("manager", "o1", "over");

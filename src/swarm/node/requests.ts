@@ -6,11 +6,16 @@ import type { NodeState } from "./state-file.ts";
 
 const anyHost = "0.0.0.0";
 
+/** Any address is one of both families where others are told an IPv6 one. (Go listens so whenever it can.) */
+const listening = (listen: HostPort, advertised: HostPort): HostPort =>
+  listen.host === anyHost && advertised.host.includes(":") ? { ...listen, host: "::" } : listen;
+
 export function stateOfInit(request: InitRequest): NodeState {
   const listen = parseHostPort(request.listenAddr || anyHost);
+  const advertise = parseHostPort(request.advertiseAddr, listen.port);
   return {
-    listenAddr: formatHostPort(listen),
-    advertiseAddr: formatHostPort(parseHostPort(request.advertiseAddr, listen.port)),
+    listenAddr: formatHostPort(listening(listen, advertise)),
+    advertiseAddr: formatHostPort(advertise),
     dataPathAddr: request.dataPathAddr,
     manager: true,
     remotes: [],
@@ -30,7 +35,7 @@ export async function stateOfJoin(
     ? parseHostPort(request.advertiseAddr, listen.port)
     : { host: await sourceAddressTo(first), port: listen.port };
   return {
-    listenAddr: formatHostPort(listen),
+    listenAddr: formatHostPort(listening(listen, advertise)),
     advertiseAddr: formatHostPort(advertise),
     dataPathAddr: request.dataPathAddr,
     manager: false,
