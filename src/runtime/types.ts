@@ -44,6 +44,7 @@ export interface ImageConfig {
     Retries?: number;
   };
   readonly Shell?: string[];
+  readonly OnBuild?: string[] | null;
 }
 
 /** One line of progress of a pull, push, load or import, in the shape of Docker's JSON stream. */

@@ -1,5 +1,6 @@
 /** Layers from the content store into snapshots. */
 import { invalid } from "../../base/errors.ts";
+import { grpcCodeOf, grpcMessageOf, status } from "../../base/grpc.ts";
 import { hexId } from "../../base/id.ts";
 import { type Containerd, type Lease, snapshotter } from "../containerd/client.ts";
 import { ifFound, isAlreadyExists } from "../containerd/errors.ts";
@@ -28,6 +29,13 @@ export async function unpack(
   return done;
 }
 
+/** What containerd cannot read is the archive's fault; its own paths are nobody's business. */
+function unpackError(error: unknown): unknown {
+  if (grpcCodeOf(error) !== status.UNKNOWN) return error;
+  const why = grpcMessageOf(error).replace(/mount callback failed on \S+: /, "");
+  return /no space left|input\/output error/i.test(why) ? error : invalid(`failed to unpack layer: ${why}`);
+}
+
 async function unpackLayer(
   containerd: Containerd,
   layer: Descriptor,
@@ -51,7 +59,9 @@ async function unpackLayer(
   const key = `extract-${hexId().slice(0, 24)}`;
   const { mounts } = await snapshots.prepare({ snapshotter, key, parent }, call);
   try {
-    const { applied } = await diff.apply({ diff: { ...layer, size: BigInt(layer.size) }, mounts }, call);
+    const { applied } = await diff
+      .apply({ diff: { ...layer, size: BigInt(layer.size) }, mounts }, call)
+      .catch((error) => Promise.reject(unpackError(error)));
     const actual = applied?.digest ?? "";
     if (diffId !== undefined && actual !== diffId) {
       throw invalid(`wrong diff id calculated on extraction: ${actual} instead of ${diffId}`);

@@ -11,7 +11,7 @@ import { existsSync, rmSync } from "node:fs";
 import { promisify } from "node:util";
 import { Status } from "#proto/containerd/v1/types/task_pb.js";
 import { KeyedMutex } from "../../base/async.ts";
-import { conflict, messageOf, notFound } from "../../base/errors.ts";
+import { conflict, messageOf, notFound, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { cgroupTrees, oomKills } from "../cgroup.ts";
 import { type Containerd, snapshotter } from "../containerd/client.ts";
@@ -148,6 +148,7 @@ export class Containers {
       }
       created = true;
       const { pid } = await tasks.start({ containerId: id }, call);
+      this.#exits.started(id, "", pid);
       this.#records.set(id, record);
       return this.#track(id, pid, io, exit, record.linux.cgroupsPath);
     } catch (error) {
@@ -239,6 +240,7 @@ export class Containers {
       }
       const record = await this.#record(id);
       const io = this.#openIo(id, "", process);
+      this.#exits.started(id, "", process.pid);
       if (!runs) {
         this.#exits.settle(id, "", { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });
       }
@@ -261,6 +263,7 @@ export class Containers {
     try {
       await tasks.exec({ containerId: id, execId, ...fifos, terminal: spec.tty, spec: processAny(process) }, call);
       const { pid } = await tasks.start({ containerId: id, execId }, call);
+      this.#exits.started(id, execId, pid);
       void raw.then(async () => {
         await discard();
         await io.finish(drainGrace);
@@ -279,12 +282,19 @@ export class Containers {
   /** Removes task, container record and writable layer, whatever of them is there. */
   remove(id: string): Promise<void> {
     return this.#locks.run(id, async () => {
-      const { containers, snapshots } = this.#containerd;
+      const { containers, snapshots, tasks } = this.#containerd;
       const call = this.#containerd.call();
       const live = this.#live.get(id);
       if (live && !(await settled(live.exit))) await this.#end(id, true);
       if (live) await live.reaped;
       else if (!this.#records.has(id)) await this.#end(id, false);
+      // Without its record nobody would find what still runs.
+      const left = await ifFound(tasks.get({ containerId: id }, call));
+      if (left?.process && left.process.status !== Status.STOPPED) {
+        await this.#end(id, false);
+        if (await ifFound(tasks.get({ containerId: id }, call)))
+          throw unavailable(`container ${id} could not be ended`);
+      }
       await Promise.all([
         ignoreNotFound(snapshots.remove({ snapshotter, key: id }, call)),
         ignoreNotFound(containers.delete({ id }, call)),
@@ -301,12 +311,11 @@ export class Containers {
   async #end(id: string, running: boolean): Promise<void> {
     const { tasks } = this.#containerd;
     const call = this.#containerd.call();
-    if (!running) {
-      const process = (await ifFound(tasks.get({ containerId: id }, call)))?.process;
-      if (!process) return;
-      if (process.status === Status.STOPPED) return await this.#deleteTask(id);
-    }
+    const process = (await ifFound(tasks.get({ containerId: id }, call)))?.process;
+    if (!process && !running) return;
+    if (process?.status === Status.STOPPED && !running) return await this.#deleteTask(id);
     const exit = this.#exits.expect(id);
+    if (process) this.#exits.started(id, "", process.pid);
     // A paused process cannot be killed on cgroup v1; one that is not paused cannot be resumed.
     await tasks.resume({ containerId: id }, call).catch(() => {});
     await ignoreNotFound(tasks.kill({ containerId: id, signal: 9, all: true }, call)).catch(() => {});
@@ -317,11 +326,17 @@ export class Containers {
 
   /** Ends shims of whose tasks containerd knows nothing (`shims.ts`), with whatever they hold. */
   async sweepShims(socket: string): Promise<void> {
-    const { namespace, tasks } = this.#containerd;
+    const { containers, namespace, tasks } = this.#containerd;
+    const call = this.#containerd.call();
     for (const { id, pid } of shims(socket, namespace)) {
       // Under the lock: a task that is being made has its shim before containerd shows it.
       await this.#locks.run(id, async () => {
-        if (this.#live.has(id) || (await ifFound(tasks.get({ containerId: id }, this.#containerd.call())))) return;
+        if (this.#live.has(id)) return;
+        if (await ifFound(tasks.get({ containerId: id }, call))) {
+          // A task without its container: no list shows it.
+          if (!(await ifFound(containers.get({ id }, call)))) await this.#end(id, false);
+          return;
+        }
         if (!shims(socket, namespace).some((one) => one.id === id && one.pid === pid)) return;
         this.#log.warn("ending a shim that containerd has lost", { container: id, pid });
         process.kill(pid, "SIGKILL");

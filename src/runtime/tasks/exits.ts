@@ -23,6 +23,10 @@ interface Waiter {
   readonly id: string;
   readonly execId: string;
   readonly exit: Deferred<RawExit>;
+  /** 0 until it has started. */
+  pid: number;
+  /** Ends that were told before the pid was known. */
+  readonly early: { readonly pid: number; readonly exit: RawExit }[];
 }
 
 const keyOf = (id: string, execId: string): string => `${id}/${execId || id}`;
@@ -54,8 +58,20 @@ export class Exits {
     if (known) return known.exit.promise;
     if (!execId) this.#oom.delete(id);
     const exit = deferred<RawExit>();
-    this.#waiters.set(key, { id, execId, exit });
+    this.#waiters.set(key, { id, execId, exit, pid: 0, early: [] });
     return exit.promise;
+  }
+
+  /**
+   * The process that is waited for has this pid. Ends of others under its name are not its own: containerd tells that of
+   * a dead shim late, when the container may have been started again.
+   */
+  started(id: string, execId: string, pid: number): void {
+    const waiter = this.#waiters.get(keyOf(id, execId));
+    if (!waiter) return;
+    waiter.pid = pid;
+    const told = waiter.early.find((one) => one.pid === pid);
+    if (told) this.settle(id, execId, told.exit);
   }
 
   /** The process never started. */
@@ -112,17 +128,26 @@ export class Exits {
     }
     const event = fromBinary(TaskExitSchema, bytes);
     const execId = event.id === event.containerId ? "" : event.id;
-    this.settle(event.containerId, execId, { exitCode: event.exitStatus, exitedAt: isoOf(event.exitedAt) });
+    const waiter = this.#waiters.get(keyOf(event.containerId, execId));
+    if (!waiter) return;
+    const exit = { exitCode: event.exitStatus, exitedAt: isoOf(event.exitedAt) };
+    if (waiter.pid === 0) waiter.early.push({ pid: event.pid, exit });
+    else if (waiter.pid === event.pid || event.pid === 0) this.settle(event.containerId, execId, exit);
+    else this.#log.info("the end of an earlier process is told late", { container: event.containerId, pid: event.pid });
   }
 
   /** Asks after every process waited for: its end may have been told while nobody listened. */
   async #catchUp(): Promise<void> {
-    for (const { id, execId } of [...this.#waiters.values()]) {
+    for (const waiter of [...this.#waiters.values()]) {
+      const { id, execId, pid } = waiter;
       try {
         const found = await ifFound(this.#containerd.tasks.get({ containerId: id, execId }, this.#containerd.call()));
         const process = found?.process;
         if (process?.status === Status.STOPPED) {
           this.settle(id, execId, { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });
+        } else if (!process && pid !== 0 && this.#waiters.get(keyOf(id, execId)) === waiter) {
+          // containerd cleared it away while nobody listened.
+          this.settle(id, execId, lost());
         }
       } catch (error) {
         this.#log.debug("could not ask after a process", { container: id, error: messageOf(error) });
