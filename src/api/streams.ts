@@ -44,7 +44,10 @@ export async function* logBytes(
   options: { tty: boolean; timestamps: boolean; details?: string },
 ): AsyncGenerator<Uint8Array> {
   for await (const { stream, line, time } of entries) {
-    const prefix = [...(options.timestamps ? [padNanos(time)] : []), ...(options.details ? [options.details] : [])];
+    const prefix = [
+      ...(options.timestamps ? [padNanos(time)] : []),
+      ...(options.details === undefined ? [] : [options.details]),
+    ];
     const data = prefix.length ? Buffer.concat([Buffer.from(`${prefix.join(" ")} `), line]) : line;
     yield options.tty ? data : frame(stream, data);
   }
@@ -76,9 +79,11 @@ export function streamRoutes(engine: Engine): Route[] {
         ...(until !== undefined && { until }),
         signal,
       });
-      const details = query.bool("details") ? detailsText(attributes) : "";
       const timestamps = query.bool("timestamps");
-      return bytes(streamType(request, tty), logBytes(entries, { tty, timestamps, details }));
+      return bytes(
+        streamType(request, tty),
+        logBytes(entries, { tty, timestamps, ...(query.bool("details") && { details: detailsText(attributes) }) }),
+      );
     }),
     route("POST", "/containers/:name*/attach", (request) => {
       const { params, query } = request;

@@ -1,6 +1,7 @@
 /** `docker events`: a bounded history and a live stream of what happened on this host. */
 import { AsyncQueue, Emitter } from "../base/async.ts";
 import type { Clock } from "../base/clock.ts";
+import { invalid } from "../base/errors.ts";
 import { exact, labels, pattern } from "./filters.ts";
 import { parseTimestamp } from "./time.ts";
 import type { EngineEvent, Events, Filters, Json } from "./types.ts";
@@ -21,28 +22,41 @@ export function createEvents(clock: Clock): Events {
       if (history.length > HISTORY) history.shift();
       stream.emit(full);
     },
-    async *watch({ since, until, filters, signal }) {
+    watch({ since, until, filters, signal }) {
+      // Refused before the answer begins.
       const from = since ? parseTimestamp(since, clock.now()) : undefined;
       const to = until ? parseTimestamp(until, clock.now()) : undefined;
-      const queue = new AsyncQueue<EngineEvent>(READER_LIMIT);
-      const past = from === undefined ? [] : history.filter((event) => event.at >= from);
-      const stop = stream.on((event) => queue.push(event));
-      const end = () => queue.end();
-      const cancelTimer = to === undefined ? () => {} : clock.after(Math.max(0, to - clock.now()), end);
-      signal.addEventListener("abort", end, { once: true });
-      if (signal.aborted || (to !== undefined && to <= clock.now())) queue.end();
-      try {
-        for (const event of past) {
-          if ((to === undefined || event.at <= to) && matchesEvent(event, filters)) yield eventDocument(event);
-        }
-        for await (const event of queue) if (matchesEvent(event, filters)) yield eventDocument(event);
-      } finally {
-        stop();
-        cancelTimer();
-        signal.removeEventListener("abort", end);
+      if (from !== undefined && to !== undefined && from > to) {
+        throw invalid(`\`since\` time (${since}) cannot be after \`until\` time (${until})`);
       }
+      return follow(from, to, filters, signal);
     },
   };
+
+  async function* follow(
+    from: number | undefined,
+    to: number | undefined,
+    filters: Filters,
+    signal: AbortSignal,
+  ): AsyncGenerator<Json> {
+    const queue = new AsyncQueue<EngineEvent>(READER_LIMIT);
+    const past = from === undefined ? [] : history.filter((event) => event.at >= from);
+    const stop = stream.on((event) => queue.push(event));
+    const end = () => queue.end();
+    const cancelTimer = to === undefined ? () => {} : clock.after(Math.max(0, to - clock.now()), end);
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted || (to !== undefined && to <= clock.now())) queue.end();
+    try {
+      for (const event of past) {
+        if ((to === undefined || event.at <= to) && matchesEvent(event, filters)) yield eventDocument(event);
+      }
+      for await (const event of queue) if (matchesEvent(event, filters)) yield eventDocument(event);
+    } finally {
+      stop();
+      cancelTimer();
+      signal.removeEventListener("abort", end);
+    }
+  }
 }
 
 export function matchesEvent(event: EngineEvent, filters: Filters): boolean {

@@ -139,7 +139,9 @@ export function archives(
       await within(ctx, container, dir, async (root, inner) => {
         using open = openInRoot(root, inner, shown(container, path));
         await using _still = await frozen(ctx, container);
-        await unpack(open.fd, tar, options.copyUidGid ? ["--no-same-owner"] : ["--same-owner"]);
+        // With -a everything gets the container's user; one that has none keeps what the archive says.
+        const asRoot = options.copyUidGid && record.config.User !== "";
+        await unpack(open.fd, tar, [asRoot ? "--no-same-owner" : "--same-owner"]);
       });
       emitContainer(ctx, container, "extract-to-dir");
     },

@@ -1,5 +1,5 @@
 /** The door to containers: finds them and hands on to one file per mechanism. */
-import { notImplemented, SkeinError } from "../../base/errors.ts";
+import { SkeinError } from "../../base/errors.ts";
 import type { EngineContext } from "../context.ts";
 import { knownFilters, labels, withoutLabels } from "../filters.ts";
 import { parseRfc3339, parseTimestamp } from "../time.ts";
@@ -41,7 +41,6 @@ export function createContainers(ctx: EngineContext): Containers {
     unpause: async (ref) => unpause(ctx, get(ref)),
     rename: async (ref, name) => rename(ctx, get(ref), name),
     async remove(ref, options) {
-      if (options.link) throw notImplemented("removing a link");
       if (options.link) {
         removeLink(ctx, ref);
         return;

@@ -126,7 +126,10 @@ async function converse(exec: Exec, process: StartedProcess, io: AttachIo, keys:
       io,
       output,
       stdin: config.AttachStdin ? Promise.resolve(process.io.stdin) : undefined,
-      inputEnded: () => void process.io.closeStdin().catch(() => {}),
+      // The end of input is no end of a terminal: the client left by its keys, and closing would hang the process up.
+      inputEnded: () => {
+        if (!config.Tty) void process.io.closeStdin().catch(() => {});
+      },
       detachKeys: config.Tty && config.AttachStdin ? keys : undefined,
     });
   } finally {

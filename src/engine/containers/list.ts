@@ -29,6 +29,8 @@ const KNOWN = [
 ];
 const STATUSES = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
+const HEALTHS = ["starting", "healthy", "unhealthy", "none"];
+
 /** "Up 5 minutes (healthy)", "Exited (0) 2 hours ago". */
 export function statusText(container: Container, now: number): string {
   const { state } = container.record;
@@ -66,6 +68,9 @@ export async function listContainers(ctx: EngineContext, options: ListOptions): 
   knownFilters(filters, KNOWN);
   for (const status of filters.get("status") ?? []) {
     if (!STATUSES.includes(status)) throw invalid(`invalid filter 'status=${status}'`);
+  }
+  for (const health of filters.get("health") ?? []) {
+    if (!HEALTHS.includes(health)) throw invalid(`Unrecognised filter value for health: ${health}`);
   }
   const created = (container: Container) => parseRfc3339(container.record.created) ?? 0;
   let found = ctx.registry.all().sort((a, b) => created(b) - created(a));
@@ -121,7 +126,7 @@ function matches(
   const volumes = record.mounts.flatMap((mount) => [mount.name, mount.source, mount.target]);
   return (
     pattern(filters, "name", record.name, `/${record.name}`) &&
-    (filters.get("id") ?? [record.id]).some((id) => record.id.startsWith(id)) &&
+    (filters.get("id") ?? [record.id]).some((id) => id !== "" && record.id.startsWith(id)) &&
     labels(filters, config.Labels) &&
     exact(filters, "status", state.status) &&
     exact(filters, "health", container.health?.status ?? "none") &&
@@ -131,8 +136,8 @@ function matches(
     (wantedImages === undefined || wantedImages.has(record.imageId)) &&
     exactOrPrefix(filters, "network", networks) &&
     exact(filters, "volume", ...volumes) &&
-    portsMatch(filters.get("expose"), Object.keys(config.ExposedPorts)) &&
-    portsMatch(filters.get("publish"), published(ctx, container))
+    portsMatch("expose", filters.get("expose"), exposed(ctx, container)) &&
+    portsMatch("publish", filters.get("publish"), published(ctx, container))
   );
 }
 
@@ -145,19 +150,32 @@ function exactOrPrefix(filters: Filters, name: string, candidates: readonly stri
 }
 
 function published(ctx: EngineContext, container: Container): string[] {
-  if (!container.up) return Object.keys(container.record.hostConfig.PortBindings);
-  return ctx.network
-    .publishedPorts(container.id)
-    .flatMap((p) => [`${p.containerPort}/${p.protocol}`, `${p.hostPort}/${p.protocol}`]);
+  // Ports of the host, which only a running container has.
+  return container.up ? ctx.network.publishedPorts(container.id).map((p) => `${p.hostPort}/${p.protocol}`) : [];
+}
+
+function exposed(ctx: EngineContext, container: Container): string[] {
+  if (!container.up) return [];
+  const ports = ctx.network.publishedPorts(container.id).map((p) => `${p.containerPort}/${p.protocol}`);
+  return [...Object.keys(container.record.config.ExposedPorts), ...ports];
+}
+
+function portNumber(filter: string, value: string, text: string): number {
+  const refuse = (why: string) =>
+    invalid(
+      `error while looking up for ${filter} ${value}: strconv.ParseUint: parsing ${JSON.stringify(text)}: ${why}`,
+    );
+  if (!/^\d+$/.test(text)) throw refuse("invalid syntax");
+  if (Number(text) > 65535) throw refuse("value out of range");
+  return Number(text);
 }
 
 /** "80", "80/udp", "8000-8010/tcp". */
-function portsMatch(wanted: readonly string[] | undefined, have: readonly string[]): boolean {
+function portsMatch(filter: string, wanted: readonly string[] | undefined, have: readonly string[]): boolean {
   if (!wanted?.length) return true;
   return wanted.some((value) => {
     const [range = "", protocol = "tcp"] = value.split("/");
-    const [from = Number.NaN, to = from] = range.split("-").map(Number);
-    if (Number.isNaN(from) || Number.isNaN(to)) throw invalid(`invalid filter: ${value}`);
+    const [from = 0, to = from] = range.split("-").map((text) => portNumber(filter, value, text));
     return have.map(parsePort).some((p) => p.protocol === protocol && p.port >= from && p.port <= to);
   });
 }

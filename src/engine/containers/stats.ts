@@ -150,7 +150,9 @@ export async function top(
   try {
     ({ stdout: output } = await run("ps", args, { maxBuffer: 16 * 1024 * 1024 }));
   } catch (error) {
-    throw invalid(`ps: ${messageOf(error)}`);
+    // The first line of its own words; the rest is how to use ps.
+    const said = error instanceof Error && "stderr" in error ? String(error.stderr) : messageOf(error);
+    throw invalid(`ps: ${said.trim().split("\n")[0] ?? ""}`);
   }
   return parsePs(output, pids);
 }

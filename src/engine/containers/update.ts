@@ -4,6 +4,7 @@ import type { EngineContext } from "../context.ts";
 import type { HostConfig } from "../shapes.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container } from "./container.ts";
+import { discardUnsupported } from "./limits.ts";
 import { checkName } from "./names.ts";
 import { writeEtc } from "./networking.ts";
 import { checkRestartPolicy } from "./restart.ts";
@@ -27,27 +28,28 @@ export async function update(
   container: Container,
   change: Partial<HostConfig>,
 ): Promise<{ Warnings: string[] }> {
-  await ctx.locks.run(container.id, async () => {
+  return ctx.locks.run(container.id, async () => {
     const { record } = container;
-    const host: HostConfig = { ...record.hostConfig };
-    for (const name of LIMITS) if (change[name]) host[name] = change[name];
-    if (change.CpusetCpus) host.CpusetCpus = change.CpusetCpus;
-    if (change.CpusetMems) host.CpusetMems = change.CpusetMems;
-    if (change.PidsLimit !== undefined && change.PidsLimit !== 0) host.PidsLimit = change.PidsLimit;
+    const wanted: HostConfig = { ...record.hostConfig };
+    for (const name of LIMITS) if (change[name]) wanted[name] = change[name];
+    if (change.CpusetCpus) wanted.CpusetCpus = change.CpusetCpus;
+    if (change.CpusetMems) wanted.CpusetMems = change.CpusetMems;
+    if (change.PidsLimit !== undefined && change.PidsLimit !== 0) wanted.PidsLimit = change.PidsLimit;
     if (change.RestartPolicy?.Name) {
       checkRestartPolicy(change.RestartPolicy);
-      if (host.AutoRemove && change.RestartPolicy.Name !== "no") {
+      if (wanted.AutoRemove && change.RestartPolicy.Name !== "no") {
         throw invalid("Restart policy cannot be updated because AutoRemove is enabled for the container");
       }
-      host.RestartPolicy = change.RestartPolicy;
+      wanted.RestartPolicy = change.RestartPolicy;
     }
-    verifyConfig(record.config, host);
+    verifyConfig(record.config, wanted);
+    const { host, warnings } = discardUnsupported(wanted);
     if (container.up) await ctx.runtime.update(record.id, resourcesOf(host));
     record.hostConfig = host;
     ctx.registry.save(container);
     emitContainer(ctx, container, "update");
+    return { Warnings: warnings };
   });
-  return { Warnings: [] };
 }
 
 export async function rename(ctx: EngineContext, container: Container, wanted: string): Promise<void> {
@@ -60,7 +62,7 @@ export async function rename(ctx: EngineContext, container: Container, wanted: s
     try {
       ctx.registry.reserve(name, record.id);
     } catch (error) {
-      throw error instanceof SkeinError ? conflict(error.message) : error;
+      throw error instanceof SkeinError ? conflict(`Error when allocating new name: ${error.message}`) : error;
     }
     record.name = name;
     try {

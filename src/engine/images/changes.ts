@@ -70,6 +70,9 @@ export function applyChanges(base: ImageConfig, changes: readonly string[]): Ima
       case "WORKDIR":
         config.WorkingDir = rest;
         break;
+      case "ONBUILD":
+        config.OnBuild = [...(config.OnBuild ?? []), rest];
+        break;
       case "STOPSIGNAL":
         config.StopSignal = rest;
         break;

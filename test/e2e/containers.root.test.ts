@@ -1,0 +1,382 @@
+/**
+ * What users do with containers beyond running them, and what they do wrong: lists, sizes, copies, logs, links, volumes that
+ * are mounts, requests that make no sense, clients that go away. With `SKEIN_CONTROL=1` the real Docker Engine answers.
+ */
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, afterEach, before, test } from "node:test";
+import { run } from "../../src/lab/process.ts";
+import { control, EngineHost } from "../support/engine.ts";
+import { eventually } from "../support/lab.ts";
+import { Terminal } from "../support/terminal.ts";
+
+let host: EngineHost;
+const lines = (text: string): string[] => text.split("\n").filter(Boolean);
+
+before(async () => {
+  host = await EngineHost.make("conts", "10.100.0.0/24");
+});
+afterEach(() => host.clear());
+after(() => host?.[Symbol.asyncDispose]());
+
+/** A request as no command line would send it: its status and message. */
+async function raw(method: string, path: string, body?: string, type = "application/json"): Promise<[number, string]> {
+  const { stdout } = await run([
+    ...["curl", "-s", "-m", "5", "-X", method, "--unix-socket", host.host("host").socket, "-w", "\n%{http_code}"],
+    ...(body === undefined ? [] : ["-H", `Content-Type: ${type}`, "--data-binary", body]),
+    `http://d/v1.41${path}`,
+  ]);
+  const at = stdout.lastIndexOf("\n");
+  const answer = stdout.slice(0, at);
+  const { message = answer } = answer.startsWith('{"message"') ? (JSON.parse(answer) as { message: string }) : {};
+  return [Number(stdout.slice(at + 1)), message.trim()];
+}
+
+test("ps: every filter, alone", async () => {
+  await host.docker(
+    ...["run", "-d", "--name", "a1", "--label", "x=1", "-p", "8123:80", "--expose", "99", "alpine", "sleep", "1000"],
+  );
+  await host.attempt("run", "--name", "a2", "--label", "x=2", "alpine", "sh", "-c", "exit 3");
+  await host.docker("create", "--name", "a3", "-v", "vol1:/data", "alpine", "true");
+  const found: Record<string, string> = {
+    "name=a": "a1 a2 a3",
+    "name=^/a1$": "a1",
+    "name=^a1$": "a1",
+    "name=.*1": "a1",
+    "id=zzz": "",
+    "label=x": "a1 a2",
+    "label=x=2": "a2",
+    "label=y": "",
+    "exited=3": "a2",
+    "exited=0": "",
+    "status=exited": "a2",
+    "status=running": "a1",
+    "status=created": "a3",
+    "health=none": "a1 a2 a3",
+    "health=healthy": "",
+    "ancestor=alpine": "a1 a2 a3",
+    "ancestor=alpine:latest": "a1 a2 a3",
+    "ancestor=nosuch": "",
+    "before=a2": "a1",
+    "since=a2": "a3",
+    "volume=vol1": "a3",
+    "volume=/data": "a3",
+    "volume=nosuch": "",
+    "network=bridge": "a1 a2 a3",
+    "network=nosuch": "",
+    // The host's port, not the container's.
+    "publish=8123": "a1",
+    "publish=8120-8125/tcp": "a1",
+    "publish=80": "",
+    "publish=8123/udp": "",
+    "expose=99": "a1",
+    "expose=80/tcp": "a1",
+    "expose=81": "",
+    "is-task=true": "",
+    "is-task=false": "a1 a2 a3",
+  };
+  for (const [filter, names] of Object.entries(found)) {
+    const got = lines(await host.docker("ps", "-a", "--filter", filter, "--format", "{{.Names}}")).sort();
+    assert.equal(got.join(" "), names, filter);
+  }
+  for (const [filter, words] of [
+    ["status=foo", /[Ii]nvalid filter 'status=foo'/],
+    ["health=foo", /[Uu]nrecogni[sz]ed filter value for health: foo/],
+    ["before=nosuch", /no such container:? nosuch/i],
+    ["publish=x", /error while looking up for publish x: strconv\.ParseUint: parsing "x": invalid syntax/],
+    ["expose=70000", /error while looking up for expose 70000: .*value out of range/],
+    ["is-task=maybe", /[Ii]nvalid filter 'is-task=\[maybe\]'/],
+    ["bogus=1", /[Ii]nvalid filter 'bogus'/],
+  ] as const) {
+    assert.match((await host.attempt("ps", "-a", "--filter", filter)).stderr, words, filter);
+  }
+  assert.deepEqual(lines(await host.docker("ps", "--last", "2", "--format", "{{.Names}}")), ["a3", "a2"]);
+  assert.deepEqual(lines(await host.docker("ps", "-l", "--format", "{{.Names}} {{.State}}")), ["a3 created"]);
+  await host.docker("rm", "-f", "a1", "a2", "a3");
+  await host.docker("volume", "rm", "vol1");
+});
+
+test("sizes are those of the files that were written", async () => {
+  await host.docker("run", "-d", "--name", "s1", "alpine", "sleep", "1000");
+  assert.equal(await host.docker("inspect", "-s", "-f", "{{.SizeRw}}", "s1"), "0");
+  await host.docker("exec", "s1", "sh", "-c", "echo hello > /f; ln /f /g; mkdir /d; head -c 1000 /dev/zero > /d/z");
+  assert.equal(await host.docker("inspect", "-s", "-f", "{{.SizeRw}}", "s1"), "1006");
+  assert.match(await host.docker("ps", "-s", "--format", "{{.Size}}"), /^1\.01kB \(virtual /);
+});
+
+test("cp: owners, directories onto files, archives from stdin, places that are not there", async () => {
+  const dir = join(host.scratch, "t");
+  mkdirSync(join(dir, "sub"), { recursive: true });
+  writeFileSync(join(dir, "f"), "one");
+  writeFileSync(join(dir, "sub/g"), "two");
+  symlinkSync("f", join(dir, "l"));
+  execFileSync("chown", ["1234:4321", join(dir, "f")]);
+  execFileSync("chmod", ["640", join(dir, "f")]);
+  await host.docker("run", "-d", "--name", "c1", "alpine", "sleep", "1000");
+  const owners = async (path: string) =>
+    lines(await host.docker("exec", "c1", "sh", "-c", `cd ${path}; stat -c '%n %u:%g %a' f sub/g`));
+  await host.docker("cp", dir, "c1:/t");
+  assert.deepEqual(await owners("/t"), ["f 1234:4321 640", "sub/g 0:0 644"]);
+  await host.docker("cp", "-a", dir, "c1:/ta");
+  assert.deepEqual(await owners("/ta"), ["f 1234:4321 640", "sub/g 0:0 644"]);
+  for (const [from, to, words] of [
+    ["f", "c1:/nodir/x", /Could not find the file \/nodir in container c1/],
+    ["f", "c1:/nodir/", /(no such|Could not find the file).*|destination directory/],
+    ["nosuch", "c1:/", /no such file or directory/],
+    ["sub", "c1:/t/f", /cannot copy directory/],
+    ["f", "nosuch:/", /No such container: nosuch|no such directory/],
+  ] as const) {
+    const { code, stderr } = await host.attempt("cp", join(dir, from), to);
+    assert.notEqual(code, 0, `${from} to ${to}`);
+    assert.match(stderr, words);
+  }
+  assert.match(
+    (await host.attempt("cp", "c1:/nosuch", dir)).stderr,
+    /Could not find the file \/nosuch in container c1/,
+  );
+  const pipe = (shell: string) => run(["sh", "-c", shell.replaceAll("docker", host.command([]).join(" "))]);
+  await pipe(`tar c -C ${host.scratch} t | docker cp - c1:/tmp`);
+  assert.equal(await host.docker("exec", "c1", "cat", "/tmp/t/sub/g"), "two");
+  assert.match((await pipe(`docker cp c1:/t - | tar t`)).stdout, /^t\/sub\/g$/m);
+  assert.notEqual((await pipe(`tar c -C ${host.scratch} t | docker cp - c1:/nosuch`)).code, 0);
+  // Links of the container are its own: a planted file lands inside, or nowhere.
+  await host.docker("exec", "c1", "sh", "-c", "ln -s ../../../../../../etc /up; ln -s /nosuch /dangling");
+  await host.docker("cp", join(dir, "f"), "c1:/up/planted-by-test");
+  assert.equal(existsSync("/etc/planted-by-test"), false);
+  assert.equal(await host.docker("exec", "c1", "cat", "/etc/planted-by-test"), "one");
+  await host.docker("run", "--name", "c2", "--read-only", "alpine", "true");
+  assert.match((await host.attempt("cp", join(dir, "f"), "c2:/x")).stderr, /rootfs is marked read-only/);
+  await host.docker("run", "--name", "c3", "-v", `${dir}:/ro:ro`, "alpine", "true");
+  assert.match((await host.attempt("cp", join(dir, "f"), "c3:/ro/x")).stderr, /volume is marked read-only/);
+});
+
+test("logs: ranges, details, drivers that keep nothing", async () => {
+  await host.docker(
+    ...["run", "--name", "l1", "--log-opt", "labels=x,y", "--log-opt", "env=E", "--log-opt", "tag={{.Name}}"],
+    ...["-l", "x=1", "-e", "E=a b", "alpine", "sh", "-c", "echo one; echo two"],
+  );
+  assert.equal(await host.docker("logs", "--details", "--tail", "1", "l1"), "E=a+b,tag=l1,x=1 two");
+  assert.match(await host.docker("logs", "-t", "--details", "--tail", "1", "l1"), /^\S+Z E=a\+b,tag=l1,x=1 two$/);
+  const attributes = '"attrs":{"E":"a b","tag":"l1","x":"1"}';
+  assert.ok(readFileSync(await host.inspect("l1", "{{.LogPath}}"), "utf8").includes(attributes));
+  for (const [options, text] of [
+    [["--tail", "0"], ""],
+    [["--tail", "-1"], "one\ntwo"],
+    [["--tail", "x"], "one\ntwo"],
+    [["--since", "1h"], "one\ntwo"],
+    [["--since", "2040-01-01"], ""],
+    [["--until", "2040-01-01"], "one\ntwo"],
+    [["--until", "1h"], ""],
+  ] as const) {
+    assert.equal(await host.docker("logs", ...options, "l1"), text, options.join(" "));
+  }
+  assert.match((await host.attempt("logs", "--since", "bogus", "l1")).stderr, /bogus/);
+  await host.docker("run", "--name", "l2", "--log-driver", "none", "alpine", "echo", "x");
+  assert.match((await host.attempt("logs", "l2")).stderr, /configured logging driver does not support reading/);
+});
+
+test("a link follows its target to another address, names it in ps and goes with rm --link", async () => {
+  await host.docker("run", "-d", "--name", "target", "alpine", "sleep", "1000");
+  await host.docker("run", "-d", "--name", "linker", "--link", "target:pal", "alpine", "sleep", "1000");
+  assert.equal(await host.inspect("linker", "{{json .HostConfig.Links}}"), '["/target:/linker/pal"]');
+  assert.deepEqual((await host.docker("ps", "--format", "{{.Names}}", "--no-trunc")).split(/[,\n]/).sort(), [
+    "linker",
+    "linker/pal",
+    "target",
+  ]);
+  const address = () => host.inspect("target", "{{.NetworkSettings.IPAddress}}");
+  const first = await address();
+  await host.docker("stop", "-t", "0", "target");
+  await host.docker("run", "-d", "--name", "thief", "--restart", "no", "alpine", "sleep", "1000");
+  await host.docker("start", "target");
+  const hosts = await host.docker("exec", "linker", "cat", "/etc/hosts");
+  assert.match(hosts, new RegExp(`^${(await address()).replaceAll(".", "\\.")}\\s+pal `, "m"), `first ${first}`);
+  await host.docker("rm", "--link", "linker/pal");
+  assert.equal(await host.inspect("linker", "{{json .HostConfig.Links}}"), "null");
+  assert.match((await host.attempt("rm", "--link", "linker/pal")).stderr, /linker\/pal/);
+});
+
+test("volumes that are mounts: shared while they are used, gone after, what they show is never deleted", async () => {
+  const dir = join(host.scratch, "shown");
+  mkdirSync(dir, { recursive: true });
+  writeFileSync(join(dir, "precious"), "kept");
+  await host.docker("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m", "ram");
+  await host.docker("volume", "create", "--opt", "type=none", "--opt", `device=${dir}`, "--opt", "o=bind", "shown");
+  await host.docker(
+    "run",
+    "-d",
+    "--name",
+    "v1",
+    "-v",
+    "ram:/ram",
+    "alpine",
+    "sh",
+    "-c",
+    "echo x > /ram/x; exec sleep 1000",
+  );
+  await eventually("written", async () => (await host.attempt("exec", "v1", "cat", "/ram/x")).stdout === "x\n");
+  assert.equal(await host.docker("run", "--rm", "-v", "ram:/ram", "alpine", "cat", "/ram/x"), "x");
+  assert.match(await host.docker("exec", "v1", "df", "-k", "/ram"), /\b1024\b/);
+  await host.docker("rm", "-f", "v1");
+  assert.equal(await host.docker("run", "--rm", "-v", "ram:/ram", "alpine", "ls", "/ram"), "", "a new file system");
+  assert.equal(await host.docker("run", "--rm", "-v", "shown:/m", "alpine", "cat", "/m/precious"), "kept");
+  await host.docker("volume", "rm", "ram", "shown");
+  assert.equal(readFileSync(join(dir, "precious"), "utf8"), "kept");
+  await host.docker("volume", "create", "--opt", "type=none", "--opt", "device=/nonexistent", "--opt", "o=bind", "bad");
+  const { code, stderr } = await host.attempt("run", "--rm", "-v", "bad:/m", "alpine", "true");
+  assert.notEqual(code, 0);
+  assert.match(stderr, /failed to mount local volume: mount \/nonexistent:.*no such file|ENOENT/s);
+  await host.docker("volume", "rm", "bad");
+  for (const [options, words] of [
+    [["--opt", "foo=bar"], /invalid option: "foo"/],
+    [["--opt", "type=tmpfs"], /missing required option: "device"/],
+    [["--opt", "device=x"], /missing required option: "type"/],
+  ] as const) {
+    assert.match((await host.attempt("volume", "create", ...options)).stderr, words);
+  }
+  assert.equal(await host.docker("volume", "ls", "-q"), "");
+});
+
+test("requests that make no sense: a status of the client's, words, and nothing made", async () => {
+  await host.docker("run", "-d", "--name", "b1", "alpine", "sleep", "1000");
+  await host.docker("run", "--name", "b2", "alpine", "true");
+  const create = "/containers/create";
+  // 20.10 has 500 for some of what is the client's fault.
+  const faults = control ? [400, 500] : [400];
+  for (const [method, path, body, statuses, words] of [
+    ["POST", create, "{bad", faults, /invalid/],
+    ["POST", create, '{"Image":5}', faults, /cannot unmarshal number into Go struct field .*Image of type string/],
+    ["POST", create, "{}", [400], /./],
+    ["POST", create, '{"Image":"nosuch"}', [404], /No such image: nosuch:latest/],
+    [
+      "POST",
+      `${create}?name=b1`,
+      '{"Image":"alpine"}',
+      [409],
+      /Conflict\. The container name .*\/b1.* is already in use/,
+    ],
+    ["POST", `${create}?name=a%20b`, '{"Image":"alpine"}', [400], /Invalid container name/],
+    ["POST", create, '{"Image":"alpine","HostConfig":{"Memory":1.5}}', faults, /cannot unmarshal number/],
+    ["POST", create, '{"Image":"alpine","HostConfig":{"Memory":-5}}', [400], /Minimum memory limit allowed is 6MB/],
+    ["POST", "/containers/nosuch/start", undefined, [404], /No such container: nosuch/],
+    ["POST", "/containers/b1/start", undefined, [304], /^$/],
+    ["POST", "/containers/b2/stop", undefined, [304], /^$/],
+    ["POST", "/containers/b2/kill", undefined, [409], /is not running/],
+    ["POST", "/containers/b1/kill?signal=FOO", undefined, [400], /[Ii]nvalid signal: FOO/],
+    ["POST", "/containers/b1/stop?t=abc", undefined, faults, /strconv\.Atoi: parsing "abc": invalid syntax/],
+    ["POST", "/containers/b2/pause", undefined, [409], /is not running/],
+    ["POST", "/containers/b1/unpause", undefined, control ? [500] : [409], /is not paused/],
+    ["POST", "/containers/b1/rename?name=b2", undefined, [409], /Error when allocating new name: Conflict/],
+    ["POST", "/containers/b1/rename?name=", undefined, [400], /may be empty/],
+    ["POST", "/containers/b1/exec", '{"Cmd":[]}', [400], /No exec command specified/],
+    ["POST", "/containers/b2/exec", '{"Cmd":["x"]}', [409], /is not running/],
+    ["POST", "/exec/nosuch/start", "{}", [404], /[Nn]o such exec instance/],
+    ["GET", "/containers/b1/logs", undefined, [400], /you must choose at least one stream/],
+    ["GET", "/containers/json?filters=bad", undefined, faults, /invalid/],
+    ["GET", "/containers/json?limit=abc", undefined, faults, /strconv\.Atoi/],
+    ["GET", "/events?since=abc", undefined, faults, /abc/],
+    ["GET", "/events?since=5&until=3", undefined, [400], /`since` time \(5\) cannot be after `until` time \(3\)/],
+    ["GET", "/containers/b1/top?ps_args=--bogus", undefined, faults, /^ps: error: unknown gnu long option$/],
+    ["POST", "/containers/b1/update", '{"Memory":5}', [400], /Minimum memory limit allowed is 6MB/],
+    ["POST", "/volumes/create", '{"Name":"a/b"}', [400], /includes invalid characters for a local volume name/],
+    ["GET", "/volumes/nosuch", undefined, [404], /no such volume/],
+    [
+      "POST",
+      "/images/alpine/tag?repo=UPPER&tag=x",
+      undefined,
+      faults,
+      /invalid reference format: repository name .*must be lowercase/,
+    ],
+    ["POST", "/networks/bridge/connect", '{"Container":"nosuch"}', [404], /No such container: nosuch/],
+    ["POST", "/networks/nosuch/connect", '{"Container":"b1"}', [404], /network nosuch not found/],
+    ["POST", "/commit?container=nosuch", undefined, [404], /No such container: nosuch/],
+    ["DELETE", "/containers/nosuch?force=1", undefined, [404], /No such container: nosuch/],
+    ["GET", "/nosuch", undefined, [404], /page not found/],
+  ] as const) {
+    const [status, answer] = await raw(method, path, body);
+    assert.ok((statuses as readonly number[]).includes(status), `${method} ${path} ${body ?? ""}: ${status} ${answer}`);
+    assert.match(answer, words, `${method} ${path}`);
+  }
+  assert.deepEqual(lines(await host.docker("ps", "-a", "--format", "{{.Names}}")).sort(), ["b1", "b2"]);
+  assert.equal(await host.docker("volume", "ls", "-q"), "");
+});
+
+test("archives that are none make no image", { skip: control ? "Docker makes one" : false }, async () => {
+  const before = await host.docker("images", "-aq");
+  for (const path of ["/images/load", "/images/create?fromSrc=-"]) {
+    const [status, answer] = await raw("POST", path, "garbage", "application/x-tar");
+    assert.equal(status, 400, answer);
+    assert.doesNotMatch(answer, /\/containerd\/|UNKNOWN/, "nothing of the engine's own paths");
+  }
+  assert.equal(await host.docker("images", "-aq"), before);
+});
+
+test("clients that go away in the middle leave nothing behind", async () => {
+  await host.docker("run", "-d", "--name", "g1", "-i", "alpine", "sh", "-c", "while :; do echo x; sleep 0.01; done");
+  for (const args of [
+    ["logs", "-f", "g1"],
+    ["attach", "g1"],
+    ["stats", "g1"],
+    ["events"],
+    ["exec", "-i", "g1", "cat"],
+    ["wait", "g1"],
+  ]) {
+    const [program = "", ...rest] = host.command(args);
+    const client = spawn(program, rest, { stdio: ["pipe", "pipe", "ignore"] });
+    const gone = new Promise((resolve) => client.once("close", resolve));
+    if (["logs", "attach", "stats"].includes(args[0] ?? ""))
+      await new Promise((resolve) => client.stdout.once("data", resolve));
+    else await new Promise((resolve) => setTimeout(resolve, 150));
+    client.kill("SIGKILL");
+    await gone;
+  }
+  assert.equal(await host.inspect("g1", "{{.State.Running}}"), "true");
+  await host.docker("rm", "-f", "g1");
+});
+
+test("exec on a terminal: the size of the caller's, other detach keys, and it goes on", async () => {
+  await host.docker("run", "-d", "--name", "x1", "alpine", "sleep", "1000");
+  await using terminal = new Terminal(
+    host.command([
+      "exec",
+      "-it",
+      "--detach-keys",
+      "ctrl-x,q",
+      "x1",
+      "sh",
+      "-c",
+      "echo ready; touch /going; exec sleep 1000",
+    ]),
+  );
+  await terminal.see(/ready/);
+  terminal.type("\x18q");
+  await terminal.ended();
+  assert.match(await host.docker("top", "x1"), /sleep 1000[\s\S]*sleep 1000/, "the exec runs on");
+  assert.match((await host.attempt("exec", "--detach-keys", "bogus", "-it", "x1", "true")).stderr, /./);
+});
+
+test("events: filters choose, and name what happened", async () => {
+  const since = String(Math.floor(Date.now() / 1000) - 1);
+  await host.docker("run", "--name", "e1", "-l", "k=v", "-v", "evol:/v", "alpine", "true");
+  await host.docker("rm", "e1");
+  await host.docker("volume", "rm", "evol");
+  const until = String(Math.floor(Date.now() / 1000) + 1);
+  const told = async (...filters: string[]) => {
+    const words = filters.flatMap((filter) => ["--filter", filter]);
+    const format = "{{.Type}} {{.Action}}";
+    return lines(await host.docker("events", "--since", since, "--until", until, ...words, "--format", format));
+  };
+  assert.deepEqual(await told("container=e1", "event=die"), ["container die"]);
+  assert.deepEqual(await told("type=volume", "volume=evol"), [
+    "volume create",
+    ...(control ? ["volume mount", "volume unmount"] : []),
+    "volume destroy",
+  ]);
+  assert.deepEqual(await told("label=k=v", "event=create", "event=destroy"), ["container create", "container destroy"]);
+  assert.deepEqual(await told("container=e1", "event=start"), ["container start"]);
+  assert.deepEqual(await told("image=alpine", "container=e1", "event=die"), ["container die"]);
+  assert.deepEqual(await told("type=network", "event=connect").then((all) => all.slice(-1)), ["network connect"]);
+  assert.deepEqual(await told("container=nosuch"), []);
+});
