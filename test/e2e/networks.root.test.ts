@@ -155,77 +155,46 @@ test("gateway, range, auxiliary addresses, VNI, labels and internal are what was
   await lab.ok("manager", "network", "rm", "full");
 });
 
-test("networks of other drivers: the name from the managers, the rest from each node's own configuration", async () => {
-  await lab.ok("manager", "network", "create", "--config-only", "--subnet", "10.31.1.0/24", "plain-config");
-  await lab.ok("worker-1", "network", "create", "--config-only", "--subnet", "10.31.2.0/24", "plain-config");
-  assert.equal(await inspect("manager", "plain-config", "{{.Driver}} {{.ConfigOnly}} {{.Scope}}"), "null true local");
-  for (const driver of ["bridge", "macvlan"]) {
-    if (driver === "macvlan") {
-      for (const [host, n] of [
-        ["manager", 3],
-        ["worker-1", 4],
-      ] as const) {
-        const options = ["--subnet", `10.31.${n}.0/24`, "--opt", "parent=eth0"];
-        await lab.ok(host, "network", "create", "--config-only", ...options, "wire-config");
-      }
-    }
-    const config = driver === "bridge" ? "plain-config" : "wire-config";
-    const name = `n-${driver}`;
-    await lab.ok(
-      "manager",
-      "network",
-      "create",
-      "--driver",
-      driver,
-      "--scope",
-      "swarm",
-      "--attachable",
-      "--config-from",
-      config,
-      name,
-    );
-    await lab.ok(
-      "manager",
-      "service",
-      "create",
-      "--quiet",
-      "--name",
-      "local",
-      "--mode",
-      "global",
-      "--network",
-      name,
-      "skein/hello",
-    );
-    for (const [host, n] of [
-      ["manager", driver === "bridge" ? 1 : 3],
-      ["worker-1", driver === "bridge" ? 2 : 4],
-    ] as const) {
-      await eventually(
-        `the task on ${host}`,
-        async () => (await lab.ok(host, "ps", "-q", "--filter", "name=local.")) !== "",
-      );
-      const found = await inspect(
-        host,
-        name,
-        "{{.Scope}} {{.Driver}} {{.ConfigFrom.Network}} {{range .IPAM.Config}}{{.Subnet}}{{end}} {{len .Containers}}",
-      );
-      assert.equal(found, `swarm ${driver} ${config} 10.31.${n}.0/24 1`);
-      assert.match(
-        await inspect(host, name, "{{range .Containers}}{{.IPv4Address}}{{end}}"),
-        new RegExp(`^10\\.31\\.${n}\\.`),
-      );
-    }
-    await start("worker-1", "guest", name);
-    const links = await beside("worker-1", "guest", "ip", "-o", "-d", "link");
-    assert.match(links, driver === "bridge" ? /eth0@.*veth/ : /eth0@.*macvlan mode bridge/);
-    assert.equal((await dig("worker-1", "guest", "local", "A")).length, 1, "the neighbour on the same host");
-    const refusal = await lab.try("worker-1", "network", "rm", config);
-    assert.match(refusal.stderr, new RegExp(`configuration network "${config}" is in use`));
-    await lab.ok("worker-1", "rm", "--force", "guest");
-    await lab.ok("manager", "service", "rm", "local");
-    await eventually("removable", async () => (await lab.try("manager", "network", "rm", name)).code === 0);
+/** A network of this driver, a service and a guest on it; its subnets on the two hosts are the configuration's. */
+async function ownMatter(driver: string, config: string, subnets: Record<string, string>, options: string[] = []) {
+  for (const [host, subnet] of Object.entries(subnets)) {
+    await lab.ok(host, "network", "create", "--config-only", "--subnet", subnet, ...options, config);
   }
+  assert.equal(await inspect("manager", config, "{{.Driver}} {{.ConfigOnly}} {{.Scope}}"), "null true local");
+  const [name, service, guest] = [`n-${driver}`, `s-${driver}`, `g-${driver}`];
+  const scope = ["--scope", "swarm", "--attachable", "--config-from", config];
+  await lab.ok("manager", "network", "create", "--driver", driver, ...scope, name);
+  const everywhere = ["--quiet", "--mode", "global", "--network", name];
+  await lab.ok("manager", "service", "create", "--name", service, ...everywhere, "skein/hello");
+  for (const [host, subnet] of Object.entries(subnets)) {
+    await eventually(
+      `the task on ${host}`,
+      async () => (await lab.ok(host, "ps", "-q", "--filter", `name=${service}.`)) !== "",
+    );
+    const shown = "{{.Scope}} {{.Driver}} {{.ConfigFrom.Network}} {{range .IPAM.Config}}{{.Subnet}}{{end}} ";
+    assert.equal(await inspect(host, name, `${shown}{{len .Containers}}`), `swarm ${driver} ${config} ${subnet} 1`);
+    const address = await inspect(host, name, "{{range .Containers}}{{.IPv4Address}}{{end}}");
+    assert.equal(address.replace(/\.\d+\/24$/, ".0/24"), subnet);
+  }
+  await start("worker-1", guest, name);
+  const links = await beside("worker-1", guest, "ip", "-o", "-d", "link");
+  assert.match(links, driver === "bridge" ? /eth0@.*veth/ : /eth0@.*macvlan mode bridge/);
+  assert.equal((await dig("worker-1", guest, service, "A")).length, 1, "the neighbour on the same host");
+  const refusal = await lab.try("worker-1", "network", "rm", config);
+  assert.match(refusal.stderr, new RegExp(`configuration network "${config}" is in use`));
+  await lab.ok("worker-1", "rm", "--force", guest);
+  await lab.ok("manager", "service", "rm", service);
+  await eventually("removable", async () => (await lab.try("manager", "network", "rm", name)).code === 0);
+}
+
+test("networks of other drivers: the name from the managers, the rest from each node's own configuration", async () => {
+  await Promise.all([
+    ownMatter("bridge", "plain-config", { manager: "10.31.1.0/24", "worker-1": "10.31.2.0/24" }),
+    ownMatter("macvlan", "wire-config", { manager: "10.31.3.0/24", "worker-1": "10.31.4.0/24" }, [
+      "--opt",
+      "parent=eth0",
+    ]),
+  ]);
 });
 
 test("what cannot be is refused in Docker's words, and leaves nothing", async () => {
