@@ -190,6 +190,7 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
         );
         assert.deepEqual(await h1.call("publishedPorts", id("d")), [
           { protocol: "tcp", containerPort: 80, hostIp: "0.0.0.0", hostPort: 8000 },
+          { protocol: "tcp", containerPort: 80, hostIp: "::", hostPort: 8000 },
           { protocol: "tcp", containerPort: 80, hostIp: "127.0.0.1", hostPort: 8001 },
         ]);
         assert.equal((await lab.client(ask("10.98.0.1", 8000))).out.trim(), "d 10.98.0.254");
