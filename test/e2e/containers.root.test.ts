@@ -6,7 +6,11 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { text } from "node:stream/consumers";
 import { after, afterEach, before, test } from "node:test";
+import Docker from "dockerode";
+import { inside } from "../../src/lab/host.ts";
 import { run } from "../../src/lab/process.ts";
 import { control, EngineHost } from "../support/engine.ts";
 import { eventually } from "../support/lab.ts";
@@ -336,7 +340,36 @@ test("clients that go away in the middle leave nothing behind", async () => {
   await host.docker("rm", "-f", "g1");
 });
 
-test("exec on a terminal: the size of the caller's, other detach keys, and it goes on", async () => {
+test("a registry that hangs is let go of when the client leaves, and nothing is half-made", async () => {
+  const script = `let open = 0;
+    const server = require("node:net").createServer((socket) => {
+      console.log(++open);
+      socket.resume();
+      socket.on("error", () => {});
+      socket.on("close", () => console.log(--open));
+    });
+    server.listen(5998, "127.0.0.1", () => console.log(open));`;
+  const [program = "", ...rest] = inside(host.state, [process.execPath, "-e", script]);
+  const registry = spawn(program, rest, { stdio: ["ignore", "pipe", "inherit"] });
+  let said = "";
+  registry.stdout.on("data", (chunk: Buffer) => {
+    said += chunk.toString();
+  });
+  try {
+    await eventually("it listens", async () => said.startsWith("0"));
+    const before = await host.docker("images", "-aq");
+    const [docker = "", ...args] = host.command(["pull", "localhost:5998/x"]);
+    const client = spawn(docker, args, { stdio: "ignore" });
+    await eventually("it is asked", async () => /[1-9]/.test(said));
+    client.kill("SIGKILL");
+    await eventually("it is left alone", async () => lines(said).at(-1) === "0");
+    assert.equal(await host.docker("images", "-aq"), before);
+  } finally {
+    registry.kill("SIGKILL");
+  }
+});
+
+test("exec on a terminal: other detach keys, and it goes on", async () => {
   await host.docker("run", "-d", "--name", "x1", "alpine", "sleep", "1000");
   await using terminal = new Terminal(
     host.command([
@@ -355,6 +388,41 @@ test("exec on a terminal: the size of the caller's, other detach keys, and it go
   await terminal.ended();
   assert.match(await host.docker("top", "x1"), /sleep 1000[\s\S]*sleep 1000/, "the exec runs on");
   assert.match((await host.attempt("exec", "--detach-keys", "bogus", "-it", "x1", "true")).stderr, /./);
+});
+
+test("dockerode: attach, wait, logs, exec, errors", async () => {
+  const docker = new Docker({ socketPath: host.host("host").socket });
+  const container = await docker.createContainer({
+    ...{ Image: "alpine", name: "dk", OpenStdin: true, StdinOnce: true },
+    Cmd: ["sh", "-c", "read line; echo got $line; echo bad >&2; exit 4"],
+  });
+  const stream = await container.attach({ stream: true, stdin: true, stdout: true, stderr: true, hijack: true });
+  const [out, err] = [new PassThrough(), new PassThrough()];
+  const [outText, errText] = [text(out), text(err)];
+  docker.modem.demuxStream(stream, out, err);
+  stream.once("end", () => {
+    out.end();
+    err.end();
+  });
+  const waiting = container.wait({ condition: "next-exit" });
+  await container.start();
+  stream.write("this\n");
+  assert.equal((await waiting).StatusCode, 4);
+  assert.deepEqual([await outText, await errText], ["got this\n", "bad\n"]);
+  assert.match((await container.logs({ stdout: true, stderr: true })).toString(), /got this/);
+  await container.remove();
+  await assert.rejects(container.inspect(), { statusCode: 404 });
+  const running = await docker.createContainer({ Image: "alpine", name: "dx", Cmd: ["sleep", "1000"] });
+  await running.start();
+  const exec = await running.exec({ Cmd: ["sh", "-c", "echo inside; exit 3"], AttachStdout: true, AttachStderr: true });
+  const execOut = new PassThrough();
+  const execText = text(execOut);
+  const execStream = await exec.start({ hijack: true, stdin: false });
+  docker.modem.demuxStream(execStream, execOut, execOut);
+  execStream.once("end", () => execOut.end());
+  assert.equal(await execText, "inside\n");
+  await eventually("its exit code", async () => (await exec.inspect()).ExitCode === 3);
+  assert.equal((await docker.listContainers()).length, 1);
 });
 
 test("events: filters choose, and name what happened", async () => {
