@@ -45,8 +45,11 @@ export function serviceStatuses(
       if ((task.jobIteration?.index ?? 0n) !== (entry.service.jobStatus?.jobIteration?.index ?? 0n)) continue;
       if (task.status?.state === TaskState.COMPLETE) entry.completed++;
     }
-    if (task.desiredState <= TaskState.COMPLETE) entry.wanted++;
-    if (task.status?.state === TaskState.RUNNING && !down.has(task.nodeId)) entry.running++;
+    const isWanted = task.desiredState <= TaskState.COMPLETE;
+    if (isWanted) entry.wanted++;
+    // Of a global service the wanted tasks are the measure: one that still stops would make it 4 of 2.
+    const counts = isWanted || entry.service.spec?.mode.case !== "global";
+    if (counts && task.status?.state === TaskState.RUNNING && !down.has(task.nodeId)) entry.running++;
   }
   return new Map(
     [...byService].map(([id, { service, ...counts }]) => [

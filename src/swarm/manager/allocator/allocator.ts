@@ -119,6 +119,8 @@ export class Allocator {
     // Nodes before tasks: a task without its node's address on the network cannot run.
     await this.#allocate("node", (node) => planNode(node, this.#store.view, this.#state, this.#clock.now()));
     await this.#allocate("task", (task) => {
+      // Its service was removed meanwhile: the orchestrator takes it back.
+      if (task.serviceId && !this.#store.view.get("service", task.serviceId)) return undefined;
       return isNew(task) ? planTask(task, this.#store.view, this.#state, this.#clock.now()) : undefined;
     });
     if (Object.values(this.#blocked).some((set) => set.size > 0)) {

@@ -1,0 +1,27 @@
+/** The REPLICAS column. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { ServiceSchema, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { serviceStatuses } from "../../../src/api/swarm/status.ts";
+
+const task = (id: string, serviceId: string, desiredState: TaskState, state: TaskState) =>
+  create(TaskSchema, { id, serviceId, desiredState, status: { state } });
+
+test("tasks that still stop do not make a global service run more than it wants", () => {
+  const { RUNNING, SHUTDOWN } = TaskState;
+  const services = [
+    create(ServiceSchema, { id: "g", spec: { mode: { case: "global", value: {} } } }),
+    create(ServiceSchema, { id: "r", spec: { mode: { case: "replicated", value: { replicas: 1n } } } }),
+  ];
+  const tasks = [
+    task("1", "g", RUNNING, RUNNING),
+    task("2", "g", SHUTDOWN, RUNNING),
+    task("3", "r", RUNNING, RUNNING),
+    task("4", "r", SHUTDOWN, RUNNING),
+  ];
+  const statuses = serviceStatuses(services, tasks, []);
+  assert.deepEqual(statuses.get("g"), { RunningTasks: 1, DesiredTasks: 1, CompletedTasks: 0 });
+  assert.deepEqual(statuses.get("r"), { RunningTasks: 2, DesiredTasks: 1, CompletedTasks: 0 });
+});
