@@ -9,7 +9,7 @@ import { SkeinError } from "../base/errors.ts";
 import { leftoverCgroups, removeCgroup } from "./cgroup.ts";
 import { type HostState, startDaemon, startHost, stopHost } from "./host.ts";
 import { killAllIn } from "./kill.ts";
-import { checkHosts, checkMachine } from "./machine.ts";
+import { checkDisk, checkHosts, checkMachine } from "./machine.ts";
 import { isAlive } from "./process.ts";
 import { type HostSpec, hostNames, type LabSpec, labSpec } from "./spec.ts";
 import { type EngineKind, forgetState, type LabState, loadState, saveState } from "./state.ts";
@@ -102,6 +102,7 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
 
 async function create(spec: LabSpec, dockerd: readonly string[], onStep?: (step: string) => void): Promise<Lab> {
   checkHosts();
+  checkDisk(spec.stateDir);
   const state: LabState = {
     name: spec.name,
     subnet: spec.subnet,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SkeinError } from "../../../src/base/errors.ts";
 import type { Feature } from "../../../src/kernel/feature.ts";
-import { checkHosts } from "../../../src/lab/machine.ts";
+import { checkDisk, checkHosts } from "../../../src/lab/machine.ts";
 
 const rooted = () => ["65024:2", "65024:2"] as const;
 const refusal = (run: () => void): SkeinError => {
@@ -34,4 +34,11 @@ test("a chroot is told from a root of one's own", () => {
   );
   assert.match(error.message, /root directory here is a chroot's/);
   assert.match(error.hint ?? "", /pivot_root/);
+});
+
+test("a disk without room is named before anything is made", () => {
+  assert.doesNotThrow(() => checkDisk("/var/lib/skein/nosuchlab", () => 5000));
+  const error = refusal(() => checkDisk("/tmp/nosuchdir/lab", (dir) => (dir === "/tmp" ? 12.7 : 5000)));
+  assert.match(error.message, /no room for a lab: \/tmp has 12 MB left, 400 MB are needed/);
+  assert.match(error.hint ?? "", /make room/);
 });
