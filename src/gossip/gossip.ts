@@ -1,7 +1,7 @@
 /** One node's gossip put together: transport, memberlist, networkdb, bootstrap. */
 import { randomBytes } from "node:crypto";
 import { Emitter } from "../base/async.ts";
-import { systemClock } from "../base/clock.ts";
+import { type Clock, systemClock } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import { keyRing } from "./keys.ts";
 import { type MemberlistConfig, skeinConfig } from "./memberlist/config.ts";
@@ -12,7 +12,16 @@ import { monotonicClock } from "./monotonic.ts";
 import { Bootstrap } from "./networkdb/bootstrap.ts";
 import { NetworkDb } from "./networkdb/networkdb.ts";
 import { openTransport } from "./transport.ts";
-import type { Gossip, GossipKey, GossipOptions, NodeEvent, TableEntry, TableEvent, Transport } from "./types.ts";
+import type {
+  Gossip,
+  GossipKey,
+  GossipMember,
+  GossipOptions,
+  NodeEvent,
+  TableEntry,
+  TableEvent,
+  Transport,
+} from "./types.ts";
 
 const defaultPort = 7946;
 
@@ -38,6 +47,7 @@ class Node implements Gossip {
   readonly #keyring: Keyring;
   readonly #transport: Transport;
   readonly #counters = new Counters();
+  readonly #clock: Clock;
   readonly #list: Memberlist;
   readonly #db: NetworkDb;
   readonly #bootstrap: Bootstrap;
@@ -51,6 +61,7 @@ class Node implements Gossip {
   constructor(options: GossipOptions, config: MemberlistConfig, keyring: Keyring, transport: Transport) {
     const { advertiseAddress, random = Math.random } = options;
     const clock = options.clock && options.clock !== systemClock ? options.clock : monotonicClock;
+    this.#clock = clock;
     this.name = options.name ?? randomBytes(6).toString("hex");
     this.address = advertiseAddress;
     this.#keyring = keyring;
@@ -132,6 +143,20 @@ class Node implements Gossip {
 
   peers(networkId?: string): { name: string; address: string }[] {
     return this.#db.peers(networkId);
+  }
+
+  members(): GossipMember[] {
+    const now = this.#clock.now();
+    return this.#list.all().map(({ name, address, port, state, incarnation, changedAt }) => ({
+      name,
+      address,
+      port,
+      state,
+      incarnation,
+      sinceMs: now - changedAt,
+      self: name === this.name,
+      networks: this.#db.networksOf(name),
+    }));
   }
 
   synced(peer: string, networkId: string): boolean {

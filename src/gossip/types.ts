@@ -54,6 +54,21 @@ export interface NodeEvent {
   readonly address: string;
 }
 
+/** A node as it is known here, for people who look. */
+export interface GossipMember {
+  readonly name: string;
+  readonly address: string;
+  readonly port: number;
+  readonly state: "alive" | "suspect" | "dead" | "left";
+  /** Grows each time the node takes back a suspicion. */
+  readonly incarnation: number;
+  /** Milliseconds since `state` changed. */
+  readonly sinceMs: number;
+  readonly self: boolean;
+  /** Ids of the networks that it is in. */
+  readonly networks: readonly string[];
+}
+
 export interface TableEntry {
   readonly key: string;
   readonly value: Uint8Array;
@@ -79,6 +94,8 @@ export interface Gossip extends AsyncDisposable {
   entries(table: string, networkId: string): TableEntry[];
   /** Members of the cluster, or of one network; this node included. */
   peers(networkId?: string): { name: string; address: string }[];
+  /** Everybody that is known, those included that are suspected, dead or gone but not yet forgotten. */
+  members(): GossipMember[];
   /** Whether tables of a network were exchanged with this member since it came: what it has is known here. */
   synced(peer: string, networkId: string): boolean;
   onTable(listener: (event: TableEvent) => void): () => void;

@@ -117,6 +117,11 @@ export class Memberlist {
     return this.#state.all().filter(isLive);
   }
 
+  /** Everybody that is known and not forgotten, the dead included. */
+  all(): Member[] {
+    return this.#state.all();
+  }
+
   get queued(): number {
     return this.#queue.size;
   }

@@ -214,6 +214,11 @@ export class NetworkDb implements Delegate {
       .map((peer) => ({ name: peer.name, address: peer.address }));
   }
 
+  /** Networks that a node is in. */
+  networksOf(name: string): string[] {
+    return this.#peers.networks(name);
+  }
+
   synced(peer: string, networkId: string): boolean {
     return this.#bulk.syncedAt(peer, networkId) !== undefined;
   }

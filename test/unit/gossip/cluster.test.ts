@@ -4,6 +4,29 @@ import { Cluster, picture, type TestNode } from "./harness.ts";
 
 const kinds = (node: TestNode) => node.nodeEvents.map((event) => `${event.kind} ${event.address}`);
 
+test("who looks sees everybody: ourselves, in which networks, who is dead and since when", async () => {
+  await using cluster = new Cluster(11);
+  const [a, b, c] = [await cluster.start(1), await cluster.start(2, [1]), await cluster.start(3, [1])];
+  await cluster.run(b.gossip.joinNetwork("n1"));
+  await cluster.until(() => a.gossip.members().some(({ networks }) => networks.includes("n1")), 10, "b's network");
+  const shown = () =>
+    a.gossip
+      .members()
+      .sort((x, y) => (x.address < y.address ? -1 : 1))
+      .map(({ address, state, self, networks }) => [address, state, self, networks]);
+  assert.deepEqual(shown(), [
+    ["10.0.0.1", "alive", true, []],
+    ["10.0.0.2", "alive", false, ["n1"]],
+    ["10.0.0.3", "alive", false, []],
+  ]);
+  await cluster.crash(c);
+  await cluster.until(() => shown()[2]?.[1] === "suspect", 30, "suspicion");
+  await cluster.until(() => shown()[2]?.[1] === "dead", 60, "death");
+  const before = a.gossip.members().find(({ state }) => state === "dead")?.sinceMs ?? -1;
+  await cluster.pass(3);
+  assert.equal(a.gossip.members().find(({ state }) => state === "dead")?.sinceMs, before + 3000);
+});
+
 test("table events reach a member of the network in one hop, others never", async () => {
   await using cluster = new Cluster(1);
   const [a, b, c] = [await cluster.start(1), await cluster.start(2, [1]), await cluster.start(3, [1])];

@@ -1,7 +1,7 @@
 /** The pure parts: state machine, suspicion, queue, keys, tables. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { keyRing } from "../../../src/gossip/keys.ts";
+import { keyIds, keyRing } from "../../../src/gossip/keys.ts";
 import { Awareness } from "../../../src/gossip/memberlist/awareness.ts";
 import { pushPullInterval } from "../../../src/gossip/memberlist/config.ts";
 import { retransmitLimit, TransmitQueue } from "../../../src/gossip/memberlist/queue.ts";
@@ -212,6 +212,24 @@ test("keys: the second oldest sends, all receive", () => {
   );
   assert.throws(() => keyRing([]), /number of gossip keys/);
   assert.throws(() => keyRing([{ key: new Uint8Array(5), lamportTime: 1n }]), /size of gossip key/);
+});
+
+test("keys are shown by ids that tell them apart and by the one that sends", () => {
+  const key = (n: number, lamportTime: bigint) => ({ key: new Uint8Array(16).fill(n), lamportTime });
+  const keys = [key(3, 12n), key(1, 10n), key(2, 11n)];
+  const shown = keyIds(keys);
+  assert.deepEqual(
+    shown.map(({ lamportTime, sends }) => [lamportTime, sends]),
+    [
+      [10n, false],
+      [11n, true],
+      [12n, false],
+    ],
+  );
+  assert.equal(new Set(shown.map(({ id }) => id)).size, 3);
+  assert.equal(keyIds([key(2, 99n)])[0]?.id, shown[1]?.id, "the same key, told at another time");
+  assert.equal(keyIds([key(2, 99n)])[0]?.sends, true);
+  for (const { id } of shown) assert.match(id, /^[0-9a-f]{8}$/);
 });
 
 test("Lamport clock: witnesses, and refuses the absurd", () => {
