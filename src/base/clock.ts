@@ -45,15 +45,17 @@ export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<v
 interface Pending {
   at: number;
   seq: number;
-  fn: () => void;
-  period: number;
+  readonly fn: () => void;
+  readonly period: number;
+  cancelled: boolean;
 }
 
 /** A clock that moves only when told to; timers fire in order of time, then of creation. */
 export class VirtualClock implements Clock {
   #now: number;
   #seq = 0;
-  #pending = new Set<Pending>();
+  /** A heap: a simulated cluster has thousands of timers. What was cancelled is skipped when it comes up. */
+  readonly #heap: Pending[] = [];
 
   constructor(start = 0) {
     this.#now = start;
@@ -69,12 +71,6 @@ export class VirtualClock implements Clock {
 
   every(ms: number, fn: () => void): () => void {
     return this.#add(ms, fn, Math.max(1, ms));
-  }
-
-  #add(ms: number, fn: () => void, period: number): () => void {
-    const entry: Pending = { at: this.#now + Math.max(0, ms), seq: this.#seq++, fn, period };
-    this.#pending.add(entry);
-    return () => this.#pending.delete(entry);
   }
 
   /** Moves time forward by `ms`, firing what falls due. Promise callbacks run only with `advanceAsync`. */
@@ -95,13 +91,21 @@ export class VirtualClock implements Clock {
     this.#now = end;
   }
 
+  #add(ms: number, fn: () => void, period: number): () => void {
+    const entry: Pending = { at: this.#now + Math.max(0, ms), seq: this.#seq++, fn, period, cancelled: false };
+    this.#push(entry);
+    return () => {
+      entry.cancelled = true;
+    };
+  }
+
+  /** Takes out the next timer that is due by `end`. */
   #next(end: number): Pending | undefined {
-    let best: Pending | undefined;
-    for (const entry of this.#pending) {
-      if (entry.at > end) continue;
-      if (!best || entry.at < best.at || (entry.at === best.at && entry.seq < best.seq)) best = entry;
+    for (let top = this.#heap[0]; top && (top.cancelled || top.at <= end); top = this.#heap[0]) {
+      this.#pop();
+      if (!top.cancelled) return top;
     }
-    return best;
+    return undefined;
   }
 
   #fire(entry: Pending): void {
@@ -109,11 +113,44 @@ export class VirtualClock implements Clock {
     if (entry.period > 0) {
       entry.at = this.#now + entry.period;
       entry.seq = this.#seq++;
-    } else {
-      this.#pending.delete(entry);
+      this.#push(entry);
     }
     entry.fn();
   }
+
+  #push(entry: Pending): void {
+    const heap = this.#heap;
+    let at = heap.length;
+    while (at > 0) {
+      const parent = (at - 1) >> 1;
+      const above = heap[parent];
+      if (!above || !before(entry, above)) break;
+      heap[at] = above;
+      at = parent;
+    }
+    heap[at] = entry;
+  }
+
+  #pop(): void {
+    const heap = this.#heap;
+    const last = heap.pop();
+    if (!last || heap.length === 0) return;
+    let at = 0;
+    for (;;) {
+      const left = 2 * at + 1;
+      const [a, b] = [heap[left], heap[left + 1]];
+      if (!a) break;
+      const [child, index] = b && before(b, a) ? [b, left + 1] : [a, left];
+      if (!before(child, last)) break;
+      heap[at] = child;
+      at = index;
+    }
+    heap[at] = last;
+  }
+}
+
+function before(a: Pending, b: Pending): boolean {
+  return a.at < b.at || (a.at === b.at && a.seq < b.seq);
 }
 
 function settle(): Promise<void> {
