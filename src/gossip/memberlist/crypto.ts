@@ -2,7 +2,7 @@
  * Encryption of packets and streams: AES-GCM, several keys to read, the first one to write.
  * Layout: version byte, 12 bytes of nonce, ciphertext, 16 bytes of tag.
  */
-import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject, randomFillSync } from "node:crypto";
 
 const nonceSize = 12;
 const tagSize = 16;
@@ -13,9 +13,15 @@ const padded = 0;
 /** Bytes that sealing adds. */
 export const sealOverhead = 1 + nonceSize + tagSize;
 
+/** A key set up once: from its bytes alone a cipher takes four times as long. */
+interface Key {
+  readonly algorithm: "aes-128-gcm" | "aes-192-gcm" | "aes-256-gcm";
+  readonly object: KeyObject;
+}
+
 /** The keys of the cluster; the first is used to send. */
 export class Keyring {
-  #keys: readonly Uint8Array[];
+  #keys: readonly Key[];
 
   constructor(keys: readonly Uint8Array[]) {
     this.#keys = checked(keys);
@@ -26,9 +32,10 @@ export class Keyring {
   }
 
   /** Encrypts with the primary key. `nonce` is given by tests only. */
-  seal(plain: Uint8Array, aad: Uint8Array = new Uint8Array(), nonce: Uint8Array = randomBytes(nonceSize)): Buffer {
-    const key = this.#keys[0] ?? new Uint8Array();
-    const cipher = createCipheriv(algorithm(key), key, nonce);
+  seal(plain: Uint8Array, aad: Uint8Array = new Uint8Array(), nonce: Uint8Array = freshNonce()): Buffer {
+    const [key] = this.#keys;
+    if (!key) throw new RangeError("gossip: no encryption key");
+    const cipher = createCipheriv(key.algorithm, key.object, nonce);
     cipher.setAAD(aad);
     const body = cipher.update(plain);
     return Buffer.concat([Uint8Array.of(unpadded), nonce, body, cipher.final(), cipher.getAuthTag()]);
@@ -47,13 +54,25 @@ export class Keyring {
   }
 }
 
-function checked(keys: readonly Uint8Array[]): readonly Uint8Array[] {
-  if (keys.length === 0) throw new RangeError("gossip: no encryption key");
-  for (const key of keys) algorithm(key);
-  return keys.map((key) => Uint8Array.from(key));
+const nonces = Buffer.alloc(256 * nonceSize);
+let noncesUsed = nonces.length;
+
+/** Random, and drawn many at a time: one draw costs as much as encrypting a packet. */
+function freshNonce(): Uint8Array {
+  if (noncesUsed === nonces.length) {
+    randomFillSync(nonces);
+    noncesUsed = 0;
+  }
+  noncesUsed += nonceSize;
+  return nonces.subarray(noncesUsed - nonceSize, noncesUsed);
 }
 
-function algorithm(key: Uint8Array): "aes-128-gcm" | "aes-192-gcm" | "aes-256-gcm" {
+function checked(keys: readonly Uint8Array[]): readonly Key[] {
+  if (keys.length === 0) throw new RangeError("gossip: no encryption key");
+  return keys.map((key) => ({ algorithm: algorithm(key), object: createSecretKey(Uint8Array.from(key)) }));
+}
+
+function algorithm(key: Uint8Array): Key["algorithm"] {
   switch (key.length) {
     case 16:
       return "aes-128-gcm";
@@ -66,8 +85,9 @@ function algorithm(key: Uint8Array): "aes-128-gcm" | "aes-192-gcm" | "aes-256-gc
   }
 }
 
-function openWith(key: Uint8Array, sealed: Buffer, aad: Uint8Array): Buffer | undefined {
-  const decipher = createDecipheriv(algorithm(key), key, sealed.subarray(1, 1 + nonceSize), { authTagLength: tagSize });
+function openWith(key: Key, sealed: Buffer, aad: Uint8Array): Buffer | undefined {
+  const nonce = sealed.subarray(1, 1 + nonceSize);
+  const decipher = createDecipheriv(key.algorithm, key.object, nonce, { authTagLength: tagSize });
   decipher.setAAD(aad);
   decipher.setAuthTag(sealed.subarray(sealed.length - tagSize));
   const plain = decipher.update(sealed.subarray(1 + nonceSize, sealed.length - tagSize));
