@@ -14,6 +14,7 @@ import {
 } from "@bufbuild/protobuf";
 import type { GenService } from "@bufbuild/protobuf/codegenv2";
 import * as grpc from "@grpc/grpc-js";
+import { messageOf, SkeinError } from "./errors.ts";
 
 export { type ChannelCredentials, credentials, Metadata, Server, ServerCredentials, status } from "@grpc/grpc-js";
 
@@ -110,9 +111,11 @@ type MethodHandler<M> = M extends { methodKind: infer K; input: infer I; output:
 /** The implementation of a service: one function per method. */
 export type Handlers<S> = { [K in keyof ServiceMethods<S>]: MethodHandler<ServiceMethods<S>[K]> };
 
+const pathOf = (method: DescMethod) => `/${method.parent.typeName}/${method.name}`;
+
 function codec(method: DescMethod) {
   return {
-    path: `/${method.parent.typeName}/${method.name}`,
+    path: pathOf(method),
     requestSerialize: (message: MessageShape<DescMessage>) => Buffer.from(toBinary(method.input, message)),
     requestDeserialize: (bytes: Buffer) => fromBinary(method.input, bytes),
     responseSerialize: (message: MessageShape<DescMessage>) => Buffer.from(toBinary(method.output, message)),
@@ -257,16 +260,54 @@ function contextOf(call: RawCall): CallContext {
   return { metadata: call.metadata, signal: abort.signal, peer: call.getPeer(), call };
 }
 
-function failure(error: unknown): grpc.ServerErrorResponse {
-  const code = grpcCodeOf(error) ?? grpc.status.UNKNOWN;
-  const message = grpcMessageOf(error);
+/** What callers are told is at most this long: it may quote what they sent. */
+const MAX_TOLD = 1024;
+
+/** A call that a handler, or what the caller sent, made fail. */
+export interface Failure {
+  /** `/package.Service/Method`. */
+  readonly path: string;
+  readonly context: CallContext;
+  readonly code: grpc.status;
+  /** What the caller is told. */
+  readonly message: string;
+  /** What was thrown. */
+  readonly error: unknown;
+}
+
+/** Errors that were made for others are told as they are; of any other one the caller learns nothing. */
+function told(error: unknown): Pick<Failure, "code" | "message" | "error"> {
+  const code = grpcCodeOf(error);
+  const meant = code !== undefined || error instanceof SkeinError;
+  const message = meant ? grpcMessageOf(error) : "internal error";
+  return { code: code ?? grpc.status.UNKNOWN, message: message.slice(0, MAX_TOLD), error };
+}
+
+function serverError({ code, message }: Pick<Failure, "code" | "message">): grpc.ServerErrorResponse {
   return Object.assign(new Error(message), { code, details: message, metadata: new grpc.Metadata() });
 }
 
 type AnyHandler = (request: unknown, context: CallContext) => unknown;
 
-/** Serves `service` on a grpc-js server. A handler that throws a `GrpcError` ends the call with that status. */
-export function addService<S extends DescService>(server: grpc.Server, service: S, handlers: Handlers<S>): void {
+/** One method as it is served: messages come as bytes and are read here, so that broken ones fail like handlers do. */
+interface Served {
+  readonly kind: DescMethod["methodKind"];
+  readonly handler: AnyHandler;
+  readonly decode: (bytes: Buffer) => unknown;
+  readonly reply: (message: unknown) => unknown;
+  readonly fail: (error: unknown, context: CallContext) => grpc.ServerErrorResponse;
+}
+
+/**
+ * Serves `service` on a grpc-js server. A handler that throws a `GrpcError` ends the call with that status. `onFailure`
+ * is told of every call that fails while its caller is there.
+ */
+export function addService<S extends DescService>(
+  server: grpc.Server,
+  service: S,
+  handlers: Handlers<S>,
+  onFailure: (failure: Failure) => void = () => {},
+): void {
   const definition: Record<string, grpc.MethodDefinition<never, never>> = {};
   const implementation: grpc.UntypedServiceImplementation = {};
   for (const method of service.methods) {
@@ -275,29 +316,47 @@ export function addService<S extends DescService>(server: grpc.Server, service: 
     const kind = method.methodKind;
     definition[method.name] = {
       ...codec(method),
+      requestDeserialize: (bytes: Buffer) => bytes,
       requestStream: kind === "client_streaming" || kind === "bidi_streaming",
       responseStream: kind === "server_streaming" || kind === "bidi_streaming",
     } as unknown as grpc.MethodDefinition<never, never>;
-    const reply = (message: unknown) => create(method.output, message as MessageInitShape<DescMessage>);
-    implementation[method.name] = serve(kind, handler, reply);
+    implementation[method.name] = serve({
+      ...{ kind, handler },
+      decode: (bytes) => {
+        try {
+          return fromBinary(method.input, bytes);
+        } catch (error) {
+          throw new GrpcError(grpc.status.INTERNAL, `grpc: error unmarshalling request: ${messageOf(error)}`);
+        }
+      },
+      reply: (message) => create(method.output, message as MessageInitShape<DescMessage>),
+      fail: (error, context) => {
+        const what = told(error);
+        if (!context.signal.aborted) onFailure({ ...what, path: pathOf(method), context });
+        return serverError(what);
+      },
+    });
   }
   server.addService(definition as unknown as grpc.ServiceDefinition, implementation);
 }
 
-function serve(
-  kind: DescMethod["methodKind"],
-  handler: AnyHandler,
-  reply: (message: unknown) => unknown,
-): grpc.UntypedHandleCall {
+async function* decoded(messages: AsyncIterable<Buffer>, decode: Served["decode"]): AsyncIterable<unknown> {
+  for await (const bytes of messages) yield decode(bytes);
+}
+
+function serve({ decode, fail, handler, kind, reply }: Served): grpc.UntypedHandleCall {
   const input = (call: unknown) =>
-    kind === "unary" || kind === "server_streaming" ? (call as { request: unknown }).request : call;
+    kind === "unary" || kind === "server_streaming"
+      ? decode((call as { request: Buffer }).request)
+      : decoded(call as AsyncIterable<Buffer>, decode);
   if (kind === "unary" || kind === "client_streaming") {
     return ((call: RawCall, callback: (error: unknown, value?: unknown) => void) => {
+      const context = contextOf(call);
       Promise.resolve()
-        .then(() => handler(input(call), contextOf(call)))
+        .then(() => handler(input(call), context))
         .then(
           (message) => callback(null, reply(message)),
-          (error) => callback(failure(error)),
+          (error) => callback(fail(error, context)),
         );
     }) as grpc.UntypedHandleCall;
   }
@@ -310,7 +369,7 @@ function serve(
       }
       call.end();
     } catch (error) {
-      if (!context.signal.aborted) call.emit("error", failure(error));
+      if (!context.signal.aborted) call.emit("error", fail(error, context));
     }
   }) as unknown as grpc.UntypedHandleCall;
 }
