@@ -36,6 +36,9 @@ export const isoOf = (time: Timestamp | undefined): string => (time ? timestampD
 /** An end that nobody can tell the status of any more. */
 const lost = (): RawExit => ({ exitCode: 255, exitedAt: new Date().toISOString() });
 
+/** So long after a process is gone from containerd's books the event of its end may still come, ms. */
+const TOLD_MS = 1_000;
+
 export class Exits {
   #containerd: Containerd;
   #log: Logger;
@@ -138,20 +141,23 @@ export class Exits {
 
   /** Asks after every process waited for: its end may have been told while nobody listened. */
   async #catchUp(): Promise<void> {
-    for (const waiter of [...this.#waiters.values()]) {
-      const { id, execId, pid } = waiter;
-      try {
-        const found = await ifFound(this.#containerd.tasks.get({ containerId: id, execId }, this.#containerd.call()));
-        const process = found?.process;
-        if (process?.status === Status.STOPPED) {
-          this.settle(id, execId, { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });
-        } else if (!process && pid !== 0 && this.#waiters.get(keyOf(id, execId)) === waiter) {
-          // containerd cleared it away while nobody listened.
-          this.settle(id, execId, lost());
-        }
-      } catch (error) {
-        this.#log.debug("could not ask after a process", { container: id, error: messageOf(error) });
+    await Promise.all([...this.#waiters.values()].map((waiter) => this.#askAfter(waiter)));
+  }
+
+  async #askAfter(waiter: Waiter): Promise<void> {
+    const { id, execId, pid } = waiter;
+    try {
+      const found = await ifFound(this.#containerd.tasks.get({ containerId: id, execId }, this.#containerd.call()));
+      const process = found?.process;
+      if (process?.status === Status.STOPPED) {
+        this.settle(id, execId, { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });
+      } else if (!process && pid !== 0) {
+        // containerd cleared it away: while nobody listened, or just now, and then its event is on its way.
+        await sleep(this.#clock, TOLD_MS, this.#abort.signal);
+        if (this.#waiters.get(keyOf(id, execId)) === waiter) this.settle(id, execId, lost());
       }
+    } catch (error) {
+      this.#log.debug("could not ask after a process", { container: id, error: messageOf(error) });
     }
   }
 }
