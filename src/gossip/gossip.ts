@@ -84,6 +84,7 @@ class Node implements Gossip {
       bulkSyncIntervalMs: config.pushPullIntervalMs,
       packetBytes: config.packetBytes,
       retransmitMult: config.retransmitMult,
+      eagerNodes: config.eagerNodes,
       onTable: (event) => this.#tables.emit(event),
       onNode: (event) => {
         log.info(`gossip node ${event.kind}`, { node: event.name, address: event.address });

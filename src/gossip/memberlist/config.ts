@@ -15,6 +15,8 @@ export interface MemberlistConfig {
   readonly pushPullIntervalMs: number;
   readonly gossipIntervalMs: number;
   readonly gossipNodes: number;
+  /** What is new here is told to so many nodes at once, before gossip carries it on. */
+  readonly eagerNodes: number;
   /** Dead nodes are still told what is new for so long, and then forgotten. */
   readonly gossipToDeadMs: number;
   /** Largest packet before encryption's share is taken off: fits in an Ethernet frame. */
@@ -41,6 +43,7 @@ export const dockerConfig: MemberlistConfig = {
   pushPullIntervalMs: 30_000,
   gossipIntervalMs: 200,
   gossipNodes: 3,
+  eagerNodes: 0,
   gossipToDeadMs: 30_000,
   packetBytes: 1400,
   leaveTimeoutMs: 1_000,
@@ -51,13 +54,15 @@ export const dockerConfig: MemberlistConfig = {
 
 /**
  * Ours: a node that is silent is suspected within one and a half seconds (Docker: up to three), as tasks of suspected
- * nodes get no new connections. It has as long as with Docker to clear itself: what is withdrawn comes back.
+ * nodes get no new connections. It has as long as with Docker to clear itself: what is withdrawn comes back. What is
+ * new is on its way at once, not with the next tick of gossip.
  */
 export const skeinConfig: MemberlistConfig = {
   ...dockerConfig,
   probeIntervalMs: 700,
   probeTimeoutMs: 350,
   probeTargets: 3,
+  eagerNodes: 32,
 };
 
 /** In large clusters full exchanges become rarer: above 32 nodes by one step per doubling. */

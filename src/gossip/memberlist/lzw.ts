@@ -10,12 +10,21 @@ const tableSize = 1 << maxWidth;
 const lastCode = tableSize - 1;
 const none = -1;
 
+// Tables are made once and used again: neither function waits for anything while it uses them. The decoder reads no code
+// that it has not defined since the last clear, the encoder empties its table itself.
+const prefix = new Int16Array(tableSize);
+const suffix = new Uint8Array(tableSize);
+const lengths = new Uint16Array(tableSize).fill(1, 0, 256);
+for (let i = 0; i < 256; i++) suffix[i] = i;
+
+const hashBits = 14;
+const hashSize = 1 << hashBits;
+/** Open addressing from (prefix << 8 | byte) to the code of that string; at most 3838 of 16384 slots are taken. */
+const keys = new Int32Array(hashSize);
+const codes = new Uint16Array(hashSize);
+
 /** Expands `input`; throws RangeError on a bad code, a missing end or more than `limit` bytes of output. */
 export function lzwDecode(input: Uint8Array, limit: number): Buffer {
-  const prefix = new Int16Array(tableSize);
-  const suffix = new Uint8Array(tableSize);
-  const lengths = new Uint16Array(tableSize).fill(1, 0, 256);
-  for (let i = 0; i < 256; i++) suffix[i] = i;
   let out = Buffer.allocUnsafe(Math.min(limit, Math.max(64, input.length * 4)));
   let size = 0;
   let width = firstWidth;
@@ -93,9 +102,6 @@ export function lzwDecode(input: Uint8Array, limit: number): Buffer {
   }
 }
 
-const hashBits = 14;
-const hashSize = 1 << hashBits;
-
 /** Compresses `input`. The result may be larger. */
 export function lzwEncode(input: Uint8Array): Buffer {
   let out = Buffer.allocUnsafe(Math.max(16, input.length));
@@ -105,9 +111,7 @@ export function lzwEncode(input: Uint8Array): Buffer {
   let width = firstWidth;
   let hi = end;
   let overflow = 1 << firstWidth;
-  // Open addressing from (prefix << 8 | byte) to the code of that string; at most 3838 of 16384 slots are taken.
-  const keys = new Int32Array(hashSize).fill(none);
-  const codes = new Uint16Array(hashSize);
+  keys.fill(none);
 
   const byte = (value: number) => {
     if (size === out.length) out = Buffer.concat([out, Buffer.allocUnsafe(out.length)]);

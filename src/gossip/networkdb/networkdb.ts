@@ -42,6 +42,8 @@ export interface NetworkDbOptions {
   readonly bulkSyncIntervalMs: number;
   readonly packetBytes: number;
   readonly retransmitMult: number;
+  /** Our own news are told at once to so many nodes. */
+  readonly eagerNodes: number;
   readonly onTable: (event: TableEvent) => void;
   readonly onNode: (event: NodeEvent) => void;
   readonly onMessage: (payload: Uint8Array, peer: string) => void;
@@ -52,8 +54,6 @@ const maxNesting = 3;
 const busyQueue = 500;
 const pendingMs = 10_000;
 const pendingCapacity = 8192;
-/** Announcements are told at once to so many nodes. */
-const eagerNodes = 32;
 const maxReconnects = 4;
 const reapIntervalMs = 5_000;
 const announceDelayMs = 1_500;
@@ -529,7 +529,7 @@ export class NetworkDb implements Delegate {
     const key = event.kind === "node" ? `node/${event.node}` : `net/${event.node}/${event.networkId}`;
     const message = encodeDb(event);
     this.#queue.push({ key, message });
-    const { name, random } = this.#options;
+    const { name, random, eagerNodes } = this.#options;
     const others = this.#list?.members().filter((member) => member.name !== name) ?? [];
     for (const member of sample(others, random, eagerNodes)) this.#list?.sendPacket(member, message);
   }

@@ -15,6 +15,8 @@ export interface TableGossipDeps {
   readonly send: (peer: string, payload: Uint8Array) => void;
   readonly packetBytes: number;
   readonly retransmitMult: number;
+  /** Our own events go at once to so many members. */
+  readonly eagerNodes: number;
 }
 
 const fanout = 3;
@@ -24,8 +26,7 @@ const headBytes = 5;
 /** A long queue is emptied faster: so many packets per tick and target at most. */
 const maxPackets = 8;
 const eventsPerPacket = 5;
-/** Our own events go at once to so many members, in so many packets; beyond that the queue alone carries them. */
-const eagerMembers = 32;
+/** In so many packets; beyond that the queue alone carries them. */
 const eagerPackets = 8;
 const eagerDelayMs = 5;
 
@@ -58,7 +59,7 @@ export class TableGossip {
       this.#queues.set(networkId, queue);
     }
     queue.push({ key, message });
-    if (own) {
+    if (own && this.#deps.eagerNodes > 0) {
       const eager = this.#eager.get(networkId) ?? [];
       this.#eager.set(networkId, eager);
       eager.push(message);
@@ -93,7 +94,7 @@ export class TableGossip {
   #flush(): void {
     this.#cancelEager = undefined;
     for (const [networkId, messages] of this.#eager) {
-      const targets = sample(this.#deps.others(networkId), this.#deps.random, eagerMembers);
+      const targets = sample(this.#deps.others(networkId), this.#deps.random, this.#deps.eagerNodes);
       for (const packet of pack(messages, this.#deps.packetBytes - headBytes).slice(0, eagerPackets)) {
         for (const target of targets) this.#send(target, packet);
       }

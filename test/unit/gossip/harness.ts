@@ -2,6 +2,7 @@
 import { VirtualClock } from "../../../src/base/clock.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { createGossip } from "../../../src/gossip/gossip.ts";
+import { type MemberlistConfig, skeinConfig } from "../../../src/gossip/memberlist/config.ts";
 import { MemoryNetwork } from "../../../src/gossip/memory-transport.ts";
 import type { Gossip, GossipKey, NodeEvent, TableEvent } from "../../../src/gossip/types.ts";
 
@@ -33,9 +34,11 @@ export class Cluster {
   readonly random: () => number;
   readonly network: MemoryNetwork;
   readonly nodes = new Map<string, TestNode>();
+  readonly #config: MemberlistConfig;
   #serial = 0;
 
-  constructor(seed: number) {
+  constructor(seed: number, config: MemberlistConfig = skeinConfig) {
+    this.#config = config;
     this.random = seeded(seed);
     this.network = new MemoryNetwork(this.clock, this.random);
   }
@@ -43,16 +46,19 @@ export class Cluster {
   /** Starts a node at 10.0.0.<host>; its name is new each time, as after a restart. */
   async start(host: number, bootstrap: number[] = []): Promise<TestNode> {
     const address = `10.0.0.${host}`;
-    const gossip = await createGossip({
-      bindAddress: address,
-      advertiseAddress: address,
-      keys: testKeys,
-      log: nullLogger,
-      clock: this.clock,
-      random: this.random,
-      transport: this.network.open(address),
-      name: `${String(host).padStart(4, "0")}${String(++this.#serial).padStart(8, "0")}`,
-    });
+    const gossip = await createGossip(
+      {
+        bindAddress: address,
+        advertiseAddress: address,
+        keys: testKeys,
+        log: nullLogger,
+        clock: this.clock,
+        random: this.random,
+        transport: this.network.open(address),
+        name: `${String(host).padStart(4, "0")}${String(++this.#serial).padStart(8, "0")}`,
+      },
+      this.#config,
+    );
     const node: TestNode = { gossip, tableEvents: [], nodeEvents: [] };
     gossip.onTable((event) => node.tableEvents.push(event));
     gossip.onNode((event) => node.nodeEvents.push(event));
