@@ -13,7 +13,8 @@ import { hasFeature } from "../kernel/feature.ts";
 import { plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
 import { dualStack } from "./drivers/overlay.ts";
-import { decodeDoor, encodeDoor, type MeshDoor, meshTable } from "./overlay/mesh.ts";
+import { Doors } from "./overlay/doors.ts";
+import { encodeDoor, type MeshDoor, meshTable } from "./overlay/mesh.ts";
 import { encodeEndpoint, encodePeer, endpointTable, type Participant, peerTable } from "./overlay/records.ts";
 import { type Changed, NetworkTables } from "./overlay/tables.ts";
 import { attachedTo } from "./plan/world.ts";
@@ -38,8 +39,8 @@ export class Cluster {
   readonly #core: Core;
   readonly #onChange: (networkId: string, changed: ReadonlySet<Changed>) => void;
   readonly #tables = new Map<string, NetworkTables>();
-  /** Doors to the mesh by gossip name of their node, on the ingress network. */
-  readonly #doors = new Map<string, MeshDoor>();
+  /** Doors to the mesh of the other nodes, by their gossip names. */
+  readonly #doors = new Doors();
   /** Nodes that gossip suspects: their names and backends are withdrawn until they answer or are given up. */
   readonly #suspended = new Set<string>();
   /** "table endpoint" of what this node has told. */
@@ -85,8 +86,9 @@ export class Cluster {
       for (const { value, ...kept } of core.store.records(spec.id)) {
         const bytes = Buffer.from(value, "base64");
         if (kept.ownerAddress) this.#remembered.add(kept.ownerAddress);
-        if (kept.table === meshTable) this.#learnDoor(kept.owner, bytes);
-        else tables.apply({ ...kept, kind: "create", value: bytes, local: false }, core.clock.now());
+        const told = { ...kept, kind: "create", value: bytes, local: false } as const;
+        if (kept.table === meshTable) this.#doors.apply({ ...told, networkId: spec.id });
+        else tables.apply(told, core.clock.now());
       }
     }
   }
@@ -269,8 +271,7 @@ export class Cluster {
     const doubted = event.kind === "delete" && this.#replaced.has(event.owner);
     if (event.table === meshTable) {
       if (doubted) return;
-      if (event.kind === "delete") this.#doors.delete(event.owner);
-      else this.#learnDoor(event.owner, event.value);
+      if (!this.#doors.apply(event)) return;
       this.#mark(event.networkId, "endpoints");
       // Who is one of ours decides who has an address in IPv6.
       for (const { spec } of this.#core.networks.values()) {
@@ -322,9 +323,9 @@ export class Cluster {
     }
     // A door leads nowhere without its node, and belongs to the records that name it.
     const names = new Set(gossip.peers().map((peer) => peer.name));
-    for (const owner of this.#doors.keys()) {
+    for (const owner of this.#doors.byNode().keys()) {
       if (names.has(owner) || behind.has(owner)) continue;
-      this.#doors.delete(owner);
+      this.#doors.drop(owner);
       for (const { spec } of this.#core.networks.values()) if (spec.ingress) this.#mark(spec.id, "endpoints");
     }
     for (const name of this.#replaced) if (!behind.has(name)) this.#replaced.delete(name);
@@ -352,12 +353,6 @@ export class Cluster {
     for (const [networkId, tables] of this.#tables) if (tables.owns(event.name)) this.#mark(networkId, "endpoints");
   }
 
-  #learnDoor(owner: string, bytes: Uint8Array): void {
-    const door = decodeDoor(bytes);
-    if (door) this.#doors.set(owner, door);
-    else this.#doors.delete(owner);
-  }
-
   #mark(networkId: string, ...changed: Changed[]): void {
     const set = this.#dirty.get(networkId) ?? new Set();
     this.#dirty.set(networkId, set);
@@ -379,11 +374,7 @@ export class Cluster {
   #keep(networkId: string): void {
     const core = this.#core;
     const entries = this.#tables.get(networkId)?.entries() ?? [];
-    if (core.networks.get(networkId)?.spec.ingress) {
-      for (const [owner, door] of this.#doors) {
-        entries.push({ table: meshTable, key: owner, value: encodeDoor(door), owner, ownerAddress: "" });
-      }
-    }
+    for (const door of this.#doors.entries(networkId)) entries.push({ table: meshTable, ...door, ownerAddress: "" });
     if (entries.length > mostKept) {
       core.store.deleteRecords(networkId);
       return;
@@ -401,12 +392,15 @@ export class Cluster {
     const gossip = this.#gossip;
     if (!gossip) return [];
     const differing: string[] = [];
+    const there = new Set(gossip.peers().map((peer) => peer.name));
     for (const [networkId, tables] of this.#tables) {
       const count = tables.resync({
         peers: gossip.entries(peerTable, networkId),
         endpoints: gossip.entries(endpointTable, networkId),
       });
-      if (count > 0) differing.push(networkId);
+      const doors = gossip.entries(meshTable, networkId);
+      const shut = this.#doors.resync(networkId, doors, (owner) => there.has(owner));
+      if (count + shut > 0) differing.push(networkId);
     }
     return differing;
   }
@@ -424,7 +418,7 @@ export class Cluster {
 
   /** Doors to the mesh on other nodes, by gossip name. */
   doors(): ReadonlyMap<string, MeshDoor> {
-    return this.#doors;
+    return this.#doors.byNode();
   }
 
   /** Everybody that takes part in discovery on a network: this node's active endpoints, then the others'. */
@@ -452,7 +446,7 @@ export class Cluster {
     const dual = spec && dualStack(spec);
     if (!dual) return [...local, ...remote];
     // Docker's nodes do not carry IPv6 over a tunnel, so that only what is here and on ours has an address to tell.
-    const told = (p: Participant) => (this.#doors.has(p.owner) ? toIpv6(dual, p.address) : undefined);
+    const told = (p: Participant) => (this.#doors.byNode().has(p.owner) ? toIpv6(dual, p.address) : undefined);
     return [...local, ...remote.map((p) => ({ ...p, address6: told(p) ?? "" }))];
   }
 

@@ -70,3 +70,20 @@ export async function tasksOf(lab: TestLab, service: string, network: string): P
   }
   return found.sort();
 }
+
+/** MAC addresses on the ingress network of all hosts' doors to the mesh, in order. */
+export async function meshDoors(lab: TestLab): Promise<string[]> {
+  const format = '{{range $key, $one := .Containers}}{{if eq $key "ingress-sbox"}}{{$one.MacAddress}}{{end}}{{end}}';
+  const hosts = lab.lab.spec.hosts;
+  return (await Promise.all(hosts.map(({ name }) => lab.ok(name, "network", "inspect", "--format", format, "ingress"))))
+    .filter(Boolean)
+    .sort();
+}
+
+/** Doors through which a task on a host answers the clients of the mesh: by their MAC addresses, in order. */
+export async function doorsOf(lab: TestLab, host: string, container: string): Promise<string[]> {
+  const pin = await lab.ok(host, "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", container);
+  const map = ["nft", "list", "map", "netdev", "skein-mesh", "entries"];
+  const { stdout } = await lab.in(host, "nsenter", `--net=${pin}`, ...map);
+  return [...stdout.matchAll(/ : (\S\S:[0-9a-f:]+)/g)].map(([, mac]) => mac ?? "").sort();
+}

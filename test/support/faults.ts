@@ -6,7 +6,7 @@ import { hostOf } from "../../src/lab/lab.ts";
 import { end, isAlive } from "../../src/lab/process.ts";
 import { saveState } from "../../src/lab/state.ts";
 import { isPlugged, setCable } from "../../src/lab/switch.ts";
-import { inconsistencies, meshBackends, tasksOf, translations } from "./consistency.ts";
+import { doorsOf, inconsistencies, meshBackends, meshDoors, tasksOf, translations } from "./consistency.ts";
 import { eventually, type TestLab } from "./lab.ts";
 
 /** Uniform in [0,1), the same for the same seed (mulberry32). */
@@ -126,7 +126,11 @@ async function givenTwice(lab: TestLab, network: string): Promise<string[]> {
 /** Kernel entries, balancers and names of all hosts against what runs. */
 async function disagreements(lab: TestLab, { service, everywhere, network }: Wanted): Promise<string[]> {
   const found = [...(await inconsistencies(lab, network)), ...(await inconsistencies(lab, "ingress"))];
-  const expected = { net: await tasksOf(lab, service, network), ingress: await tasksOf(lab, service, "ingress") };
+  const expected = {
+    net: await tasksOf(lab, service, network),
+    ingress: await tasksOf(lab, service, "ingress"),
+    doors: await meshDoors(lab),
+  };
   for (const { name: host } of lab.lab.spec.hosts) {
     const filter = `label=com.docker.swarm.service.name=${everywhere}`;
     const [id = ""] = (await lab.ok(host, "ps", "--quiet", "--filter", filter)).split("\n");
@@ -135,6 +139,9 @@ async function disagreements(lab: TestLab, { service, everywhere, network }: Wan
       if (have.join() !== want.join()) found.push(`${host}: ${what} ${have}, not ${want}`);
     };
     compare("mesh", await meshBackends(lab, host), expected.ingress);
+    const mine = `label=com.docker.swarm.service.name=${service}`;
+    const tasks = (await lab.ok(host, "ps", "--quiet", "--filter", mine)).split("\n").filter(Boolean);
+    for (const task of tasks) compare(`doors of ${task}`, await doorsOf(lab, host, task), expected.doors);
     const vips = await translations(lab, host, pin, "skein-vips");
     for (const address of expected.net) if (!vips.includes(address)) found.push(`${host}: no VIP backend ${address}`);
     const query = ["dig", "+short", "+tries=1", "+time=2", "@127.0.0.11", `tasks.${service}`];
