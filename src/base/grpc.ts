@@ -123,6 +123,14 @@ function codec(method: DescMethod) {
   };
 }
 
+const same = (bytes: Buffer) => bytes;
+
+/** How one method of a client writes and reads its messages. */
+interface Form {
+  readonly encode: (message: unknown) => Buffer;
+  readonly decode: (bytes: Buffer) => unknown;
+}
+
 function callOptions(options: CallOptions | undefined): grpc.CallOptions {
   return options?.timeoutMs === undefined ? {} : { deadline: Date.now() + options.timeoutMs };
 }
@@ -169,13 +177,25 @@ export class Channel {
   /** A typed client of `service` on this channel. */
   client<S extends DescService>(service: S): Client<S> {
     const client: Record<string, unknown> = {};
-    for (const method of service.methods) client[method.localName] = this.#method(method);
+    for (const method of service.methods) {
+      const init = (message: unknown) => create(method.input, message as MessageInitShape<DescMessage>);
+      const { requestSerialize, responseDeserialize } = codec(method);
+      client[method.localName] = this.#method(method, {
+        encode: (message) => requestSerialize(init(message)),
+        decode: responseDeserialize,
+      });
+    }
     return client as Client<S>;
   }
 
-  #method(method: DescMethod): unknown {
-    const { path, requestSerialize: encode, responseDeserialize: decode } = codec(method);
-    const init = (message: unknown) => create(method.input, message as MessageInitShape<DescMessage>);
+  /** One method of a client whose messages, both ways, are the bytes of the wire. */
+  passing(method: DescMethod): (...given: unknown[]) => unknown {
+    const form = { encode: same as (bytes: unknown) => Buffer, decode: same };
+    return this.#method(method, form) as (...given: unknown[]) => unknown;
+  }
+
+  #method(method: DescMethod, { decode, encode }: Form): unknown {
+    const path = pathOf(method);
     switch (method.methodKind) {
       case "unary":
         return (request: unknown, options?: CallOptions) =>
@@ -184,7 +204,7 @@ export class Channel {
               path,
               encode,
               decode,
-              init(request),
+              request,
               toMetadata(options),
               callOptions(options),
               (error, response) => (error ? reject(error) : resolve(response)),
@@ -197,7 +217,7 @@ export class Channel {
             path,
             encode,
             decode,
-            init(request),
+            request,
             toMetadata(options),
             callOptions(options),
           );
@@ -217,7 +237,7 @@ export class Channel {
           );
           cancelOn(call, options?.signal);
           return {
-            write: (message: unknown) => writeTo(call, init(message)),
+            write: (message: unknown) => writeTo(call, message),
             end: () => call.end(),
             response: result.promise,
           };
@@ -227,7 +247,7 @@ export class Channel {
           const call = this.raw.makeBidiStreamRequest(path, encode, decode, toMetadata(options), callOptions(options));
           cancelOn(call, options?.signal);
           return {
-            write: (message: unknown) => writeTo(call, init(message)),
+            write: (message: unknown) => writeTo(call, message),
             end: () => call.end(),
             [Symbol.asyncIterator]: () => call[Symbol.asyncIterator](),
           };
@@ -287,7 +307,8 @@ function serverError({ code, message }: Pick<Failure, "code" | "message">): grpc
   return Object.assign(new Error(message), { code, details: message, metadata: new grpc.Metadata() });
 }
 
-type AnyHandler = (request: unknown, context: CallContext) => unknown;
+/** A handler of any method: a message or an iterable of them in, and out. */
+export type AnyHandler = (request: unknown, context: CallContext) => unknown;
 
 /** One method as it is served: messages come as bytes and are read here, so that broken ones fail like handlers do. */
 interface Served {
@@ -298,6 +319,22 @@ interface Served {
   readonly fail: (error: unknown, context: CallContext) => grpc.ServerErrorResponse;
 }
 
+/** Reads a request of `method`; a broken one throws INTERNAL, as Go's server answers. */
+export function readRequest(method: DescMethod, bytes: Uint8Array): MessageShape<DescMessage> {
+  try {
+    return fromBinary(method.input, bytes);
+  } catch (error) {
+    throw new GrpcError(grpc.status.INTERNAL, `grpc: error unmarshalling request: ${messageOf(error)}`);
+  }
+}
+
+/** An answer of `method` from what its handler gave. */
+export function answerOf(method: DescMethod, message: unknown): MessageShape<DescMessage> {
+  return create(method.output, message as MessageInitShape<DescMessage>);
+}
+
+type OnFailure = (failure: Failure) => void;
+
 /**
  * Serves `service` on a grpc-js server. A handler that throws a `GrpcError` ends the call with that status. `onFailure`
  * is told of every call that fails while its caller is there.
@@ -306,30 +343,59 @@ export function addService<S extends DescService>(
   server: grpc.Server,
   service: S,
   handlers: Handlers<S>,
-  onFailure: (failure: Failure) => void = () => {},
+  onFailure: OnFailure = () => {},
+): void {
+  add(server, service, onFailure, (method) => {
+    const handler = (handlers as Record<string, AnyHandler>)[method.localName];
+    if (!handler) throw new Error(`no handler for ${service.typeName}/${method.name}`);
+    return {
+      handler,
+      decode: (bytes) => readRequest(method, bytes),
+      reply: (message) => answerOf(method, message),
+      serialize: codec(method).responseSerialize as (message: unknown) => Buffer,
+    };
+  });
+}
+
+/** The same with handlers whose messages, both ways, are the bytes of the wire. */
+export function addPassingService(
+  server: grpc.Server,
+  service: DescService,
+  handlerOf: (method: DescMethod) => AnyHandler,
+  onFailure: OnFailure = () => {},
+): void {
+  add(server, service, onFailure, (method) => {
+    return {
+      handler: handlerOf(method),
+      decode: (bytes) => bytes,
+      reply: (bytes) => bytes,
+      serialize: (bytes) => bytes as Buffer,
+    };
+  });
+}
+
+function add(
+  server: grpc.Server,
+  service: DescService,
+  onFailure: OnFailure,
+  servedAs: (
+    method: DescMethod,
+  ) => Pick<Served, "handler" | "decode" | "reply"> & { serialize: (message: unknown) => Buffer },
 ): void {
   const definition: Record<string, grpc.MethodDefinition<never, never>> = {};
   const implementation: grpc.UntypedServiceImplementation = {};
   for (const method of service.methods) {
-    const handler = (handlers as Record<string, AnyHandler>)[method.localName];
-    if (!handler) throw new Error(`no handler for ${service.typeName}/${method.name}`);
+    const { serialize, ...served } = servedAs(method);
     const kind = method.methodKind;
     definition[method.name] = {
       ...codec(method),
-      requestDeserialize: (bytes: Buffer) => bytes,
+      requestDeserialize: same,
+      responseSerialize: serialize,
       requestStream: kind === "client_streaming" || kind === "bidi_streaming",
       responseStream: kind === "server_streaming" || kind === "bidi_streaming",
     } as unknown as grpc.MethodDefinition<never, never>;
     implementation[method.name] = serve({
-      ...{ kind, handler },
-      decode: (bytes) => {
-        try {
-          return fromBinary(method.input, bytes);
-        } catch (error) {
-          throw new GrpcError(grpc.status.INTERNAL, `grpc: error unmarshalling request: ${messageOf(error)}`);
-        }
-      },
-      reply: (message) => create(method.output, message as MessageInitShape<DescMessage>),
+      ...{ kind, ...served },
       fail: (error, context) => {
         const what = told(error);
         if (!context.signal.aborted) onFailure({ ...what, path: pathOf(method), context });

@@ -8,6 +8,7 @@ import type { Node, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { type NodeDescription, NodeDescriptionSchema, type NodeTLSInfo } from "#proto/docker/swarmkit/types_pb.js";
 import { type Deferred, deferred } from "../../base/async.ts";
 import { type Clock, sleep } from "../../base/clock.ts";
+import { grpcCodeOf, status } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Executor } from "../types.ts";
 import { Attachments } from "./attachments.ts";
@@ -56,6 +57,11 @@ export class Agent implements AsyncDisposable {
   #registered = deferred<void>();
   #lastError: unknown;
   #loop: Promise<void> | undefined;
+  /**
+   * Of a session that its manager ended while it stayed itself: another manager leads now, and the next session comes
+   * the same way. A thousand nodes need no new handshakes for that.
+   */
+  #kept: { readonly peer: ManagerPeer; readonly connection: Connection } | undefined;
 
   constructor(options: AgentOptions) {
     const { executor, db, clock, log, remotes } = options;
@@ -151,12 +157,21 @@ export class Agent implements AsyncDisposable {
     const { signal } = this.#closing;
     let backoff = 0;
     while (!signal.aborted) {
-      const peer = localManager?.() ?? remotes.select(random);
+      const peer = localManager?.() ?? this.#kept?.peer ?? remotes.select(random);
       if (!peer) log.warn("no manager is known");
       const registered = peer !== undefined && (await this.#runOnce(peer));
       backoff = Math.min(backoffMs.step + backoffMs.factor * (registered ? 0 : backoff), backoffMs.max);
       await sleep(clock, random() * backoff, signal).catch(() => {});
     }
+    this.#kept?.connection.close();
+  }
+
+  #connect(peer: ManagerPeer): Connection {
+    const kept = this.#kept;
+    this.#kept = undefined;
+    if (kept?.peer.addr === peer.addr) return kept.connection;
+    kept?.connection.close();
+    return this.#options.connect(peer.addr);
   }
 
   /** One session to its end; says whether this node got registered. */
@@ -165,9 +180,10 @@ export class Agent implements AsyncDisposable {
     this.#restart = new AbortController();
     const signal = AbortSignal.any([this.#closing.signal, this.#restart.signal]);
     let registered = false;
+    let connection: Connection | undefined;
     try {
       const description = await this.#describe();
-      const connection = this.#options.connect(peer.addr);
+      connection = this.#connect(peer);
       void this.#watchDescription(description, signal);
       await runSession({
         connection,
@@ -191,10 +207,12 @@ export class Agent implements AsyncDisposable {
     } catch (error) {
       if (!signal.aborted) {
         this.#lastError = error;
-        remotes.observeKnown(peer, badExperience);
+        if (registered && connection && grpcCodeOf(error) === status.ABORTED) this.#kept = { peer, connection };
+        else remotes.observeKnown(peer, badExperience);
         log.warn("the session with a manager ended", { manager: peer.addr, registered, error });
       }
     } finally {
+      if (this.#kept?.connection !== connection) connection?.close();
       // Ends the watch of the description too.
       this.#restart.abort(new Error("the session is over"));
       this.#reporter.connect(undefined);

@@ -1,6 +1,6 @@
 /**
  * One session with one manager: registration, heartbeats, assignments, log subscriptions. It lives until any of
- * them fails; then all end together, with their connection. (SwarmKit: agent/session.go)
+ * them fails; then all end together. (SwarmKit: agent/session.go)
  */
 import type { DescService } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
@@ -47,7 +47,7 @@ export interface RegisteredSession {
   readonly connection: Connection;
 }
 
-/** Runs a session to its end, and rejects with the reason of that. */
+/** Runs a session to its end, and rejects with the reason of that. The connection stays open. */
 export async function runSession(options: SessionOptions): Promise<never> {
   const { connection, clock, log, nodeId, worker } = options;
   const abort = new AbortController();
@@ -91,7 +91,6 @@ export async function runSession(options: SessionOptions): Promise<never> {
     return await Promise.race(parts);
   } finally {
     abort.abort(new Error("the session is over"));
-    connection.close();
   }
 }
 

@@ -45,7 +45,7 @@ import { AddressBook } from "./leadership/address-book.ts";
 import { Callers, forwardingMetadata, isForwarded, refuseSecondHop } from "./leadership/callers.ts";
 import { noLeader, noLeaderNow } from "./leadership/errors.ts";
 import { forgetOtherManagers } from "./leadership/force-new.ts";
-import { type Destination, routed } from "./leadership/forward.ts";
+import { addRoutedService, type Destination } from "./leadership/forward.ts";
 import { askToJoin } from "./leadership/join.ts";
 import { Members } from "./leadership/members.ts";
 import { StandingWatch } from "./leadership/standing.ts";
@@ -119,7 +119,7 @@ class HostManager implements Manager {
   #client: EtcdClient | undefined;
   #etcdAddress = "";
   #open: Open | undefined;
-  #reign: { readonly term: bigint; readonly reign: Reign } | undefined;
+  #reign: { readonly term: bigint; readonly reign: Reign; readonly over: AbortController } | undefined;
   #fence: bigint | undefined;
   /** Until the first reign began. */
   #bootstrap: ManagerOptions["bootstrap"];
@@ -290,10 +290,8 @@ class HostManager implements Manager {
     this.#authority = authority;
     this.#directAuthority = createAuthority(identityOf, this.clusterId, isBlacklisted);
     for (const [name, service] of Object.entries(services) as [keyof ReignHandlers, never][]) {
-      addService(
-        grpc,
-        service,
-        routed(service, (context) => this.#destination(context, (handlers) => handlers[name] as Handlers<never>)),
+      addRoutedService(grpc, service, (context) =>
+        this.#destination(context, (handlers) => handlers[name] as Handlers<never>),
       );
     }
     addService(grpc, Health, {
@@ -478,8 +476,7 @@ class HostManager implements Manager {
       (Object.keys(forwarded) as (keyof typeof forwarded)[]).map((name) => [
         name,
         async (...given: never[]) => {
-          await this.#awaitLeader();
-          const here = this.#reign?.reign.control;
+          const here = await this.#whoWrites();
           const act = (here ?? forwarded)[name] as (...given: never[]) => Promise<unknown>;
           return act(...given);
         },
@@ -491,6 +488,23 @@ class HostManager implements Manager {
       isLeader: () => this.#reign !== undefined,
       logs: (selector, options, signal) => this.#logs(selector, options, signal),
     };
+  }
+
+  /** This manager's own control when a quorum says that it leads; undefined when another does. */
+  async #whoWrites(): Promise<ControlApi | undefined> {
+    for (;;) {
+      await this.#awaitLeader();
+      const reign = this.#reign?.reign;
+      if (!reign || (await this.#confirmLead())) return reign?.control;
+      await sleep(this.#options.clock, LOOK_MS, this.#closing.signal);
+    }
+  }
+
+  async #confirmLead(): Promise<boolean> {
+    const over = this.#reign?.over.signal;
+    if (!over || !this.#open) return false;
+    if (this.#book.nodes.length < 2) return true;
+    return this.#open.backend.confirmLead(LEAD_MS, over).catch(() => false);
   }
 
   async *#logs(...[selector, options, signal]: Parameters<ControlApi["logs"]>): ReturnType<ControlApi["logs"]> {
@@ -604,12 +618,13 @@ class HostManager implements Manager {
       members: this.#members,
       dataKey: () => this.#credentials.dataKey ?? new Uint8Array(),
       probe: (addr) => this.#probe(addr),
+      confirmLead: () => this.#confirmLead(),
       disconnect: (id) => server.disconnect(id),
       isSilent: this.#options.isSilent,
       clock: this.#options.clock,
       log: this.#log,
     });
-    this.#reign = { term, reign };
+    this.#reign = { term, reign, over: new AbortController() };
     this.#log.info("this manager leads the swarm", { node: this.nodeId, term: String(term) });
     this.#changes.emit();
   }
@@ -620,6 +635,7 @@ class HostManager implements Manager {
     if (!current) return;
     this.#reign = undefined;
     this.#log.info("this manager leads the swarm no more", { node: this.nodeId });
+    current.over.abort(noLeader());
     current.reign.close();
   }
 

@@ -19,6 +19,7 @@ import { CaServer } from "./ca-server.ts";
 import { createControl } from "./control/control.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { KeyManager } from "./keys.ts";
+import { noLeaderNow } from "./leadership/errors.ts";
 import { MembershipKeeper } from "./leadership/keeper.ts";
 import type { Members } from "./leadership/members.ts";
 import { performWrite } from "./leadership/writes.ts";
@@ -55,6 +56,8 @@ export interface ReignOptions {
   readonly members: Members;
   readonly dataKey: () => Uint8Array;
   readonly probe: (addr: string) => Promise<void>;
+  /** Asked before what a user wants is written: false when a quorum does not say that this manager leads. */
+  readonly confirmLead: () => Promise<boolean>;
   /** Ends the connections of a node that was removed. */
   readonly disconnect: (nodeId: string) => void;
   readonly isSilent?: ((host: string) => boolean | undefined) | undefined;
@@ -119,7 +122,7 @@ export function startReign(options: ReignOptions): Reign {
 }
 
 function managerHandlers(
-  { authority, dataKey, store }: ReignOptions,
+  { authority, confirmLead, dataKey, store }: ReignOptions,
   keeper: MembershipKeeper,
   control: ControlApi,
 ): Handlers<typeof Managers> {
@@ -134,8 +137,9 @@ function managerHandlers(
       await keeper.leave(authority.require(context, MANAGERS).cn, context.signal);
       return {};
     },
-    write: (request, context) => {
+    write: async (request, context) => {
       authority.require(context, MANAGERS);
+      if (!(await confirmLead())) throw noLeaderNow();
       return performWrite(control, request, () => store.revision);
     },
   };

@@ -8,6 +8,7 @@ import {
 } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import { NodeTLSInfoSchema, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { VirtualClock } from "../../../src/base/clock.ts";
+import { GrpcError, status } from "../../../src/base/grpc.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { Agent } from "../../../src/swarm/agent/agent.ts";
 import { Remotes } from "../../../src/swarm/agent/remotes.ts";
@@ -56,6 +57,20 @@ describe("the agent", () => {
     assert.equal(manager.heartbeats.length, 2);
     assert.deepEqual(executor.managers, [["10.0.0.1"]]);
     assert.equal(executor.configured.length, 1);
+    await agent.close();
+    assert.equal(manager.closed, manager.connections);
+  });
+
+  it("comes back over the same connection when only the leader changed, over a new one when the manager is lost", async () => {
+    const { agent, manager, settle } = await start();
+    manager.last.messages.fail(new GrpcError(status.ABORTED, "another manager leads"));
+    await settle(1_000);
+    assert.deepEqual([manager.sessions.length, manager.connections, manager.closed], [2, 1, 0]);
+    manager.last.messages.fail(new GrpcError(status.UNAVAILABLE, "connection dropped"));
+    await settle(1_000);
+    assert.deepEqual([manager.sessions.length, manager.connections, manager.closed], [3, 2, 1]);
+    manager.last.messages.fail(new GrpcError(status.ABORTED, "node must disconnect"));
+    await settle();
     await agent.close();
     assert.equal(manager.closed, manager.connections);
   });

@@ -1,13 +1,23 @@
-/** A service whose calls are answered by the leading manager, wherever they come in. */
-import type { DescMethod, DescService } from "@bufbuild/protobuf";
+/**
+ * A service whose calls are answered by the leading manager, wherever they come in. A manager that passes a call on does
+ * not look into its messages: after a change of leader a thousand nodes are told all their tasks again.
+ */
+import { type DescMethod, type DescService, toBinary } from "@bufbuild/protobuf";
 import {
+  type AnyHandler,
+  addPassingService,
+  answerOf,
   type BidiStream,
   type CallContext,
   type CallOptions,
   type Channel,
   type ClientStream,
+  type Failure,
   GrpcError,
+  grpcCodeOf,
   type Handlers,
+  readRequest,
+  type Server,
   status,
 } from "../../../base/grpc.ts";
 
@@ -19,7 +29,6 @@ export type Destination<H> =
   /** `signal`: that leader leads no more. */
   | { readonly channel: Channel; readonly metadata: Record<string, string>; readonly signal: AbortSignal };
 
-type AnyHandler = (input: unknown, context: CallContext) => unknown;
 type AnyCall = (...given: unknown[]) => unknown;
 type AnyStream = ClientStream<never, never> & BidiStream<never, never>;
 
@@ -27,46 +36,85 @@ type AnyStream = ClientStream<never, never> & BidiStream<never, never>;
  * `destination` waits a while for a leader, and throws UNAVAILABLE when there is none. A call that began at one leader
  * ends with it.
  */
-export function routed<S extends DescService>(
+export function addRoutedService<S extends DescService>(
+  server: Server,
   service: S,
   destination: (context: CallContext) => Promise<Destination<Handlers<S>>>,
-): Handlers<S> {
-  const handlers: Record<string, AnyHandler> = {};
-  for (const method of service.methods) {
-    const go = async (context: CallContext) => {
+  onFailure?: (failure: Failure) => void,
+): void {
+  const handlerOf = (method: DescMethod): AnyHandler => {
+    const go = async (context: CallContext): Promise<(input: unknown) => unknown> => {
       const to = await destination(context);
       if ("here" in to) {
         const handler = (to.here as Record<string, AnyHandler>)[method.localName];
         if (!handler) throw notServed(method);
-        return (input: unknown) => handler(input, to.context);
+        return answering(method, handler, to.context);
       }
-      const call = (to.channel.client(service) as Record<string, AnyCall>)[method.localName];
-      if (!call) throw notServed(method);
       const signal = AbortSignal.any([context.signal, to.signal]);
-      return passing(method, call, { signal, metadata: to.metadata });
+      return passing(method, to.channel.passing(method), { signal, metadata: to.metadata }, to.signal);
     };
-    handlers[method.localName] = streams(method)
+    return streamsOut(method)
       ? async function* (input, context) {
           yield* (await go(context))(input) as AsyncIterable<unknown>;
         }
       : async (input, context) => (await go(context))(input);
-  }
-  return handlers as Handlers<S>;
+  };
+  addPassingService(server, service, handlerOf, onFailure);
 }
 
-const streams = ({ methodKind }: DescMethod) => methodKind === "server_streaming" || methodKind === "bidi_streaming";
+const streamsIn = ({ methodKind }: DescMethod) => methodKind === "client_streaming" || methodKind === "bidi_streaming";
+const streamsOut = ({ methodKind }: DescMethod) => methodKind === "server_streaming" || methodKind === "bidi_streaming";
 
-function passing(method: DescMethod, call: AnyCall, options: CallOptions): (input: unknown) => unknown {
-  if (method.methodKind === "unary" || method.methodKind === "server_streaming") {
-    return (input) => call(input, options);
-  }
+/** A call answered here: its messages are read and written as for any other service. */
+function answering(method: DescMethod, handler: AnyHandler, context: CallContext): (input: unknown) => unknown {
+  const read = (bytes: unknown) => readRequest(method, bytes as Uint8Array);
+  const write = (message: unknown) => Buffer.from(toBinary(method.output, answerOf(method, message)));
   return (input) => {
-    const stream = call(options) as AnyStream;
-    const sent = (async () => {
-      for await (const message of input as AsyncIterable<never>) await stream.write(message);
-      stream.end();
-    })();
-    sent.catch(() => {});
-    return method.methodKind === "client_streaming" ? sent.then(() => stream.response) : stream;
+    const output = handler(streamsIn(method) ? each(input, read) : read(input), context);
+    return streamsOut(method) ? each(output, write) : Promise.resolve(output).then(write);
   };
+}
+
+async function* each<T>(items: unknown, change: (item: unknown) => T): AsyncIterable<T> {
+  for await (const item of items as AsyncIterable<unknown>) yield change(item);
+}
+
+/** A call passed on. `over`: the leader that it goes to leads no more. */
+function passing(
+  method: DescMethod,
+  call: AnyCall,
+  options: CallOptions,
+  over: AbortSignal,
+): (input: unknown) => unknown {
+  switch (method.methodKind) {
+    case "unary":
+      return (input) => call(input, options);
+    case "server_streaming":
+      return (input) => whileLed(call(input, options), over);
+    case "client_streaming":
+    case "bidi_streaming":
+      return (input) => {
+        const stream = call(options) as AnyStream;
+        const sent = (async () => {
+          for await (const message of input as AsyncIterable<never>) await stream.write(message);
+          stream.end();
+        })();
+        sent.catch(() => {});
+        return method.methodKind === "client_streaming" ? sent.then(() => stream.response) : whileLed(stream, over);
+      };
+  }
+}
+
+/**
+ * What the leader streams. When it is lost the caller hears ABORTED: nothing is wrong with the way to this manager, and
+ * the next leader is reached the same way.
+ */
+async function* whileLed(stream: unknown, over: AbortSignal): AsyncIterable<unknown> {
+  try {
+    yield* stream as AsyncIterable<unknown>;
+  } catch (error) {
+    const code = grpcCodeOf(error);
+    if (!over.aborted && code !== status.UNAVAILABLE && code !== status.CANCELLED) throw error;
+    throw new GrpcError(status.ABORTED, "another manager leads");
+  }
 }

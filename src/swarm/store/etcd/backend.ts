@@ -118,6 +118,16 @@ export class EtcdBackend implements Backend {
     return answer.header?.revision ?? 0n;
   }
 
+  /**
+   * Asks a quorum whether the lead is still this manager's. A leader that was just cut off would otherwise lay a commit
+   * into its own log, tell its user that it failed, and see it done when the others are back.
+   */
+  async confirmLead(timeoutMs: number, signal: AbortSignal): Promise<boolean> {
+    const fence = this.#fence?.();
+    const answer = await this.#client().kv.range({ key: bytes(LEADER_KEY) }, { timeoutMs, signal });
+    return answer.kvs[0]?.modRevision === fence;
+  }
+
   async commit(writes: Write[]): Promise<CommitResult> {
     const number = randomBytes(16);
     const fence = this.#fence?.();
