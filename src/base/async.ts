@@ -66,7 +66,7 @@ export class Emitter<T> {
 
 /**
  * A queue read with `for await`. Ends after `end()` when drained, throws after `fail()`.
- * `limit` bounds what a slow reader may leave unread; past it the queue fails.
+ * `limit` bounds what a slow reader may leave unread, in items or what `weigh` says they are; past it the queue fails.
  */
 export class AsyncQueue<T> implements AsyncIterable<T> {
   #items: T[] = [];
@@ -74,14 +74,18 @@ export class AsyncQueue<T> implements AsyncIterable<T> {
   #ended = false;
   #error: unknown;
   #limit: number;
+  #weigh: (item: T) => number;
+  #weight = 0;
 
-  constructor(limit = Number.POSITIVE_INFINITY) {
+  constructor(limit = Number.POSITIVE_INFINITY, weigh: (item: T) => number = () => 1) {
     this.#limit = limit;
+    this.#weigh = weigh;
   }
 
   push(item: T): void {
     if (this.#ended) return;
-    if (this.#items.length >= this.#limit) {
+    this.#weight += this.#weigh(item);
+    if (this.#weight > this.#limit) {
       this.fail(new Error("queue overflow: its reader is too slow"));
       return;
     }
@@ -103,6 +107,7 @@ export class AsyncQueue<T> implements AsyncIterable<T> {
     for (;;) {
       const item = this.#items.shift();
       if (item !== undefined) {
+        this.#weight -= this.#weigh(item);
         yield item;
       } else if (this.#ended) {
         if (this.#error !== undefined) throw this.#error;

@@ -11,14 +11,24 @@ export interface Authority {
   caller(context: CallContext): Identity | undefined;
   /** The caller with one of these roles; throws PERMISSION_DENIED otherwise. */
   require(context: CallContext, roles: readonly string[]): Identity;
+  /** Holds a manager's certificate, and is none any more. */
+  isDemoted(caller: Identity): boolean;
 }
 
-/** `blacklisted` tells whether the certificate of this node id was withdrawn. */
+/** What became of a node after its certificate was issued. */
+export interface Standing {
+  /** Its certificate was withdrawn. */
+  blacklisted(nodeId: string): boolean;
+  /** It was made a worker: a manager's certificate that it kept makes it none. */
+  demoted(nodeId: string): boolean;
+}
+
 export function createAuthority(
   identityOf: (context: CallContext) => Identity | undefined,
   clusterId: string,
-  blacklisted: (nodeId: string) => boolean,
+  { blacklisted, demoted }: Standing,
 ): Authority {
+  const isDemoted = ({ cn, ou }: Identity) => ou === MANAGER_OU && demoted(cn);
   const denied = (why: string) => new GrpcError(status.PERMISSION_DENIED, `Permission denied: ${why}`);
   return {
     caller: identityOf,
@@ -29,13 +39,13 @@ export function createAuthority(
         throw denied(`unauthorized peer role: remote certificate organization: ${caller.o}, expected: ${clusterId}`);
       }
       if (blacklisted(caller.cn)) throw denied(`node ${caller.cn} was removed from swarm`);
-      if (!roles.includes(caller.ou)) {
-        throw denied(
-          `unauthorized peer role: remote certificate role: ${caller.ou}, expected one of: ${roles.join(", ")}`,
-        );
+      const role = isDemoted(caller) ? WORKER_OU : caller.ou;
+      if (!roles.includes(role)) {
+        throw denied(`unauthorized peer role: remote certificate role: ${role}, expected one of: ${roles.join(", ")}`);
       }
       return caller;
     },
+    isDemoted,
   };
 }
 

@@ -27,8 +27,9 @@ export interface Selector {
   readonly taskIds: string[];
 }
 
-/** Messages a slow reader may leave unread before its subscription fails. */
-const BACKLOG = 100_000;
+/** Bytes that a slow reader may leave unread before its subscription fails, and what a message takes besides its line. */
+const BACKLOG = 64 << 20;
+const PER_MESSAGE = 512;
 
 interface Subscription {
   readonly id: string;
@@ -71,7 +72,7 @@ export class LogBroker {
       id: swarmId(),
       selector: create(LogSelectorSchema, selector),
       options: create(LogSubscriptionOptionsSchema, options),
-      queue: new AsyncQueue(BACKLOG),
+      queue: new AsyncQueue(BACKLOG, ({ data }) => data.length + PER_MESSAGE),
       pending: new Set(),
       asked: new Set(),
     };

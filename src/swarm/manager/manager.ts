@@ -6,7 +6,7 @@
 import { create } from "@bufbuild/protobuf";
 import { Health, HealthCheckResponse_ServingStatus } from "#proto/docker/swarmkit/health_pb.js";
 import { Logs } from "#proto/docker/swarmkit/logbroker_pb.js";
-import { ManagerStatusSchema, RaftMemberStatus_Reachability } from "#proto/docker/swarmkit/types_pb.js";
+import { ManagerStatusSchema, NodeRole, RaftMemberStatus_Reachability } from "#proto/docker/swarmkit/types_pb.js";
 import { Managers, type WriteRequest } from "#proto/skein/swarm/managers_pb.js";
 import { deferred, Emitter } from "../../base/async.ts";
 import { sleep } from "../../base/clock.ts";
@@ -37,7 +37,7 @@ import { EtcdSupervisor, etcdDir, hasEtcdData } from "../store/etcd/supervisor.t
 import { acceptTunnel, TUNNEL_ALPN } from "../store/etcd/tunnel.ts";
 import { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
-import { type Authority, createAuthority, MANAGERS } from "./auth.ts";
+import { type Authority, createAuthority, MANAGERS, type Standing } from "./auth.ts";
 import { unlockKeyOf } from "./autolock.ts";
 import { createFirstObjects } from "./bootstrap.ts";
 import { createControl } from "./control/control.ts";
@@ -51,6 +51,7 @@ import { Members } from "./leadership/members.ts";
 import { StandingWatch } from "./leadership/standing.ts";
 import { forwardedWrites, writeError } from "./leadership/writes.ts";
 import { LogBroker } from "./log-broker.ts";
+import { refusalLog } from "./refusals.ts";
 import { type Reign, type ReignHandlers, services, startReign } from "./reign.ts";
 import { joinAddress, listenManager, type ManagerServer, splitAddress } from "./server.ts";
 import type { Manager, ManagerOptions } from "./types.ts";
@@ -116,6 +117,7 @@ class HostManager implements Manager {
   #authority: Authority | undefined;
   #directAuthority: Authority | undefined;
   #callers: Callers | undefined;
+  #refusals: ReturnType<typeof refusalLog> | undefined;
   #client: EtcdClient | undefined;
   #etcdAddress = "";
   #open: Open | undefined;
@@ -252,7 +254,8 @@ class HostManager implements Manager {
     const tunnels = {
       alpn: TUNNEL_ALPN,
       accept: (socket: Parameters<typeof acceptTunnel>[0], { cn, o, ou }: { cn: string; o: string; ou: string }) => {
-        const allowed = ou === MANAGER_OU && o === this.clusterId && !this.#isBlacklisted(cn);
+        const { blacklisted, demoted } = this.#standing;
+        const allowed = ou === MANAGER_OU && o === this.clusterId && !blacklisted(cn) && !demoted(cn);
         if (allowed) acceptTunnel(socket, etcdDir(this.#options.stateDir), this.nodeId);
         else socket.destroy();
       },
@@ -283,31 +286,41 @@ class HostManager implements Manager {
     grpc: Parameters<Parameters<typeof listenManager>[2]>[0],
     identityOf: Parameters<Parameters<typeof listenManager>[2]>[1],
   ): void {
-    const callers = new Callers(identityOf);
-    const isBlacklisted = (id: string) => this.#isBlacklisted(id);
-    const authority = createAuthority(callers.identityOf, this.clusterId, isBlacklisted);
-    this.#callers = callers;
-    this.#authority = authority;
-    this.#directAuthority = createAuthority(identityOf, this.clusterId, isBlacklisted);
+    this.#callers ??= new Callers(identityOf);
+    this.#authority ??= createAuthority(this.#callers.identityOf, this.clusterId, this.#standing);
+    this.#directAuthority ??= createAuthority(identityOf, this.clusterId, this.#standing);
+    this.#refusals ??= refusalLog(this.#log, this.#options.clock, identityOf);
+    const authority = this.#authority;
+    const refusals = this.#refusals;
     for (const [name, service] of Object.entries(services) as [keyof ReignHandlers, never][]) {
-      addRoutedService(grpc, service, (context) =>
-        this.#destination(context, (handlers) => handlers[name] as Handlers<never>),
+      addRoutedService(
+        grpc,
+        service,
+        (context) => this.#destination(context, (handlers) => handlers[name] as Handlers<never>),
+        refusals,
       );
     }
-    addService(grpc, Health, {
+    const health: Handlers<typeof Health> = {
       check: ({ service }, context) => {
         authority.require(context, MANAGERS);
         const serving = service !== "Raft" || this.#reign !== undefined;
         const { NOT_SERVING, SERVING } = HealthCheckResponse_ServingStatus;
         return { status: serving ? SERVING : NOT_SERVING };
       },
-    });
+    };
+    addService(grpc, Health, health, refusals);
   }
 
-  #isBlacklisted(id: string): boolean {
-    const cluster = this.#open?.store.view.get("cluster", this.clusterId);
-    return Object.hasOwn(cluster?.blacklistedCertificates ?? {}, id);
-  }
+  readonly #standing: Standing = {
+    blacklisted: (id) => {
+      const cluster = this.#open?.store.view.get("cluster", this.clusterId);
+      return Object.hasOwn(cluster?.blacklistedCertificates ?? {}, id);
+    },
+    demoted: (id) => {
+      const node = this.#open?.store.view.get("node", id);
+      return node?.role === NodeRole.WORKER && node.spec?.desiredRole === NodeRole.WORKER;
+    },
+  };
 
   /** Peers are judged by the root in the store: it may be newer than the one on disk. */
   #serveWith(): void {
@@ -419,6 +432,11 @@ class HostManager implements Manager {
     this.#undo.defer(
       store.onCommit((changes) => {
         if (changes.some(({ kind }) => kind === "node")) this.#followManagers(store, etcd);
+        for (const { action, kind, object } of changes) {
+          // Whichever manager a removed node is connected to; what it was told last still leaves.
+          if (kind !== "node" || action !== "remove") continue;
+          this.#options.clock.after(FAREWELL_MS, () => this.#server?.disconnect(object.id));
+        }
         for (const { kind, object, old } of changes) {
           if (kind !== "cluster") continue;
           if (object.rootCa !== old?.rootCa) this.#serveWith();
@@ -460,7 +478,7 @@ class HostManager implements Manager {
 
   #createControl(store: Store): ControlApi {
     const { clock } = this.#options;
-    const nobody = { caller: () => undefined, require: () => ({ cn: "", ou: "", o: "" }) };
+    const nobody = { caller: () => undefined, require: () => ({ cn: "", ou: "", o: "" }), isDemoted: () => false };
     const unused = new LogBroker(store, nobody);
     unused.close();
     const read = createControl({

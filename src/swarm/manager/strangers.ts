@@ -1,33 +1,72 @@
 /**
- * Peers without a certificate of the swarm. Whoever joins is one for a moment, so is whoever attacks: they are few at a
- * time, stay for minutes at most, and do not fill the log.
+ * Peers that have shown no certificate of the swarm: who joins is one for a moment, so is whoever attacks. They are few
+ * at a time, stay for minutes at most, and do not fill the log.
  */
 import type { Clock } from "../../base/clock.ts";
 import type { Fields, Logger } from "../../base/log.ts";
 
-const MAX_STRANGERS = 512;
-/** Many nodes may join at once from behind one address. */
-const MAX_PER_ADDRESS = 256;
 export const STRANGER_STAYS_MS = 5 * 60_000;
 const QUIET_MS = 10_000;
 
-/** Counts them. */
-export class Strangers {
-  #count = 0;
-  readonly #perAddress = new Map<string, number>();
+interface Visitor {
+  readonly address: string;
+  readonly turnOut: () => void;
+}
 
-  /** Lets one in; the result lets it out again. Undefined when there is no room. */
-  enter(address: string): (() => void) | undefined {
-    const here = this.#perAddress.get(address) ?? 0;
-    if (this.#count >= MAX_STRANGERS || here >= MAX_PER_ADDRESS) return undefined;
+/**
+ * Keeps a crowd small: when it is full, whoever came first of the address that has the most in it has to go. A flood
+ * only pushes out its own, and one who does in milliseconds what he came for is served in the middle of it.
+ */
+export class Crowd {
+  readonly #max: number;
+  readonly #maxPerAddress: number;
+  #count = 0;
+  readonly #perAddress = new Map<string, Set<Visitor>>();
+
+  /** `max` in all, `maxPerAddress` of one address: many nodes may join at once from behind one. */
+  constructor(max: number, maxPerAddress: number) {
+    this.#max = max;
+    this.#maxPerAddress = maxPerAddress;
+  }
+
+  get size(): number {
+    return this.#count;
+  }
+
+  /** Lets one in; the result lets it out again. `turnOut` is called when another needs its place. */
+  enter(address: string, turnOut: () => void): () => void {
+    if ((this.#perAddress.get(address)?.size ?? 0) >= this.#maxPerAddress) this.#turnOutOf(address);
+    else if (this.#count >= this.#max) this.#turnOutOf(this.#largest());
+    const visitor = { address, turnOut };
+    const here = this.#perAddress.get(address) ?? new Set();
+    this.#perAddress.set(address, here.add(visitor));
     this.#count++;
-    this.#perAddress.set(address, here + 1);
-    return () => {
-      this.#count--;
-      const left = (this.#perAddress.get(address) ?? 1) - 1;
-      if (left > 0) this.#perAddress.set(address, left);
-      else this.#perAddress.delete(address);
-    };
+    return () => this.#leave(visitor);
+  }
+
+  #leave(visitor: Visitor): void {
+    const here = this.#perAddress.get(visitor.address);
+    if (!here?.delete(visitor)) return;
+    this.#count--;
+    if (here.size === 0) this.#perAddress.delete(visitor.address);
+  }
+
+  #turnOutOf(address: string): void {
+    const [first] = this.#perAddress.get(address) ?? [];
+    if (!first) return;
+    this.#leave(first);
+    first.turnOut();
+  }
+
+  #largest(): string {
+    let largest = "";
+    let size = 0;
+    for (const [address, { size: here }] of this.#perAddress) {
+      if (here <= size) continue;
+      largest = address;
+      size = here;
+    }
+    return largest;
   }
 }
 

@@ -1,4 +1,5 @@
 /** Where the store keeps its objects for good. etcd in production, memory in tests. */
+import { SkeinError } from "../../base/errors.ts";
 import { type AnyObject, type Kind, withVersion } from "./objects.ts";
 import type { Write } from "./transaction.ts";
 
@@ -17,6 +18,13 @@ export interface CommitResult {
   readonly revision: bigint;
 }
 
+/** More bytes than the backend takes in one commit. Nothing was written. */
+export class TooLarge extends SkeinError {
+  constructor() {
+    super("invalid", "the change is too large for the swarm store");
+  }
+}
+
 /**
  * `revision`: up to here everything was told. `complete`: the entries are all there is, what is not among them is gone
  * (the history between was compacted away).
@@ -25,7 +33,7 @@ export type OnEntries = (entries: Entry[], revision: bigint, complete: boolean) 
 
 export interface Backend {
   load(): Promise<{ revision: bigint; entries: Entry[] }>;
-  /** All writes or none, on stable storage when it resolves. */
+  /** All writes or none, on stable storage when it resolves. Throws `TooLarge`. */
   commit(writes: Write[]): Promise<CommitResult>;
   /**
    * Tells every change after `revision`, also our own, in order.

@@ -8,7 +8,7 @@
 import type { Clock } from "../../base/clock.ts";
 import { SkeinError, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import type { Backend, Entry } from "./backend.ts";
+import { type Backend, type Entry, TooLarge } from "./backend.ts";
 import { type Reader, Tables } from "./memory.ts";
 import { KINDS, type Kind, type ObjectOf, versionOf, withVersion } from "./objects.ts";
 import { Overlay, type Transaction, type Write } from "./transaction.ts";
@@ -123,18 +123,35 @@ export class Store {
     });
   }
 
-  /** Applies `fn` to many items in transactions of bounded size. One that throws is skipped and logged. */
+  /**
+   * Applies `fn` to many items in transactions of bounded size. An item that makes one too large for the backend all
+   * alone is left out and logged: nothing else is to wait for it.
+   */
   async batch<I>(items: readonly I[], fn: (tx: Transaction, item: I) => void, urgent = false): Promise<void> {
     const waits: Promise<void>[] = [];
     for (let at = 0; at < items.length; at += BATCH_ITEMS) {
-      const part = items.slice(at, at + BATCH_ITEMS);
-      waits.push(
-        this.update((tx) => {
-          for (const item of part) fn(tx, item);
-        }, urgent),
-      );
+      waits.push(this.#applyAll(items.slice(at, at + BATCH_ITEMS), fn, urgent));
     }
     await Promise.all(waits);
+  }
+
+  async #applyAll<I>(items: readonly I[], fn: (tx: Transaction, item: I) => void, urgent: boolean): Promise<void> {
+    try {
+      await this.update((tx) => {
+        for (const item of items) fn(tx, item);
+      }, urgent);
+    } catch (error) {
+      if (!(error instanceof TooLarge)) throw error;
+      if (items.length === 1) {
+        this.#log.error("a change is too large for the swarm store and is left out", {
+          item: String(items[0]).slice(0, 80),
+        });
+        return;
+      }
+      const half = items.length >> 1;
+      await this.#applyAll(items.slice(0, half), fn, urgent);
+      await this.#applyAll(items.slice(half), fn, urgent);
+    }
   }
 
   close(): void {
@@ -144,10 +161,14 @@ export class Store {
   }
 
   async #drain(): Promise<void> {
+    /** Jobs that were too large together are committed one by one. */
+    let alone = 0;
     while (this.#queue.length > 0) {
       const overlay = new Overlay(this.#tables, this.#clock.now(), this.#revision + 1n);
       const jobs: Job[] = [];
-      while (this.#queue.length > 0 && overlay.size < GROUP_WRITES) {
+      const most = alone > 0 ? 1 : Number.POSITIVE_INFINITY;
+      alone = Math.max(0, alone - 1);
+      while (this.#queue.length > 0 && overlay.size < GROUP_WRITES && jobs.length < most) {
         const job = this.#queue.shift();
         if (job && run(job, overlay)) jobs.push(job);
       }
@@ -155,7 +176,12 @@ export class Store {
         await this.#commit(jobs, overlay.writes());
       } catch (error) {
         this.#releaseWatch();
-        for (const job of jobs) job.reject(error);
+        if (error instanceof TooLarge && jobs.length > 1) {
+          this.#queue.unshift(...jobs);
+          alone = jobs.length;
+        } else {
+          for (const job of jobs) job.reject(error);
+        }
       }
     }
     this.#busy = false;

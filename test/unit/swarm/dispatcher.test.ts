@@ -207,7 +207,7 @@ test("logs: the nodes of a service are asked, their messages come together, abse
   });
   let caller = "";
   const identity = () => ({ cn: caller, ou: "swarm-worker", o: "c" });
-  const broker = new LogBroker(store, { caller: identity, require: identity });
+  const broker = new LogBroker(store, { caller: identity, require: identity, isDemoted: () => false });
   const handlers = broker.broker();
   const contexts: AbortController[] = [];
   const context = () => {

@@ -138,7 +138,7 @@ test("a call passed on by a manager is its first caller's; by anybody else it is
   ]);
   const direct = (context: CallContext) => people.get(context.peer);
   const callers = new Callers(direct);
-  const authority = createAuthority(direct, "swarm", (id) => id === "gone");
+  const authority = createAuthority(direct, "swarm", { blacklisted: (id) => id === "gone", demoted: () => false });
   const worker = { cn: "w7", ou: "swarm-worker", o: "swarm" };
   const metadata = forwardingMetadata(worker, "10.0.0.7:99");
   const inner = callers.unwrap(call(metadata), authority);

@@ -2,16 +2,41 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { VirtualClock } from "../../../src/base/clock.ts";
 import { createLogger } from "../../../src/base/log.ts";
-import { BoundedWarning, Strangers } from "../../../src/swarm/manager/strangers.ts";
+import { BoundedWarning, Crowd } from "../../../src/swarm/manager/strangers.ts";
 
-test("strangers are few: in all, and from one address", () => {
-  const strangers = new Strangers();
-  const inside = Array.from({ length: 300 }, () => strangers.enter("10.0.0.1")).filter((leave) => leave !== undefined);
-  assert.equal(inside.length, 256);
-  const others = Array.from({ length: 300 }, (_, i) => strangers.enter(`10.0.1.${i}`)).filter(Boolean);
-  assert.equal(others.length, 256, "512 in all");
-  for (const leave of inside) leave();
-  assert.ok(strangers.enter("10.0.0.1"), "who left makes room");
+test("a crowd is small: in all, and from one address; who makes it large has to go, the first first", () => {
+  const crowd = new Crowd(6, 4);
+  const gone: string[] = [];
+  const enter = (address: string, name: string) => crowd.enter(address, () => gone.push(name));
+  const leave = ["a1", "a2", "a3", "a4"].map((name) => enter("10.0.0.1", name));
+  enter("10.0.0.1", "a5");
+  assert.deepEqual(gone, ["a1"], "four of one address");
+  enter("10.0.0.2", "b1");
+  enter("10.0.0.2", "b2");
+  assert.deepEqual(gone, ["a1"]);
+  enter("10.0.0.3", "c1");
+  assert.deepEqual(gone, ["a1", "a2"], "six in all: the largest makes room");
+  assert.equal(crowd.size, 6);
+  leave[0]?.();
+  leave[1]?.();
+  assert.equal(crowd.size, 6, "who was turned out leaves once");
+  leave[2]?.();
+  leave[3]?.();
+  enter("10.0.0.3", "c2");
+  enter("10.0.0.3", "c3");
+  assert.deepEqual(gone, ["a1", "a2"], "who left made room");
+});
+
+test("a flood from many addresses leaves a newcomer his time", () => {
+  const crowd = new Crowd(512, 256);
+  let served = true;
+  for (let i = 0; i < 512; i++) crowd.enter(`10.1.${i % 4}.0`, () => {});
+  crowd.enter("10.9.9.9", () => {
+    served = false;
+  });
+  for (let i = 0; i < 10_000; i++) crowd.enter(`10.1.${i % 4}.0`, () => {});
+  assert.ok(served);
+  assert.equal(crowd.size, 512);
 });
 
 test("a flood of refusals is a line in ten seconds, with their number", async () => {

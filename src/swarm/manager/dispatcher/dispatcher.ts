@@ -2,7 +2,7 @@
  * The dispatcher: gives each node its session (who it is, which managers there are, keys, root), listens to its
  * heartbeat, streams its assignments and takes its reports.
  */
-import { create, equals } from "@bufbuild/protobuf";
+import { create, equals, toBinary } from "@bufbuild/protobuf";
 import {
   type AssignmentsMessage,
   type Dispatcher as DispatcherService,
@@ -10,7 +10,12 @@ import {
   SessionMessageSchema,
 } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import { type Node, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
-import { type NodeDescription, NodeStatus_State, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import {
+  type NodeDescription,
+  NodeDescriptionSchema,
+  NodeStatus_State,
+  TaskState,
+} from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
 import { sleep } from "../../../base/clock.ts";
 import { type CallContext, GrpcError, type Handlers, status } from "../../../base/grpc.ts";
@@ -20,13 +25,15 @@ import { type Authority, NODES } from "../auth.ts";
 import { durationMs, HEARTBEAT_PERIOD_MS } from "../defaults.ts";
 import { AssignmentSet } from "./assignments.ts";
 import { Liveness, type Session } from "./liveness.ts";
-import { StatusWriter } from "./status.ts";
+import { bounded, StatusWriter } from "./status.ts";
 
 const MANAGER_WEIGHT = 10n;
 /** Assignments are held back this long after a change, and sent at once past this many. */
 const BATCH_MS = 20;
 const MIN_PERIOD_MS = 1_000;
 const ORPHAN_MS = 24 * 3_600_000;
+/** Bytes. A node with many plugins and labels tells a few thousand. */
+const MAX_DESCRIPTION = 128 << 10;
 
 /** Wakes whoever waits for a change that concerns a node; collects what changed meanwhile. */
 class Feed {
@@ -131,7 +138,7 @@ export class Dispatcher {
           }
           return [{ taskId, report }];
         });
-        await Promise.all(known.map(({ taskId, report }) => this.#statuses.task(taskId, report)));
+        await Promise.all(known.map(({ taskId, report }) => this.#statuses.task(taskId, bounded(report))));
         return {};
       },
       updateVolumeStatus: () => {
@@ -208,6 +215,9 @@ export class Dispatcher {
     // A node that comes back while this manager goes would have timers made that nobody stops.
     if (this.#closing.signal.aborted) throw new GrpcError(status.UNAVAILABLE, "the dispatcher is stopped");
     if (!this.#store.view.get("node", nodeId)) throw new GrpcError(status.UNKNOWN, "node not found");
+    if (description && toBinary(NodeDescriptionSchema, description).length > MAX_DESCRIPTION) {
+      throw new GrpcError(status.INVALID_ARGUMENT, "the node's description is too large");
+    }
     const session = this.#liveness.find(nodeId, sessionId) ?? this.#liveness.register(nodeId);
     this.#orphans.get(nodeId)?.();
     this.#orphans.delete(nodeId);

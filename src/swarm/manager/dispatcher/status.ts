@@ -1,5 +1,5 @@
 /** Status reports of nodes and tasks, written to the store in batches. */
-import { create, equals } from "@bufbuild/protobuf";
+import { create, equals, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Node, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import {
@@ -114,6 +114,20 @@ export class StatusWriter {
   task(taskId: string, status: TaskStatus): Promise<void> {
     return this.#tasks.add(taskId, status);
   }
+}
+
+/** Bytes of a report that are kept whole, and characters of its texts that are when it is larger. */
+const MAX_REPORT = 32 << 10;
+const MAX_TEXT = 4096;
+
+/** What is kept of a report: every report is replicated and stays in the history. */
+export function bounded(report: TaskStatus): TaskStatus {
+  if (toBinary(TaskStatusSchema, report).length <= MAX_REPORT) return report;
+  const { err, message, state, timestamp } = report;
+  return create(TaskStatusSchema, {
+    ...{ state, message: message.slice(0, MAX_TEXT), err: err.slice(0, MAX_TEXT) },
+    ...(timestamp && { timestamp }),
+  });
 }
 
 /** Nodes tell all again to each new leader. */

@@ -5,7 +5,7 @@
  */
 import { type CallContext, GrpcError, status } from "../../../base/grpc.ts";
 import type { Identity } from "../../ca/certificates.ts";
-import { type Authority, MANAGERS } from "../auth.ts";
+import { type Authority, MANAGERS, NODES } from "../auth.ts";
 
 const key = {
   forwarded: "forwarded_cert",
@@ -55,14 +55,20 @@ export class Callers {
     return forwarded ? forwarded.identity : this.#direct(context);
   };
 
-  /** The call as its first caller made it. Throws PERMISSION_DENIED when it was passed on by anyone but a manager. */
+  /**
+   * The call as its first caller made it. Throws PERMISSION_DENIED when it was passed on by anyone but a manager. One
+   * that was just demoted may still speak for itself, to get a worker's certificate.
+   */
   unwrap(context: CallContext, authority: Authority): CallContext {
     if (text(context, key.forwarded) !== "true") return context;
-    authority.require(context, MANAGERS);
+    const from = authority.require(context, NODES);
+    const demoted = authority.isDemoted(from);
+    if (!demoted) authority.require(context, MANAGERS);
     const cn = text(context, key.cn);
+    if (demoted && cn !== from.cn) throw new GrpcError(status.UNAVAILABLE, "the manager that passed this on is none");
     const identity = cn ? { cn, o: text(context, key.org), ou: text(context, key.ou) } : undefined;
     const inner = { ...context, peer: text(context, key.remote) || context.peer };
-    this.#forwarded.set(inner, { identity });
+    this.#forwarded.set(inner, { identity: demoted ? from : identity });
     return inner;
   }
 }

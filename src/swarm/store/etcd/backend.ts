@@ -20,7 +20,7 @@ import { messageOf, SkeinError, unavailable } from "../../../base/errors.ts";
 import { grpcCodeOf, status } from "../../../base/grpc.ts";
 import type { Logger } from "../../../base/log.ts";
 import { isSealed, seal, unseal } from "../../ca/seal.ts";
-import type { Backend, CommitResult, Entry, OnEntries } from "../backend.ts";
+import { type Backend, type CommitResult, type Entry, type OnEntries, TooLarge } from "../backend.ts";
 import { type AnyObject, decode, encode, isKind, type Kind } from "../objects.ts";
 import type { Write } from "../transaction.ts";
 import type { EtcdClient } from "./client.ts";
@@ -47,6 +47,13 @@ const atRevision = (key: Uint8Array, value: bigint) =>
 function passing(error: unknown): boolean {
   const code = grpcCodeOf(error);
   return code === status.UNAVAILABLE || code === status.DEADLINE_EXCEEDED || code === status.CANCELLED;
+}
+
+/** etcd's own limit, and that of its gRPC server. */
+function isTooLarge(error: unknown): boolean {
+  const code = grpcCodeOf(error);
+  if (code !== status.INVALID_ARGUMENT && code !== status.RESOURCE_EXHAUSTED) return false;
+  return /too large|larger than max/.test(messageOf(error));
 }
 
 /** Under this key the leading manager puts its name. Inside of the watched range: taking it is told like any change. */
@@ -169,6 +176,7 @@ export class EtcdBackend implements Backend {
         // Throws as soon as this manager leads no more.
         this.#fence?.();
         if (error instanceof SkeinError) throw error;
+        if (isTooLarge(error)) throw new TooLarge();
         if (!passing(error) || this.#clock.now() >= deadline) {
           throw unavailable(`the swarm store did not take the change: ${messageOf(error)}`);
         }

@@ -75,6 +75,7 @@ export async function createWorld(): Promise<World> {
   const logs = new LogBroker(store, {
     caller: () => undefined,
     require: () => ({ cn: "", ou: "", o: "" }),
+    isDemoted: () => false,
   });
   const control = createControl({
     store,
