@@ -5,9 +5,8 @@
  * dies. Its writes are flushed to disk (etcd's default).
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod";
 import { type Clock, sleep } from "../../../base/clock.ts";
@@ -15,6 +14,7 @@ import { messageOf, unavailable } from "../../../base/errors.ts";
 import { readFileIfAny, writeFileAtomic } from "../../../base/file.ts";
 import type { Logger } from "../../../base/log.ts";
 import { certificatePaths, type NodeCredentials } from "../../ca/files.ts";
+import { TlsFiles } from "./tls-files.ts";
 import { PeerSockets, type PeerSocketsOptions, peerUrl } from "./tunnel.ts";
 
 export interface EtcdOptions {
@@ -32,19 +32,6 @@ export interface EtcdOptions {
   readonly onRemoved?: () => void;
   readonly clock: Clock;
   readonly log: Logger;
-}
-
-/**
- * Where etcd reads the node's key and certificate: in memory, because the key in the state directory may be locked. There
- * it also finds renewed ones, at each handshake.
- */
-function tlsDir(name: string): string {
-  try {
-    accessSync("/run", constants.W_OK);
-    return join("/run/skein-etcd", name);
-  } catch {
-    return join(tmpdir(), "skein-etcd", name);
-  }
 }
 
 /** etcd's working directory. */
@@ -74,6 +61,7 @@ export class EtcdSupervisor {
   readonly #dir: string;
   #running: Running | undefined;
   readonly #peers: PeerSockets | undefined;
+  readonly #tls: TlsFiles | undefined;
   #child: ChildProcess | undefined;
   #stopping = false;
   /** A cluster is begun anew once, not each time etcd is started again. */
@@ -87,7 +75,9 @@ export class EtcdSupervisor {
     this.#options = options;
     this.#dir = etcdDir(options.stateDir);
     const { log, name, peers } = options;
-    if (peers) this.#peers = new PeerSockets({ ...peers, dir: this.#dir, self: name, log });
+    if (!peers) return;
+    this.#peers = new PeerSockets({ ...peers, dir: this.#dir, self: name, log });
+    this.#tls = new TlsFiles(name, this.#dir);
   }
 
   /** Adopts the etcd left by a crash, or starts one; resolves when its client port is open. */
@@ -112,19 +102,8 @@ export class EtcdSupervisor {
   }
 
   /** etcd uses these from its next connection on. */
-  setCertificates({ certPem, keyPem, rootPem }: Pick<NodeCredentials, "certPem" | "keyPem" | "rootPem">): void {
-    const { cert, key, root } = this.#tlsPaths();
-    mkdirSync(tlsDir(this.#options.name), { recursive: true, mode: 0o700 });
-    writeFileAtomic(root, rootPem, 0o600);
-    writeFileAtomic(key, keyPem, 0o600);
-    writeFileAtomic(cert, certPem, 0o600);
-  }
-
-  #tlsPaths(): { root: string; cert: string; key: string } {
-    const { name, peers, stateDir } = this.#options;
-    if (!peers) return certificatePaths(stateDir);
-    const dir = tlsDir(name);
-    return { root: join(dir, "root.crt"), cert: join(dir, "node.crt"), key: join(dir, "node.key") };
+  setCertificates(credentials: Pick<NodeCredentials, "certPem" | "keyPem" | "rootPem">): void {
+    this.#tls?.write(credentials);
   }
 
   /** The nodes that are members, as far as is known: only to them there is a way. */
@@ -148,7 +127,7 @@ export class EtcdSupervisor {
       rmSync(this.#stateFile, { force: true });
     }
     this.#peers?.close();
-    if (this.#options.peers) rmSync(tlsDir(this.#options.name), { recursive: true, force: true });
+    this.#tls?.remove();
   }
 
   async #end(running: Running): Promise<void> {
@@ -189,7 +168,7 @@ export class EtcdSupervisor {
 
   #spawn(clientPort: number): void {
     const { name, binary, forceNewCluster, log } = this.#options;
-    const paths = this.#tlsPaths();
+    const paths = this.#tls?.paths ?? certificatePaths(this.#options.stateDir);
     const client = `https://127.0.0.1:${clientPort}`;
     const joining = this.#options.join;
     const members = joining ?? [name];
