@@ -12,6 +12,7 @@ import { type Route, Router } from "./http/router.ts";
 import { createHttpServer } from "./http/server.ts";
 import { imageRoutes } from "./images.ts";
 import { networkRoutes } from "./networks.ts";
+import { showRoutes } from "./show.ts";
 import { streamRoutes } from "./streams.ts";
 import { allSwarmRoutes, swarmHeader } from "./swarm/index.ts";
 import { systemRoutes } from "./system.ts";
@@ -42,6 +43,7 @@ export function apiRoutes({ engine, interfaces }: Pick<ApiOptions, "engine" | "i
       interfaces,
       localNetwork: (ref) => engine.networks.find(ref),
     }),
+    ...showRoutes(engine),
     ...unsupportedRoutes,
   ];
 }

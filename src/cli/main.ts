@@ -4,6 +4,7 @@ import { messageOf, SkeinError } from "../base/errors.ts";
 import { completionCommand } from "./completion.ts";
 import { labCommand } from "./lab.ts";
 import { manCommand } from "./man.ts";
+import { showCommand } from "./show/command.ts";
 import { startCommand } from "./start.ts";
 import { swarmCommand } from "./swarm.ts";
 
@@ -12,6 +13,7 @@ const program = new Command("skein")
   .description("Several container hosts on one machine, and a look inside their networks")
   .addCommand(startCommand())
   .addCommand(labCommand())
+  .addCommand(showCommand())
   .addCommand(swarmCommand())
   .addCommand(completionCommand())
   .addCommand(manCommand());

@@ -22,6 +22,7 @@ import { NetworkDirectory } from "./networks/directory.ts";
 import { createNetworks } from "./networks/networks.ts";
 import { type ApiRange, createSystem } from "./system/system.ts";
 import type { Engine, SwarmNetworkSource } from "./types.ts";
+import { createViews } from "./view/view.ts";
 import { VolumeStore } from "./volumes/store.ts";
 import { createVolumes } from "./volumes/volumes.ts";
 
@@ -91,6 +92,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
       images,
     ),
     events: ctx.events,
+    views: createViews(ctx),
     get swarm() {
       return swarm?.node;
     },

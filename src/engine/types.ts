@@ -17,6 +17,7 @@ import type {
   NetworkingConfig,
   VolumeCreate,
 } from "./shapes.ts";
+import type { Views } from "./view/types.ts";
 
 export type Filters = ReadonlyMap<string, readonly string[]>;
 /** A JSON object for clients, in Docker's shape. */
@@ -42,6 +43,8 @@ export interface Engine extends AsyncDisposable {
   readonly networks: Networks;
   readonly system: System;
   readonly events: Events;
+  /** What people can see of the inside. */
+  readonly views: Views;
   /** This host's part in a swarm; undefined until `connectSwarm`. */
   readonly swarm: SwarmNode | undefined;
   /** Gives the engine its swarm node and the networks that come with it. Called once, before the API is served. */

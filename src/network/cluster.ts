@@ -8,6 +8,7 @@
 import { toIpv6 } from "../base/dual-stack.ts";
 import { messageOf } from "../base/errors.ts";
 import { createGossip } from "../gossip/gossip.ts";
+import { type KeyId, keyIds } from "../gossip/keys.ts";
 import type { Gossip, GossipKey, NodeEvent, TableEvent } from "../gossip/types.ts";
 import { hasFeature } from "../kernel/feature.ts";
 import { plainIp } from "./address.ts";
@@ -16,7 +17,7 @@ import { dualStack } from "./drivers/overlay.ts";
 import { Doors } from "./overlay/doors.ts";
 import { encodeDoor, type MeshDoor, meshTable } from "./overlay/mesh.ts";
 import { encodeEndpoint, encodePeer, endpointTable, type Participant, peerTable } from "./overlay/records.ts";
-import { type Changed, NetworkTables } from "./overlay/tables.ts";
+import { type Changed, NetworkTables, type Told } from "./overlay/tables.ts";
 import { attachedTo } from "./plan/world.ts";
 import type { Activity, EndpointState, SandboxState } from "./state.ts";
 import type { ClusterNetworking } from "./types.ts";
@@ -478,6 +479,20 @@ export class Cluster {
   /** Addresses of the hosts that gossip knows. */
   members(): string[] {
     return this.#gossip?.peers().map((peer) => peer.address) ?? [];
+  }
+
+  /** What other nodes told of a network, used or not. */
+  told(networkId: string): Told[] {
+    return this.#tables.get(networkId)?.told() ?? [];
+  }
+
+  /** Whether gossip suspects a node just now. */
+  isSuspended(owner: string): boolean {
+    return this.#suspended.has(owner);
+  }
+
+  keyIds(): KeyId[] {
+    return keyIds(this.#keys);
   }
 
   peers(networkId: string): { name: string; address: string }[] {

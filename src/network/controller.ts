@@ -51,6 +51,8 @@ import type {
   VerboseService,
 } from "./types.ts";
 
+import { View } from "./view/view.ts";
+
 /** How often every namespace is compared with its plan. */
 const passMs = 30_000;
 
@@ -63,6 +65,7 @@ export async function createNetworkController(options: NetworkControllerOptions)
 
 class Controller implements NetworkController {
   readonly events: NetworkController["events"];
+  readonly view: NetworkController["view"];
   readonly #core: Core;
   readonly #networks: Networks;
   readonly #sandboxes: Sandboxes;
@@ -121,6 +124,13 @@ class Controller implements NetworkController {
       changed: (path) => this.#pathChanged(path, failed),
     });
     this.#overlays = new Overlays(core, this.#networks, this.#sandboxes, this.#cluster);
+    this.view = new View({
+      core,
+      cluster: this.#cluster,
+      datapath: this.#datapath,
+      paths: this.#paths,
+      repairs: this.#repairs,
+    });
     this.#announcements = new Announcements({
       clock: core.clock,
       log: core.log,
@@ -473,7 +483,7 @@ class Controller implements NetworkController {
 
   #tell(namespace: NamespaceKey, differences: string[]): void {
     const repairs = this.#repairs;
-    repairs.add(differences);
+    repairs.add(namespace, differences, this.#core.clock.now());
     const text = differences.join("; ");
     this.#core.log.warn("mended drift", { namespace, differences: text, repairs: repairs.counts() });
     this.#core.events.emit({ kind: "drift", namespace, differences, total: repairs.total });

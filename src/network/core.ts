@@ -17,7 +17,7 @@ import type { NamespaceKey, NamespacePlan } from "./plan/types.ts";
 import type { World } from "./plan/world.ts";
 import { describe, type Step } from "./reconcile/diff.ts";
 import { Namespaces } from "./reconcile/namespaces.ts";
-import { type Depth, Reconciler } from "./reconcile/reconciler.ts";
+import { type Comparison, type Depth, Reconciler } from "./reconcile/reconciler.ts";
 import type { NetworkState, SandboxState } from "./state.ts";
 import { Store } from "./store.ts";
 import type { ClusterNetworking, NetworkControllerOptions, NetworkEvent } from "./types.ts";
@@ -108,6 +108,11 @@ export class Core {
       if (lost.length > 0) throw new Error(`${key}: ${lost.map(describe).join(", ")}`);
     }
     return done;
+  }
+
+  /** What `settle` would do in a namespace now; nothing is done. */
+  compare(key: NamespaceKey, depth: "quick" | "deep" = "quick"): Promise<Comparison | undefined> {
+    return this.#reconciler.compare(key, () => this.planOf(key), depth);
   }
 
   /** The outer half of a pair whose inner half's namespace has just ended: the kernel is given a while to remove it. */

@@ -154,6 +154,11 @@ export class Datapath {
     return hasFeature("nftEgress");
   }
 
+  /** The published ports of the routing mesh, as they are in the plans. */
+  get mesh(): readonly MeshPort[] {
+    return this.#meshPorts();
+  }
+
   #meshPorts(): readonly MeshPort[] {
     const ingress = ingressOf(this.#core.world);
     if (!ingress) return [];

@@ -5,11 +5,24 @@ export type RepairKind = (typeof kinds)[number];
 /** The first of these words in a difference tells what it is about. */
 const known = new Map<string, RepairKind>([...kinds.map((kind) => [kind, kind] as const), ["fwmark", "rule"]]);
 
+/** So many are remembered one by one. */
+const mostRecent = 100;
+
+export interface Mended {
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  readonly namespace: string;
+  readonly difference: string;
+}
+
 export class Repairs {
   readonly #counts = new Map<RepairKind, number>();
+  #recent: Mended[] = [];
 
   /** Takes differences as the reconciler tells them: "set fdb 02:42:… to 192.0.2.1 on vxlan0". */
-  add(differences: readonly string[]): void {
+  add(namespace: string, differences: readonly string[], at: number): void {
+    const added = differences.map((difference) => ({ at, namespace, difference }));
+    this.#recent = [...this.#recent, ...added].slice(-mostRecent);
     for (const text of differences) {
       const word = text.split(" ").find((one) => known.has(one)) ?? "";
       const kind = known.get(word);
@@ -19,6 +32,11 @@ export class Repairs {
 
   counts(): Partial<Record<RepairKind, number>> {
     return Object.fromEntries(this.#counts);
+  }
+
+  /** The last ones, oldest first. */
+  recent(): readonly Mended[] {
+    return this.#recent;
   }
 
   get total(): number {

@@ -4,6 +4,7 @@
  */
 import type { Emitter } from "../base/async.ts";
 import type { GossipKey } from "../gossip/types.ts";
+import type { NetworkView } from "./view/types.ts";
 
 export type DriverName = "bridge" | "host" | "null" | "overlay" | "macvlan" | "ipvlan";
 
@@ -224,6 +225,9 @@ export interface NetworkController extends AsyncDisposable {
 
   /** The paths to the other hosts of this node's overlays: what fits (undefined: nobody answers), what should. */
   paths(): { host: string; mtu: number | undefined; expected: number }[];
+
+  /** What people can see of all this; looking changes nothing. */
+  readonly view: NetworkView;
 
   /** One full pass of plan and reconcile over every namespace; gives what was mended. */
   reconcile(): Promise<string[]>;

@@ -20,6 +20,16 @@ interface Owned<T> {
   readonly doubtedSince: number | undefined;
 }
 
+/** An endpoint of another node as it was told, for people who look. */
+export interface Told {
+  readonly endpointId: string;
+  readonly owner: string;
+  readonly ownerAddress: string;
+  readonly peer: RemotePeer | undefined;
+  readonly participant: Participant | undefined;
+  readonly doubted: boolean;
+}
+
 /** A doubted record. */
 export interface Doubt {
   readonly table: string;
@@ -129,6 +139,19 @@ export class NetworkTables {
       if (!suspended.has(owner) && this.#peers.has(key)) found.push(value);
     }
     return found;
+  }
+
+  /** Everything, joined by endpoint, whether it is used or not. */
+  told(): Told[] {
+    return [...new Set([...this.#peers.keys(), ...this.#endpoints.keys()])].flatMap((endpointId) => {
+      const peer = this.#peers.get(endpointId);
+      const named = this.#endpoints.get(endpointId);
+      const from = peer ?? named;
+      if (!from) return [];
+      const doubted = (peer?.doubtedSince ?? named?.doubtedSince) !== undefined;
+      const { owner, ownerAddress } = from;
+      return { endpointId, owner, ownerAddress, peer: peer?.value, participant: named?.value, doubted };
+    });
   }
 
   /** Whether an endpoint takes part in discovery, be it reachable or not. */

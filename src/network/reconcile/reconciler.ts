@@ -3,7 +3,7 @@ import { KeyedMutex } from "../../base/async.ts";
 import type { Logger } from "../../base/log.ts";
 import type { NamespaceKey, NamespacePlan } from "../plan/types.ts";
 import { apply } from "./apply.ts";
-import { describe, diff, diffTables, type Step } from "./diff.ts";
+import { type Actual, describe, diff, diffTables, type Step } from "./diff.ts";
 import type { Namespaces, OpenNamespace } from "./namespaces.ts";
 import { snapshot } from "./snapshot.ts";
 
@@ -13,6 +13,13 @@ import { snapshot } from "./snapshot.ts";
  * "pass": those as well where somebody touched nftables since they were listed.
  */
 export type Depth = "tables" | "quick" | "deep" | "pass";
+
+/** A namespace as it should be, as it is, and what would be done about the difference. */
+export interface Comparison {
+  readonly plan: NamespacePlan;
+  readonly actual: Actual;
+  readonly steps: readonly Step[];
+}
 
 export class Reconciler {
   readonly #namespaces: Namespaces;
@@ -48,6 +55,30 @@ export class Reconciler {
       // A context of libnftables is a third of a megabyte and as many milliseconds to open.
       if (key !== "host") open.closeNft();
       return steps;
+    });
+  }
+
+  /**
+   * What `run` would do now, without doing it or remembering that it was looked; undefined where there is nothing to
+   * compare (yet).
+   */
+  async compare(
+    key: NamespaceKey,
+    plan: () => NamespacePlan | undefined,
+    depth: "quick" | "deep",
+  ): Promise<Comparison | undefined> {
+    return this.#busy.run(key, async () => {
+      const open = this.#namespaces.find(key);
+      const wanted = open?.surveyed ? plan() : undefined;
+      if (!open || !wanted) return undefined;
+      // What others touched up to now is theirs: looking at it must not make it ours.
+      open.aboutToChange();
+      const actual = snapshot(open, wanted, { depth, brokenPairs: this.#broken.get(key) ?? new Set() });
+      if (key !== "host") open.closeNft();
+      const leaving = this.#leaving.get(key);
+      const planned = new Set(wanted.links.map(({ name }) => name));
+      const links = actual.links.filter(({ name }) => planned.has(name) || !leaving?.has(name));
+      return { plan: wanted, actual, steps: diff(wanted, { ...actual, links }) };
     });
   }
 

@@ -231,6 +231,14 @@ export function fakeNetwork(): NetworkController & { readonly sandboxes: Map<str
     reconcile: async () => [],
     paths: () => [],
     explain: () => [],
+    view: {
+      differences: async () => [],
+      repairs: () => ({ total: 0, byKind: {}, recent: [] }),
+      gossip: () => undefined,
+      networks: async () => [],
+      services: () => [],
+      ports: () => [],
+    },
     [Symbol.asyncDispose]: async () => {},
   };
   return fake;

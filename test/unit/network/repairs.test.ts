@@ -31,9 +31,19 @@ test("every step is counted under what it mends", () => {
     ],
   };
   const repairs = new Repairs();
-  for (const list of Object.values(steps)) repairs.add(list.map(describe));
-  repairs.add(["pin the namespace"]);
+  for (const list of Object.values(steps)) repairs.add("host", list.map(describe), 5);
+  repairs.add("overlay/n", ["pin the namespace"], 7);
   const expected = Object.fromEntries(Object.entries(steps).map(([kind, list]) => [kind, list.length]));
   assert.deepEqual(repairs.counts(), { ...expected, namespace: 1 });
   assert.equal(repairs.total, 14);
+  assert.equal(repairs.recent().length, 14);
+  assert.deepEqual(repairs.recent().at(-1), { at: 7, namespace: "overlay/n", difference: "pin the namespace" });
+});
+
+test("only the last repairs are remembered, all are counted", () => {
+  const repairs = new Repairs();
+  for (let i = 0; i < 250; i++) repairs.add("host", [`set sysctl net.x = ${i} (was 0)`], i);
+  assert.equal(repairs.total, 250);
+  assert.equal(repairs.recent().length, 100);
+  assert.equal(repairs.recent().at(-1)?.at, 249);
 });

@@ -1,0 +1,123 @@
+/** Services and published ports as this node's tables have them. Pure. */
+import { plainIp } from "../address.ts";
+import type { doorOf } from "../balance.ts";
+import type { MeshPort } from "../balancer/types.ts";
+import type { Participant } from "../overlay/records.ts";
+import type { World } from "../plan/world.ts";
+import { compareAddresses } from "./overlay.ts";
+import type { Backend, PortLook, ServiceLook } from "./types.ts";
+
+/** Who takes part on a network: those that count, and those of suspected nodes. */
+export interface Participants {
+  readonly networkId: string;
+  readonly name: string;
+  readonly ingress: boolean;
+  readonly counting: readonly Participant[];
+  readonly suspended: readonly Participant[];
+}
+
+export function serviceLooks(networks: readonly Participants[]): ServiceLook[] {
+  const found = new Map<string, Entry>();
+  for (const network of networks) {
+    const all = [...network.counting, ...network.suspended];
+    const ids = new Set(all.flatMap(({ service }) => (service ? [service.id] : [])));
+    for (const id of ids) {
+      const members = (list: readonly Participant[]) => list.filter(({ service }) => service?.id === id);
+      const [first] = members(all);
+      if (!first?.service) continue;
+      const entry: Entry = found.get(id) ?? { name: first.service.name, networks: [], ports: new Map() };
+      found.set(id, entry);
+      entry.networks.push({
+        network: network.name,
+        networkId: network.networkId,
+        ingress: network.ingress,
+        vip: members(all).find(({ service }) => service?.vip)?.service?.vip ?? "",
+        backends: backends(members(network.counting), members(network.suspended)),
+      });
+      for (const { service } of members(all)) {
+        for (const { protocol, publishedPort, targetPort } of service?.ingressPorts ?? []) {
+          const port = { protocol, published: publishedPort, target: targetPort };
+          entry.ports.set(JSON.stringify(port), port);
+        }
+      }
+    }
+  }
+  return [...found]
+    .map(([id, { name, networks: on, ports }]) => ({ id, name, networks: on, ports: [...ports.values()] }))
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+type Port = ServiceLook["ports"][number];
+type Entry = { name: string; networks: ServiceLook["networks"][number][]; ports: Map<string, Port> };
+
+function backends(counting: readonly Participant[], suspended: readonly Participant[]): Backend[] {
+  const serving = new Set(counting.filter((one) => !one.draining).map((one) => one.address));
+  const look = (one: Participant, state: Backend["state"]): Backend => ({
+    task: one.name,
+    endpointId: one.endpointId,
+    address: one.address,
+    host: one.hostAddress,
+    here: one.local,
+    state,
+    share: state === "serving" ? 1 / serving.size : 0,
+  });
+  return [
+    ...counting.map((one) => look(one, one.draining ? "draining" : "serving")),
+    ...suspended.map((one) => look(one, "suspended")),
+  ].sort((a, b) => compareAddresses(a.address, b.address));
+}
+
+/** The ports of the routing mesh. `participants`: of the ingress network. */
+export function meshLooks(
+  mesh: readonly (MeshPort & { readonly addresses?: readonly string[] })[],
+  participants: Participants,
+  door: ReturnType<typeof doorOf>,
+): PortLook[] {
+  return mesh.map(({ protocol, publishedPort, backends: told, addresses }) => {
+    const publishes = (one: Participant) =>
+      one.service?.ingressPorts.filter((p) => p.protocol === protocol && p.publishedPort === publishedPort) ?? [];
+    const counting = participants.counting.filter((one) => publishes(one).length > 0);
+    const suspended = participants.suspended.filter((one) => publishes(one).length > 0);
+    const keeps = new Map(told.map((one) => [one.address, one.returnsToEntry]));
+    return {
+      kind: "mesh",
+      protocol,
+      port: publishedPort,
+      addresses: addresses ?? [],
+      services: [...new Set([...counting, ...suspended].map(({ service }) => service?.name ?? ""))],
+      target: [...new Set([...counting, ...suspended].flatMap((one) => publishes(one).map((p) => p.targetPort)))],
+      door: { gateway: plainIp(door?.gateway.ipv4 ?? ""), ingress: plainIp(door?.ingress.ipv4 ?? "") },
+      backends: backends(counting, suspended).map((one) => ({
+        ...one,
+        keepsClientAddress: keeps.get(one.address) ?? false,
+      })),
+    };
+  });
+}
+
+/** Ports that containers of this host publish on it. */
+export function containerPortLooks(
+  world: World,
+  reach: (sandboxId: string) => { ipv4: string; ipv6: string },
+): PortLook[] {
+  const found = new Map<string, Extract<PortLook, { kind: "container" }> & { addresses: string[] }>();
+  for (const sandbox of world.sandboxes.values()) {
+    const { ipv4, ipv6 } = reach(sandbox.id);
+    for (const { protocol, hostIp, hostPort, containerPort } of sandbox.ports) {
+      if (hostPort === 0) continue;
+      const key = `${sandbox.id} ${protocol} ${hostPort} ${containerPort}`;
+      const entry = found.get(key) ?? {
+        kind: "container",
+        protocol,
+        port: hostPort,
+        addresses: [],
+        container: sandbox.id,
+        address: ipv4 || ipv6,
+        target: containerPort,
+      };
+      entry.addresses.push(hostIp || "0.0.0.0");
+      found.set(key, entry);
+    }
+  }
+  return [...found.values()];
+}
