@@ -141,6 +141,11 @@ function toMetadata(options: CallOptions | undefined): grpc.Metadata {
   return metadata;
 }
 
+/** A stream fails for whoever reads it; one that nobody reads any more must not end the process with its error. */
+function unread(call: { on(event: "error", fn: () => void): unknown }): void {
+  call.on("error", () => {});
+}
+
 function cancelOn(call: { cancel(): void; on(event: "status", fn: () => void): unknown }, signal?: AbortSignal): void {
   if (!signal) return;
   const onAbort = () => call.cancel();
@@ -222,6 +227,7 @@ export class Channel {
             callOptions(options),
           );
           cancelOn(call, options?.signal);
+          unread(call);
           return call;
         };
       case "client_streaming":
@@ -246,6 +252,7 @@ export class Channel {
         return (options?: CallOptions) => {
           const call = this.raw.makeBidiStreamRequest(path, encode, decode, toMetadata(options), callOptions(options));
           cancelOn(call, options?.signal);
+          unread(call);
           return {
             write: (message: unknown) => writeTo(call, message),
             end: () => call.end(),

@@ -11,6 +11,7 @@ import { type Containerd, connectContainerd } from "./containerd/client.ts";
 import { ownPaths } from "./containerd/config.ts";
 import { translate } from "./containerd/errors.ts";
 import { Supervisor } from "./containerd/supervisor.ts";
+import { roomAt } from "./images/room.ts";
 import { ContainerdImages } from "./images/store.ts";
 import { layerSize } from "./layer-size.ts";
 import { mount, unmount } from "./libc.ts";
@@ -45,8 +46,13 @@ const sweepMs = [3_000, 15_000];
  */
 export async function startRuntime(options: RuntimeOptions, log: Logger): Promise<Runtime> {
   mkdirSync(options.run, { recursive: true, mode: 0o711 });
+  mkdirSync(options.root, { recursive: true, mode: 0o711 });
   const paths = ownPaths(options);
-  const containerd = connectContainerd(options.address ?? paths.socket, options.namespace ?? "skein");
+  const containerd = connectContainerd(
+    options.address ?? paths.socket,
+    options.namespace ?? "skein",
+    roomAt(options.root),
+  );
   const supervisor = options.address ? undefined : new Supervisor(paths, containerd, log);
   try {
     if (supervisor) await supervisor.start(options.signal);
@@ -206,6 +212,10 @@ class ContainerdRuntime implements Runtime {
         rmdirSync(path);
       }
     });
+  }
+
+  userOf(id: string, user: string): Promise<{ uid: number; gid: number }> {
+    return this.#containers.userOf(id, user);
   }
 
   async changes(id: string): Promise<FileChange[]> {

@@ -297,6 +297,8 @@ export interface Runtime extends AsyncDisposable {
   list(): Promise<{ id: string; running: boolean; pid: number }[]>;
   /** Runs `fn` with the container's root file system at a path (mounted if it is not running). */
   withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T>;
+  /** The numbers of "user[:group]" by the container's own /etc/passwd and /etc/group. */
+  userOf(id: string, user: string): Promise<{ uid: number; gid: number }>;
   /** What the container changed on its root file system. */
   changes(id: string): Promise<FileChange[]>;
   /** Bytes of the writable layer. */

@@ -1,16 +1,16 @@
 /** Files of containers as tar streams: `docker cp` and `export`. */
 import { constants, lstatSync, readlinkSync, type Stats } from "node:fs";
 import { posix } from "node:path";
-import { deferred } from "../../base/async.ts";
-import { errnoOf, forbidden, invalid, notFound, notImplemented } from "../../base/errors.ts";
+import { errnoOf, forbidden, invalid, notFound } from "../../base/errors.ts";
 import type { EngineContext } from "../context.ts";
 import { rfc3339Nano } from "../time.ts";
 import type { Containers, Json } from "../types.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container } from "./container.ts";
+import { extract } from "./extract.ts";
 import type { MountPoint } from "./record.ts";
 import { openInRoot } from "./rootpath.ts";
-import { filled, pack, unpack } from "./tar.ts";
+import { filled, pack } from "./tar.ts";
 
 /** Go's os.FileMode of a file: permission bits below, kinds in the high bits. */
 export function goFileMode(stat: Pick<Stats, "mode">): number {
@@ -133,39 +133,19 @@ export function archives(
       const target = record.mounts.find((mount) => dir === mount.target || dir.startsWith(`${mount.target}/`));
       if (target && !target.rw) throw forbidden("mounted volume is marked read-only");
       if (!target && record.hostConfig.ReadonlyRootfs) throw forbidden("container rootfs is marked read-only");
-      if (options.copyUidGid && !["", "root", "0", "0:0", "root:root"].includes(record.config.User)) {
-        throw notImplemented("cp --archive into a container whose user is not root");
-      }
-      await within(ctx, container, dir, async (root, inner) => {
-        using open = openInRoot(root, inner, shown(container, path));
-        await using _still = await frozen(ctx, container);
-        // With -a everything gets the container's user; one that has none keeps what the archive says.
-        const asRoot = options.copyUidGid && record.config.User !== "";
-        await unpack(open.fd, tar, [asRoot ? "--no-same-owner" : "--same-owner"]);
-      });
+      // With -a everything gets the container's user; one that has none keeps what the archive says.
+      const owner =
+        options.copyUidGid && record.config.User !== ""
+          ? await ctx.runtime.userOf(container.id, record.config.User)
+          : undefined;
+      await within(ctx, container, dir, (root, inner) =>
+        extract(root, inner, tar, {
+          shown: shown(container, path),
+          noOverwriteDirNonDir: options.noOverwriteDirNonDir,
+          ...(owner && { owner }),
+        }),
+      );
       emitContainer(ctx, container, "extract-to-dir");
-    },
-  };
-}
-
-/** While files are written into a running container its processes hold still: none can plant a link in the way. */
-async function frozen(ctx: EngineContext, container: Container): Promise<AsyncDisposable> {
-  if (container.record.state.status !== "running") return { [Symbol.asyncDispose]: async () => {} };
-  const release = deferred<void>();
-  const held = deferred<void>();
-  const lock = ctx.locks.run(container.id, async () => {
-    const runs = container.record.state.status === "running";
-    if (runs) await ctx.runtime.pause(container.id);
-    held.resolve();
-    await release.promise;
-    if (runs) await ctx.runtime.unpause(container.id);
-  });
-  lock.catch(held.reject);
-  await held.promise;
-  return {
-    async [Symbol.asyncDispose]() {
-      release.resolve();
-      await lock;
     },
   };
 }

@@ -2,7 +2,7 @@
  * Opens a directory inside a container's root file system as a descriptor, one component after another, never following
  * a link but by its text: a process in the container that swaps a directory for a link meanwhile cannot lead us out.
  */
-import { closeSync, constants, openSync, readlinkSync } from "node:fs";
+import { closeSync, constants, mkdirSync, openSync, readlinkSync } from "node:fs";
 import { posix } from "node:path";
 import { errnoOf, invalid, notFound } from "../../base/errors.ts";
 
@@ -17,39 +17,48 @@ export interface OpenDir extends Disposable {
 }
 
 /** The link's text, undefined for what is no link. */
-function linkText(path: string): string | undefined {
+function linkText(path: string, make: boolean): string | undefined {
   try {
     return readlinkSync(path);
   } catch (error) {
     if (errnoOf(error) === "EINVAL") return undefined;
-    throw error;
+    if (errnoOf(error) !== "ENOENT" || !make) throw error;
+    mkdirSync(path, 0o755);
+    return undefined;
   }
 }
 
-export function openInRoot(root: string, path: string, shown = path): OpenDir {
+/** With `make`, directories that are not there are made, but none that only a link leads to. */
+export function openInRoot(root: string, path: string, shown = path, make = false): OpenDir {
   // The way back for "..": the root at the bottom, never left.
   const stack = [openSync(root, constants.O_RDONLY | constants.O_DIRECTORY)];
   const top = () => stack.at(-1) ?? -1;
   let rest = path.split("/").filter(Boolean);
   let links = 0;
+  // How many of the next parts come from the text of a link.
+  let linked = 0;
   try {
     while (rest.length > 0) {
       const [part = "", ...after] = rest;
       rest = after;
+      const own = linked === 0;
+      if (!own) linked--;
       if (part === ".") continue;
       if (part === "..") {
         if (stack.length > 1) closeSync(stack.pop() ?? -1);
         continue;
       }
       const here = `/proc/self/fd/${top()}/${part}`;
-      const target = linkText(here);
+      const target = linkText(here, make && own);
       if (target === undefined) {
         stack.push(openSync(here, DIRECTORY));
         continue;
       }
       if (++links > MAX_LINKS) throw invalid(`too many levels of symbolic links in ${shown}`);
       if (posix.isAbsolute(target)) while (stack.length > 1) closeSync(stack.pop() ?? -1);
-      rest = [...target.split("/").filter(Boolean), ...rest];
+      const parts = target.split("/").filter(Boolean);
+      linked += parts.length;
+      rest = [...parts, ...rest];
     }
   } catch (error) {
     for (const fd of stack) closeSync(fd);

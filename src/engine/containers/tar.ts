@@ -1,8 +1,8 @@
 /** The system's tar on an open directory, which it gets as descriptor 3. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { PassThrough, type Readable } from "node:stream";
+import { PassThrough } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { invalid, messageOf } from "../../base/errors.ts";
+import { invalid } from "../../base/errors.ts";
 
 const MAX_WORDS = 4096;
 
@@ -39,27 +39,6 @@ export async function pack(fd: number, name: string, out: PassThrough, options: 
       child.kill();
       throw error;
     }
-  }
-  await ended;
-}
-
-/** Unpacks an archive into the directory `fd`. */
-export async function unpack(fd: number, archive: Readable, options: readonly string[] = []): Promise<void> {
-  const child = spawn(
-    "tar",
-    ["--extract", "--file=-", "--numeric-owner", "--preserve-permissions", ...options, "-C", "/proc/self/fd/3"],
-    {
-      stdio: ["pipe", "ignore", "pipe", fd],
-    },
-  );
-  const ended = done(child);
-  ended.catch(() => {});
-  try {
-    if (child.stdin) await pipeline(archive, child.stdin);
-  } catch (error) {
-    // tar stopped reading: its own words say why.
-    await ended;
-    throw invalid(`the archive could not be read: ${messageOf(error)}`);
   }
   await ended;
 }

@@ -10,11 +10,14 @@ import { Tasks } from "#proto/containerd/services/tasks/v1/tasks_pb.js";
 import { Version } from "#proto/containerd/services/version/v1/version_pb.js";
 import { type CallOptions, Channel, type Client, credentials } from "../../base/grpc.ts";
 import { hexId } from "../../base/id.ts";
+import type { Room } from "../images/room.ts";
 
 export const snapshotter = "overlayfs";
 
 export interface Containerd {
   readonly namespace: string;
+  /** Of the disk that its content and snapshots lie on. */
+  readonly room: Room;
   readonly containers: Client<typeof Containers>;
   readonly content: Client<typeof Content>;
   readonly diff: Client<typeof Diff>;
@@ -29,7 +32,7 @@ export interface Containerd {
   close(): void;
 }
 
-export function connectContainerd(socketPath: string, namespace: string): Containerd {
+export function connectContainerd(socketPath: string, namespace: string, room: Room): Containerd {
   const channel = new Channel(`unix:${socketPath}`, credentials.createInsecure(), {
     // containerd is on this machine: when it was restarted, find it again at once.
     "grpc.initial_reconnect_backoff_ms": 50,
@@ -39,6 +42,7 @@ export function connectContainerd(socketPath: string, namespace: string): Contai
   const plain: CallOptions = { metadata: { "containerd-namespace": namespace } };
   return {
     namespace,
+    room,
     containers: channel.client(Containers),
     content: channel.client(Content),
     diff: channel.client(Diff),
@@ -72,9 +76,15 @@ export async function withLease<T>(containerd: Containerd, job: (lease: Lease) =
   const expire = new Date(Date.now() + 24 * 3600_000).toISOString();
   const id = `skein-${hexId().slice(0, 24)}`;
   await containerd.leases.create({ id, labels: { "containerd.io/gc.expire": expire } }, containerd.call());
+  const end = (sync: boolean) => containerd.leases.delete({ id, sync }, containerd.call()).catch(() => {});
+  let done: T;
   try {
-    return await job({ id });
-  } finally {
-    await containerd.leases.delete({ id }, containerd.call()).catch(() => {});
+    done = await job({ id });
+  } catch (error) {
+    // What was half-made is collected before anybody is told: it may fill the disk.
+    await end(true);
+    throw error;
   }
+  await end(false);
+  return done;
 }

@@ -5,6 +5,7 @@ import { invalid } from "../../base/errors.ts";
 import { hexId } from "../../base/id.ts";
 import { type Containerd, type Lease, snapshotter } from "../containerd/client.ts";
 import { ifFound, isAlreadyExists } from "../containerd/errors.ts";
+import { orFull } from "./room.ts";
 
 export interface Descriptor {
   readonly mediaType: string;
@@ -29,6 +30,8 @@ export const gcLabels = {
 
 /** Small enough that a slow disk answers before the next, large enough that the answers do not matter. */
 const chunkSize = 1024 * 1024;
+/** Bytes between two looks at the room that is left: whole chunks. */
+const roomEvery = 16 * chunkSize;
 
 export interface WriteOptions {
   readonly lease: Lease;
@@ -67,6 +70,7 @@ export async function writeBlob(
       await reply();
     }
     for await (const chunk of chunked(source, chunkSize)) {
+      if (size % roomEvery === 0) containerd.room.check();
       hash.update(chunk);
       await stream.write({ action: WriteAction.WRITE, ref, offset: BigInt(size), data: chunk, expected });
       pending++;
@@ -95,7 +99,7 @@ export async function writeBlob(
     await replies.return?.();
     if (!isAlreadyExists(error)) {
       await containerd.content.abort({ ref }, containerd.call()).catch(() => {});
-      throw error;
+      throw orFull(error);
     }
     return await takeExisting(containerd, digest, lease, labels, ref);
   }

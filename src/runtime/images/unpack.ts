@@ -6,6 +6,7 @@ import { type Containerd, type Lease, snapshotter } from "../containerd/client.t
 import { ifFound, isAlreadyExists } from "../containerd/errors.ts";
 import type { Descriptor } from "./content.ts";
 import { chainIds } from "./manifest.ts";
+import { watched } from "./room.ts";
 
 /**
  * Unpacks the layers one above the other. Each is checked against its diff id, if those are known; gives the
@@ -59,9 +60,11 @@ async function unpackLayer(
   const key = `extract-${hexId().slice(0, 24)}`;
   const { mounts } = await snapshots.prepare({ snapshotter, key, parent }, call);
   try {
-    const { applied } = await diff
-      .apply({ diff: { ...layer, size: BigInt(layer.size) }, mounts }, call)
-      .catch((error) => Promise.reject(unpackError(error)));
+    const { applied } = await watched(containerd.room, (signal) =>
+      diff
+        .apply({ diff: { ...layer, size: BigInt(layer.size) }, mounts }, containerd.call({ lease, signal }))
+        .catch((error) => Promise.reject(unpackError(error))),
+    );
     const actual = applied?.digest ?? "";
     if (diffId !== undefined && actual !== diffId) {
       throw invalid(`wrong diff id calculated on extraction: ${actual} instead of ${diffId}`);

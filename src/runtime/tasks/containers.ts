@@ -183,6 +183,11 @@ export class Containers {
     return { uid, gid, ...(additionalGids ? { additionalGids } : {}) };
   }
 
+  async userOf(id: string, user: string): Promise<{ uid: number; gid: number }> {
+    const { uid, gid } = this.#user(user, [], await this.#mountsOf(id));
+    return { uid, gid };
+  }
+
   #openIo(id: string, execId: string, fifos: FifoPaths): Stdio {
     return new Stdio(fifos, async () => {
       const request = { containerId: id, execId, stdin: true };

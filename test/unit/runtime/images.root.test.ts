@@ -1,11 +1,16 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
+import { mkdtempSync, rmdirSync, statfsSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
 import { after, before, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { type Pack, pack } from "tar-stream";
+import { sleep, systemClock } from "../../../src/base/clock.ts";
 import type { Progress } from "../../../src/runtime/types.ts";
 import { type Bench, bench, busyboxTar, output } from "./support.ts";
 
@@ -180,6 +185,37 @@ describe("images", () => {
       code: "invalid",
     });
     assert.deepEqual(await names(), had);
+  });
+
+  test("what unpacks to more than the disk holds is given up, and the disk is as it was", async () => {
+    const disk = mkdtempSync(join(tmpdir(), "disk-"));
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=192m", "tmpfs", disk]);
+    try {
+      await using small = await bench(disk);
+      const { images } = small.runtime;
+      const free = () => statfsSync(disk).bavail * statfsSync(disk).bsize;
+      const before = free();
+      const shell = (text: string) => execFileSync("sh", ["-c", text], { cwd: disk, maxBuffer: 2 ** 28 });
+      const bombs = {
+        "a sparse file": shell("truncate -s 8G big; tar -cS --format=posix big"),
+        "compressed zeros": shell("truncate -s 240M big; tar -c big | gzip -1"),
+      };
+      shell("rm big");
+      for (const [name, bytes] of Object.entries(bombs)) {
+        assert.ok(bytes.length < 2 ** 22);
+        await assert.rejects(images.importTar(Readable.from([bytes]), { reference: "bomb" }), /no space left/, name);
+      }
+      await assert.rejects(images.load(Readable.from([bombs["compressed zeros"]])), /no space left/, "around it all");
+      // containerd's collector gives back what nothing refers to.
+      const deadline = Date.now() + 20_000;
+      while (free() < before - 8 * 2 ** 20 && Date.now() < deadline) await sleep(systemClock, 50);
+      assert.ok(free() >= before - 8 * 2 ** 20, `${before - free()} bytes are still taken`);
+      assert.equal(await images.find("bomb"), undefined);
+      assert.equal((await output(await small.runtime.start(small.spec("still", ["echo", "works"])))).out, "works\n");
+    } finally {
+      execFileSync("umount", ["-l", disk]);
+      rmdirSync(disk);
+    }
   });
 
   describe("pull", () => {

@@ -48,8 +48,9 @@ export interface Bench extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-export async function bench(): Promise<Bench> {
-  const dir = mkdtempSync(`${tmpdir()}/rt-`);
+/** `place`: a directory for its files; what tmpfs there is under it is the caller's to unmount. */
+export async function bench(place = tmpdir()): Promise<Bench> {
+  const dir = mkdtempSync(`${place}/rt-`);
   const cgroupParent = `/skein-test${dir.slice(dir.lastIndexOf("/"))}`;
   const options = { root: `${dir}/root`, run: `${dir}/run`, cgroupParent };
   const runtime = await startRuntime(options, nullLogger);
