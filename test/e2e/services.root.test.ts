@@ -561,7 +561,7 @@ test("updates: an image that cannot run pauses or rolls back; rollback by hand",
   const quick = ["--update-monitor", "500ms", "--rollback-monitor", "100ms", "--restart-delay", "10s"];
   await create("app", "--replicas", "3", "--update-failure-action", "rollback", ...quick, "--env", "V=1", ...sleeper);
   const state = () =>
-    docker("service", "inspect", "--format", "{{.UpdateStatus.State}} {{.UpdateStatus.Message}}", "app");
+    docker("service", "inspect", "--format", "{{with .UpdateStatus}}{{.State}} {{.Message}}{{end}}", "app");
   const update = (...flags: string[]) => docker("service", "update", "-d", "-q", "--no-resolve-image", ...flags, "app");
   await update("--args", "false");
   await eventually("the roll back", async () => (await state()).startsWith("rollback_completed"), 20_000);
