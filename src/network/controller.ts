@@ -22,6 +22,7 @@ import { isTooLarge } from "./drivers/overlay.ts";
 import { hostsFile, resolvConf } from "./files.ts";
 import { HostLiveness } from "./liveness.ts";
 import { Names } from "./names.ts";
+import { Neighbours } from "./neighbours.ts";
 import { Networks } from "./networks.ts";
 import type { Changed } from "./overlay/tables.ts";
 import { Overlays } from "./overlays.ts";
@@ -72,6 +73,7 @@ class Controller implements NetworkController {
   readonly #cluster: Cluster;
   readonly #overlays: Overlays;
   readonly #names: Names;
+  readonly #neighbours: Neighbours;
   readonly #datapath: Datapath;
   readonly #paths: Paths;
   readonly #ports: HostPorts;
@@ -97,6 +99,7 @@ class Controller implements NetworkController {
       log: core.log,
     });
     this.#networks = new Networks(core);
+    this.#neighbours = new Neighbours(core);
     const failed = (error: unknown) =>
       core.log.error("cannot follow a change of the network", { error: messageOf(error) });
     this.#cluster = new Cluster(
@@ -148,6 +151,7 @@ class Controller implements NetworkController {
       this.#serving.delete(event.network.id);
       this.#names.changed(event.network.id);
       this.#datapath.forget(event.network.id);
+      this.#neighbours.forget(event.network.id);
     });
     const sysctls = neighbourSysctls((key) => {
       try {
@@ -420,6 +424,8 @@ class Controller implements NetworkController {
     // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.
     const depth = reason === "drift" ? "pass" : "quick";
     for (const key of core.namespaces.keys()) mended.push(...(await this.#mend(key, depth, reason)));
+    this.#neighbours.distrust();
+    for (const { spec } of core.networks.values()) if (spec.driver === "overlay") this.#neighbours.follow(spec.id);
     this.#restored = true;
     return mended;
   }
@@ -491,6 +497,7 @@ class Controller implements NetworkController {
 
   async #joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void> {
     if (this.#core.networks.get(endpoint.networkId)?.spec.driver === "overlay") {
+      this.#neighbours.follow(endpoint.networkId);
       this.#cluster.publishPeer(endpoint);
       this.#cluster.publishDoor(sandbox, endpoint);
     }
@@ -537,6 +544,7 @@ class Controller implements NetworkController {
       await this.#followPaths();
       const keys: NamespaceKey[] = [overlayKey(networkId)];
       await core.settle(this.#datapath.tunnelsChanged() ? [...keys, "host"] : keys);
+      this.#neighbours.follow(networkId);
     }
     if (!changed.has("endpoints")) return;
     this.#names.changed(networkId);

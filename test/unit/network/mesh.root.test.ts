@@ -141,6 +141,27 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
       assert.notEqual(code, 0);
     });
 
+    await t.test(
+      "an address that another task has at once is reached at once, by containers and by the mesh",
+      async () => {
+        const asked = async () => [
+          (await h1.run(ask("10.0.1.13", 80), pin("a"))).out.trim(),
+          (await h1.run(ask("10.0.0.13", 8080), "ingress_sbox")).out.trim(),
+        ];
+        const told = async (letter: string, host: TestHost) => {
+          await task(host, letter, 3);
+          await eventually(async () => (await dig("tasks.web")).includes("10.0.1.13"));
+          assert.deepEqual(await asked(), [`${letter} 10.0.1.50`, `${letter} 10.0.0.2`], host.name);
+          await host.call("removeSandbox", id(letter));
+          await eventually(async () => !(await dig("tasks.web")).includes("10.0.1.13"));
+        };
+        await told("1", h2);
+        await told("2", h3);
+        await told("3", h1);
+        await told("4", h2);
+      },
+    );
+
     await t.test("a daemon that is killed and started again costs no connection", async () => {
       // Six talks of four seconds with the tasks, some of them on h2.
       const command = `sh -c 'for i in 1 2 3 4 5 6 7 8; do echo x; sleep 0.5; done' | socat -T8 - TCP:${vip}:81`;

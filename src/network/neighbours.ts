@@ -1,0 +1,81 @@
+/**
+ * What the sandboxes of this host remember of each other's and of other hosts' MAC addresses (their ARP tables).
+ *
+ * MACs on overlays are random, so an address that another task has now is another MAC; whoever talked to the former one
+ * remembers it for up to 45 seconds and then has doubts for five more, in which everything it sends goes nowhere, in each
+ * sandbox for itself. The swarm lets addresses rest, but not when there are few, nor for ever. So whenever a network's
+ * peers change, what contradicts them is forgotten, and asked again with the next packet.
+ */
+import { messageOf } from "../base/errors.ts";
+import type { Neigh } from "../kernel/types.ts";
+import { plainIp } from "./address.ts";
+import type { Core } from "./core.ts";
+import { attachedTo } from "./plan/world.ts";
+import { overlayKey, sandboxKey } from "./state.ts";
+
+/** Entries of a device that name another MAC than the known one. Of unknown addresses nothing is said. */
+export function outdated(entries: readonly Neigh[], link: number, known: ReadonlyMap<string, string>): Neigh[] {
+  return entries.filter((entry) => {
+    const mac = known.get(entry.address);
+    return entry.link === link && !entry.permanent && entry.mac !== "" && mac !== undefined && mac !== entry.mac;
+  });
+}
+
+export class Neighbours {
+  readonly #core: Core;
+  /** By network, what the sandboxes were last compared with; nothing at first. */
+  readonly #compared = new Map<string, ReadonlyMap<string, string>>();
+
+  constructor(core: Core) {
+    this.#core = core;
+  }
+
+  /** The network's own switch has been brought up to date: its sandboxes forget what it contradicts. */
+  follow(networkId: string): void {
+    const known = this.#known(networkId);
+    const before = this.#compared.get(networkId);
+    this.#compared.set(networkId, known);
+    if (before && [...known].every(([address, mac]) => before.get(address) === mac)) return;
+    const core = this.#core;
+    for (const { sandbox, endpoint } of attachedTo(core.world, networkId)) {
+      const open = core.namespaces.find(sandboxKey(sandbox.id));
+      if (!open?.ns || endpoint.ifName === "") continue;
+      try {
+        const { rtnl } = open;
+        const entries = rtnl.neighs();
+        const link = entries.length > 0 ? rtnl.link(endpoint.ifName)?.index : undefined;
+        if (link === undefined) continue;
+        const found = outdated(entries, link, known);
+        if (found.length === 0) continue;
+        open.aboutToChange();
+        for (const { address, mac } of found) {
+          rtnl.delNeigh(link, address);
+          core.log.debug("an outdated neighbour is forgotten", { sandbox: sandbox.id, address, mac });
+        }
+        open.forget();
+      } catch (error) {
+        core.log.warn("cannot forget neighbours", { sandbox: sandbox.id, error: messageOf(error) });
+      }
+    }
+  }
+
+  /** Compares again next time, whatever was seen last. */
+  distrust(): void {
+    this.#compared.clear();
+  }
+
+  forget(networkId: string): void {
+    this.#compared.delete(networkId);
+  }
+
+  /** Addresses and their MACs as the switch answers for the other hosts, and those of this host. */
+  #known(networkId: string): Map<string, string> {
+    const core = this.#core;
+    const known = new Map<string, string>();
+    for (const { address, mac } of core.planOf(overlayKey(networkId))?.neighs ?? []) known.set(address, mac);
+    for (const { endpoint } of attachedTo(core.world, networkId)) {
+      for (const cidr of [endpoint.ipv4, endpoint.ipv6]) if (cidr) known.set(plainIp(cidr), endpoint.mac);
+    }
+    return known;
+  }
+}
