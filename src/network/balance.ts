@@ -1,7 +1,9 @@
 /** From discovery to what the balancer is asked for, in its own words. Pure. */
+import { subnetsOf } from "../base/publish.ts";
 import { plainIp } from "./address.ts";
 import type {
   HostState,
+  MeshBackend,
   MeshEntry,
   MeshHost,
   MeshPort,
@@ -15,6 +17,7 @@ import { parseBridge } from "./drivers/bridge.ts";
 import type { MeshDoor } from "./overlay/mesh.ts";
 import type { Participant } from "./overlay/records.ts";
 import { bridgeName, bridgesOf, type World, wayOut } from "./plan/world.ts";
+import type { Reach } from "./ports.ts";
 import { gatewayBridge, ingressSandboxId, type NetworkState, type SandboxState } from "./state.ts";
 
 /** The virtual addresses of one overlay network. */
@@ -45,25 +48,59 @@ export function callableNetworks(world: World, sandbox: SandboxState): string[] 
 
 const serving = (service: ServiceBackends) => service.backends.filter((backend) => !backend.draining);
 
-/** The published ports of the mesh and where their tasks are. */
+/**
+ * The published ports of the mesh that this node answers on, and where their tasks are.
+ *
+ * Tasks may differ about a port while their service is updated, or because some were told by nodes that do not know our
+ * options. Whoever closes goes before who opens: one that is bound binds all, each to the addresses of all that are;
+ * one that is local makes all of them so.
+ */
 export function meshPorts(
   participants: readonly Participant[],
   doors: ReadonlyMap<string, MeshDoor>,
   returnsHere: boolean,
 ): MeshPort[] {
-  const ports = new Map<string, MeshPort & { backends: MeshPort["backends"][number][] }>();
+  const ports = new Map<string, TaskedPort>();
   for (const service of servicesOf(participants)) {
-    for (const { protocol, publishedPort } of service.ports) {
+    for (const { protocol, publishedPort, bound, local: onlyLocal } of service.ports) {
       const key = `${protocol} ${String(publishedPort).padStart(5, "0")}`;
-      const port = ports.get(key) ?? { protocol, publishedPort, backends: [] };
+      const port: TaskedPort = ports.get(key) ?? {
+        protocol,
+        publishedPort,
+        bound: undefined,
+        local: false,
+        backends: [],
+      };
       ports.set(key, port);
+      if (bound) port.bound = [...(port.bound ?? []), ...bound];
+      if (onlyLocal) port.local = true;
       for (const { address, local, owner } of serving(service)) {
         if (port.backends.some((backend) => backend.address === address)) continue;
-        port.backends.push({ address, returnsToEntry: local ? returnsHere : (doors.get(owner)?.returns ?? false) });
+        port.backends.push({
+          address,
+          local,
+          returnsToEntry: local ? returnsHere : (doors.get(owner)?.returns ?? false),
+        });
       }
     }
   }
-  return [...ports].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, port]) => port);
+  return [...ports]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .flatMap(([, { protocol, publishedPort, bound, local: onlyLocal, backends: all }]) => {
+      const chosen = onlyLocal ? all.filter(({ local }) => local) : all;
+      // Without a task here it is as if nobody listened: the host itself refuses.
+      if (onlyLocal && chosen.length === 0) return [];
+      const backends = chosen.map(({ local: _, ...backend }) => backend);
+      return [{ protocol, publishedPort, backends, ...(bound && { bound: [...new Set(bound)].sort() }) }];
+    });
+}
+
+interface TaskedPort {
+  readonly protocol: Protocol;
+  readonly publishedPort: number;
+  bound: readonly string[] | undefined;
+  local: boolean;
+  readonly backends: (MeshBackend & { readonly local: boolean })[];
 }
 
 /** The ingress network of this host, if it has one. */
@@ -96,7 +133,11 @@ export function meshHost(world: World, ports: readonly MeshPort[]): MeshHost | u
     bridge: bridge.name,
     bridgeSubnet: bridge.subnet,
     sandbox: plainIp(door.gateway.ipv4),
-    ports: ports.map(({ protocol, publishedPort }) => ({ protocol, publishedPort })),
+    ports: ports.map(({ protocol, publishedPort, bound }) => ({
+      protocol,
+      publishedPort,
+      ...(bound && { bound: subnetsOf(bound, 4) }),
+    })),
   };
 }
 
@@ -151,10 +192,10 @@ export function meshTask(
   };
 }
 
-/** Where a container's published ports lead. An owner that is none (the routing mesh) is reached over IPv4. */
-export function reachOf(world: World, owner: string): { ipv4: string; ipv6: string } {
+/** Where a container's published ports lead. An owner that is none, the routing mesh, is reached at its door over IPv4. */
+export function reachOf(world: World, owner: string): Reach {
   const sandbox = world.sandboxes.get(owner);
-  if (!sandbox) return { ipv4: "127.0.0.1", ipv6: "" };
+  if (!sandbox) return { ipv4: plainIp(doorOf(world)?.gateway.ipv4 ?? "127.0.0.1"), ipv6: "", lingers: true };
   const out = wayOut(world, sandbox)?.endpoint;
   return { ipv4: plainIp(out?.ipv4 ?? ""), ipv6: plainIp(out?.ipv6 ?? "") };
 }

@@ -24,6 +24,7 @@ import type { MeshPort, VipService } from "./balancer/types.ts";
 import { updateVip, vipTable } from "./balancer/vip.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Core } from "./core.ts";
+import { MeshReservations } from "./mesh-ports.ts";
 import type { Names } from "./names.ts";
 import type { SandboxExtras } from "./plan/sandbox.ts";
 import { type PlannedTable, tableId } from "./plan/table.ts";
@@ -41,8 +42,6 @@ interface Vips {
   readonly paths: Map<string, string>;
 }
 
-const meshOwner = "routing mesh";
-const onHost = { defaultIp: "", routed4: false, routed6: false };
 /**
  * For so long after its last task a service still refuses: connections that were open would otherwise wait for an
  * answer to their last packet as long as TCP is willing to.
@@ -60,7 +59,6 @@ export class Datapath {
   readonly #core: Core;
   readonly #cluster: Cluster;
   readonly #names: Names;
-  readonly #ports: HostPorts;
   /** By network; dropped when the network's participants change. */
   readonly #services = new Map<string, readonly VipService[]>();
   /** Services by network and VIP that were there lately. */
@@ -73,13 +71,13 @@ export class Datapath {
   /** Addresses that took part at the last look, by network: those that are gone leave connections behind. */
   readonly #known = new Map<string, ReadonlyMap<string, string>>();
   readonly #waiting = new Set<() => void>();
-  readonly #reserved = new Set<string>();
+  readonly #reservations: MeshReservations;
 
   constructor(core: Core, cluster: Cluster, names: Names, ports: HostPorts) {
     this.#core = core;
     this.#cluster = cluster;
     this.#names = names;
-    this.#ports = ports;
+    this.#reservations = new MeshReservations(ports, core.log);
   }
 
   /** The participants of a network changed. */
@@ -215,27 +213,9 @@ export class Datapath {
     return network.spec.ingress ? ["host", ...keys] : keys;
   }
 
-  /** Keeps the mesh's ports from other programs. One that is taken is translated all the same, as with Docker. */
+  /** Keeps the mesh's ports from other programs, and carries what cannot be translated. */
   #reserve(): void {
-    const wanted = new Map(this.#meshPorts().map((port) => [`${port.protocol} ${port.publishedPort}`, port]));
-    for (const key of this.#reserved) {
-      if (wanted.has(key)) continue;
-      this.#ports.release(`${meshOwner} ${key}`);
-      this.#reserved.delete(key);
-    }
-    for (const [key, { protocol, publishedPort }] of wanted) {
-      if (this.#reserved.has(key)) continue;
-      this.#reserved.add(key);
-      try {
-        const port = { containerPort: publishedPort, hostPort: publishedPort, hostPortEnd: 0 };
-        this.#ports.take(`${meshOwner} ${key}`, [{ protocol, hostIp: "0.0.0.0", ...port }], onHost);
-      } catch (error) {
-        this.#core.log.warn("a port of the routing mesh is in use on this host", {
-          port: key,
-          error: messageOf(error),
-        });
-      }
-    }
+    this.#reservations.follow(this.#meshPorts(), this.#core.namespaces.host.rtnl.addrs());
   }
 
   /**

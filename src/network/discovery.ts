@@ -1,7 +1,7 @@
 /** From participants to names and to backends. Pure; one call per network and change. */
 import type { Participant } from "./overlay/records.ts";
 import type { NameNetwork, NameRecord, SrvTarget } from "./resolver/types.ts";
-import type { ServiceBinding, VerboseService } from "./types.ts";
+import type { IngressPort, ServiceBinding, VerboseService } from "./types.ts";
 
 /**
  * What a network knows by name. Container names and aliases -> their address; `tasks.<service>` -> every task;
@@ -87,11 +87,7 @@ export interface ServiceBackends {
   readonly id: string;
   readonly name: string;
   readonly vip: string;
-  readonly ports: readonly {
-    readonly protocol: "tcp" | "udp" | "sctp";
-    readonly targetPort: number;
-    readonly publishedPort: number;
-  }[];
+  readonly ports: readonly Omit<IngressPort, "name">[];
   readonly backends: readonly {
     readonly address: string;
     readonly local: boolean;
@@ -108,11 +104,7 @@ export function servicesOf(participants: readonly Participant[]): ServiceBackend
   const found = new Map<string, ServiceBackends & { backends: ServiceBackends["backends"][number][] }>();
   for (const p of participants) {
     if (!p.service) continue;
-    const ports = p.service.ingressPorts.map(({ protocol, targetPort, publishedPort }) => ({
-      protocol,
-      targetPort,
-      publishedPort,
-    }));
+    const ports = p.service.ingressPorts.map(({ name: _, ...port }) => port);
     const key = `${p.service.id} ${p.service.vip} ${JSON.stringify(ports)}`;
     const entry = found.get(key) ?? { id: p.service.id, name: p.service.name, vip: p.service.vip, ports, backends: [] };
     found.set(key, entry);

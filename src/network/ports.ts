@@ -18,6 +18,8 @@ const ephemeral = { first: 32768, last: 60999 };
 export interface Reach {
   readonly ipv4: string;
   readonly ipv6: string;
+  /** Others stand behind it, who end their connections themselves: those outlive the port. */
+  readonly lingers?: boolean;
 }
 
 /** How a network publishes. */
@@ -202,7 +204,8 @@ export class HostPorts {
       const to = now.ipv4 || now.ipv6;
       return to ? { address: to, port: containerPort } : undefined;
     };
-    const relay = openRelay({ protocol, address, port: hostPort, target, log: this.#options.log });
+    const { lingers = false } = this.#options.reach(owner);
+    const relay = openRelay({ protocol, address, port: hostPort, target, lingers, log: this.#options.log });
     return { owner, port, relayed, release: () => void relay[Symbol.asyncDispose]() };
   }
 }

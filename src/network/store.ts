@@ -49,7 +49,17 @@ const service = z.object({
   name: z.string(),
   vip: z.string(),
   aliases: z.array(z.string()),
-  ingressPorts: z.array(z.object({ name: z.string(), protocol, targetPort: z.number(), publishedPort: z.number() })),
+  ingressPorts: z.array(
+    z.object({
+      name: z.string(),
+      protocol,
+      targetPort: z.number(),
+      publishedPort: z.number(),
+      bound: z.array(z.string()).optional(),
+      local: z.boolean().optional(),
+      proxy: z.boolean().optional(),
+    }),
+  ),
 });
 
 const published = z.object({

@@ -3,6 +3,7 @@
  * Every call changes the wanted state, reconciles the kernel to it and resolves when the kernel agrees.
  */
 import type { Emitter } from "../base/async.ts";
+import type { PublishOptions } from "../base/publish.ts";
 import type { GossipKey } from "../gossip/types.ts";
 import type { NetworkView } from "./view/types.ts";
 
@@ -87,12 +88,15 @@ export interface ServiceBinding {
   readonly vip: string;
   readonly aliases: string[];
   /** Only on the ingress network. */
-  readonly ingressPorts: {
-    name: string;
-    protocol: "tcp" | "udp" | "sctp";
-    targetPort: number;
-    publishedPort: number;
-  }[];
+  readonly ingressPorts: readonly IngressPort[];
+}
+
+/** A port of the routing mesh, and how it is to be answered. */
+export interface IngressPort extends PublishOptions {
+  readonly name: string;
+  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly targetPort: number;
+  readonly publishedPort: number;
 }
 
 export interface EndpointRequest {

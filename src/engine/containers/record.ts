@@ -1,6 +1,6 @@
 /** What is kept of a container on disk: everything that must survive the daemon and a power cut. */
 import { bool, dict, int, list, num, optional, type Shape, type ShapeOf, str, struct } from "../../base/shape.ts";
-import type { Endpoint } from "../../network/types.ts";
+import type { Endpoint, IngressPort } from "../../network/types.ts";
 import { containerConfig, endpointSettings, hostConfig } from "../shapes.ts";
 import type { Status } from "./states.ts";
 
@@ -79,6 +79,20 @@ const networkUse = struct({
 });
 export type NetworkUse = ShapeOf<typeof networkUse>;
 
+const ingressPorts: Shape<readonly IngressPort[]> = list(
+  struct({
+    name: str,
+    protocol: ((value) => (value === "udp" || value === "sctp" ? value : "tcp")) satisfies Shape<
+      "tcp" | "udp" | "sctp"
+    >,
+    targetPort: int,
+    publishedPort: int,
+    bound: optional(list(str)),
+    local: optional(bool),
+    proxy: optional(bool),
+  }),
+);
+
 /** A network's endpoint of a swarm task; kept so that a restart of the daemon can give discovery back. */
 const service = optional(
   struct({
@@ -86,16 +100,7 @@ const service = optional(
     name: str,
     vip: str,
     aliases: list(str),
-    ingressPorts: list(
-      struct({
-        name: str,
-        protocol: ((value) => (value === "udp" || value === "sctp" ? value : "tcp")) satisfies Shape<
-          "tcp" | "udp" | "sctp"
-        >,
-        targetPort: int,
-        publishedPort: int,
-      }),
-    ),
+    ingressPorts,
   }),
 );
 

@@ -1,6 +1,7 @@
 /** From a task to the endpoints its container gets: addresses, names, VIPs, ingress ports. Pure. */
 import type { NetworkAttachment, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { type PortConfig, PortConfig_Protocol, PortConfig_PublishMode } from "#proto/docker/swarmkit/types_pb.js";
+import { type PublishOptions, publishOptions } from "../../base/publish.ts";
 import type { ServiceBinding } from "../../network/types.ts";
 import type { TaskAttachment } from "../types.ts";
 import { taskContainerName } from "./expand.ts";
@@ -8,6 +9,13 @@ import { isIngress, isPredefined, toNetworkSpec } from "./network-spec.ts";
 
 export const protocolWord = (port: PortConfig): "tcp" | "udp" | "sctp" =>
   port.protocol === PortConfig_Protocol.UDP ? "udp" : port.protocol === PortConfig_Protocol.SCTP ? "sctp" : "tcp";
+
+/** What the service's labels say of a port. */
+export const optionsOf = (task: Task, port: PortConfig): PublishOptions =>
+  publishOptions(task.serviceAnnotations?.labels ?? {}, {
+    protocol: protocolWord(port),
+    publishedPort: port.publishedPort,
+  });
 
 const plain = (cidr: string): string => cidr.split("/")[0] ?? "";
 
@@ -26,6 +34,7 @@ function bindingOf(task: Task, attachment: NetworkAttachment, networkId: string,
         protocol: protocolWord(port),
         targetPort: port.targetPort,
         publishedPort: port.publishedPort,
+        ...optionsOf(task, port),
       })),
   };
 }

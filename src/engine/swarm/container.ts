@@ -11,6 +11,7 @@ import {
   Privileges_AppArmorOpts_AppArmorMode,
   Privileges_SeccompOpts_SeccompMode,
 } from "#proto/docker/swarmkit/types_pb.js";
+import { hostAddresses } from "../../base/publish.ts";
 import { TaskRejected } from "../../swarm/types.ts";
 import {
   type ContainerConfig,
@@ -21,7 +22,7 @@ import {
   mountSpec,
 } from "../shapes.ts";
 import type { ContainerCreate, TaskExtras } from "../types.ts";
-import { predefinedNetwork, protocolWord } from "./attachments.ts";
+import { optionsOf, predefinedNetwork, protocolWord } from "./attachments.ts";
 import { taskContainerName } from "./expand.ts";
 
 const LABEL = "com.docker.swarm";
@@ -174,10 +175,13 @@ function hostConfigOf(task: Task, spec: ContainerSpec): HostConfig {
   const limits = task.spec?.resources?.limits;
   const memory = Number(limits?.memoryBytes ?? 0n);
   const swap = task.spec?.resources?.swapBytes;
-  const bindings: Record<string, { HostPort: string }[]> = {};
+  const bindings: Record<string, { HostIp?: string; HostPort: string }[]> = {};
   for (const port of hostPorts(task)) {
     const key = `${port.targetPort}/${protocolWord(port)}`;
-    bindings[key] = [...(bindings[key] ?? []), { HostPort: port.publishedPort ? String(port.publishedPort) : "" }];
+    const HostPort = port.publishedPort ? String(port.publishedPort) : "";
+    const { bound } = optionsOf(task, port);
+    const places = bound ? hostAddresses(bound).map((HostIp) => ({ HostIp, HostPort })) : [{ HostPort }];
+    if (places.length > 0) bindings[key] = [...(bindings[key] ?? []), ...places];
   }
   const logDriver = task.logDriver ?? task.spec?.logDriver;
   return hostConfig(

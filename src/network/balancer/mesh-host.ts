@@ -3,8 +3,8 @@
  *
  * 1. client -> any address of this host, published port P. nat `prerouting` (local programs: `output`): the
  *    destination becomes ingress_sbox's address on docker_gwbridge, port P kept, the client's address kept.
- *    A port may be published at some addresses only (`bound`); at 127.0.0.1 it is for local programs, whatever
- *    packets from outside claim.
+ *    A port may be published at some addresses or subnets only (`bound`); at 127.0.0.1 it is for local programs,
+ *    whatever packets from outside claim.
  * 2. host -> docker_gwbridge -> ingress_sbox (mesh-sandbox.ts). Clients whose address means nothing beyond this
  *    host (loopback, containers on docker_gwbridge itself) are masqueraded.
  * 3. Answers come back the same way and are translated back by connection tracking.
@@ -13,7 +13,7 @@
  * host's 127.0.0.0/8 to the containers there.
  */
 import type { PlannedTable } from "../plan/table.ts";
-import { baseChain, body, DSTNAT, namedSet, quoted, RAW, SRCNAT } from "./text.ts";
+import { baseChain, body, DSTNAT, intervalSet, namedSet, quoted, RAW, SRCNAT } from "./text.ts";
 import type { MeshHost } from "./types.ts";
 
 export function meshHostTable(state: MeshHost): PlannedTable {
@@ -24,16 +24,16 @@ export function meshHostTable(state: MeshHost): PlannedTable {
   ];
   const ports: string[] = [];
   const bound: string[] = [];
-  for (const { protocol, publishedPort, addresses = [] } of state.ports) {
-    if (addresses.length === 0) ports.push(`${protocol} . ${publishedPort}`);
-    for (const address of addresses) bound.push(`${address} . ${protocol} . ${publishedPort}`);
+  for (const { protocol, publishedPort, bound: subnets } of state.ports) {
+    if (!subnets) ports.push(`${protocol} . ${publishedPort}`);
+    for (const subnet of subnets ?? []) bound.push(`${subnet} . ${protocol} . ${publishedPort}`);
   }
   return {
     family: "ip",
     name: "skein-ingress",
     body: body(
       namedSet("ports", "inet_proto . inet_service", ports),
-      namedSet("bound", "ipv4_addr . inet_proto . inet_service", bound),
+      intervalSet("bound", "ipv4_addr . inet_proto . inet_service", bound),
       baseChain("guard", "filter", "prerouting", RAW, [`iifname ${bridge} ip daddr 127.0.0.0/8 drop`]),
       // Before routing nobody has asked yet whether a packet for 127.0.0.1 may come from outside.
       baseChain("prerouting", "nat", "prerouting", DSTNAT, ["ip daddr 127.0.0.0/8 return", ...publish]),

@@ -19,6 +19,8 @@ export interface RelayOptions {
   readonly port: number;
   /** Where it goes to, from the daemon's namespace; asked for each client. Nowhere: the client is turned away. */
   readonly target: () => { readonly address: string; readonly port: number } | undefined;
+  /** Connections go on when the relay is closed, until one of their ends ends them. */
+  readonly lingers?: boolean;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -71,6 +73,7 @@ function relayTcp(options: RelayOptions): Relay {
     port,
     async [Symbol.asyncDispose]() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      if (options.lingers) return;
       for (const socket of open) socket.destroy();
       await closed;
     },

@@ -9,6 +9,11 @@ export function namedSet(name: string, type: string, elements: readonly string[]
   return [`  set ${name} {`, `    type ${type}`, ...elementsOf(elements), "  }"];
 }
 
+/** A set that may contain subnets, none of which overlap. */
+export function intervalSet(name: string, type: string, elements: readonly string[]): string[] {
+  return [`  set ${name} {`, `    type ${type}`, "    flags interval", ...elementsOf(elements), "  }"];
+}
+
 export function namedMap(name: string, type: string, elements: readonly string[]): string[] {
   return [`  map ${name} {`, `    type ${type}`, ...elementsOf(elements), "  }"];
 }

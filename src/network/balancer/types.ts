@@ -18,6 +18,8 @@ export interface MeshPort {
   readonly protocol: Protocol;
   readonly publishedPort: number;
   readonly backends: readonly MeshBackend[];
+  /** Subnets of host addresses at which it is answered, CIDR; undefined: all. */
+  readonly bound?: readonly string[];
 }
 
 export interface MeshBackend {
@@ -44,8 +46,11 @@ export interface MeshHost {
 export interface MeshHostPort {
   readonly protocol: Protocol;
   readonly publishedPort: number;
-  /** IPv4 addresses of this host at which it is published; none or empty: all, loopback included. */
-  readonly addresses?: readonly string[];
+  /**
+   * IPv4 subnets (CIDR, none within another) of host addresses at which it is published; none: nowhere. Undefined:
+   * everywhere, loopback included.
+   */
+  readonly bound?: readonly string[];
 }
 
 /** ingress_sbox's half of the mesh. */

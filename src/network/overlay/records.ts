@@ -3,11 +3,17 @@
  * `overlay_peer_table` says where an address is, `endpoint_table` what it is called and what it serves.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { EndpointRecordSchema, PeerRecordSchema, PortConfig_Protocol } from "#proto/docker/networkdb/records_pb.js";
+import {
+  EndpointRecordSchema,
+  PeerRecordSchema,
+  type PortConfig,
+  PortConfig_Protocol,
+} from "#proto/docker/networkdb/records_pb.js";
+import type { PublishOptions } from "../../base/publish.ts";
 import { isMac, parseCidr, parseIp, plainIp } from "../address.ts";
 import type { RemotePeer } from "../plan/overlay.ts";
 import type { EndpointState } from "../state.ts";
-import type { ServiceBinding } from "../types.ts";
+import type { IngressPort, ServiceBinding } from "../types.ts";
 
 export const endpointTable = "endpoint_table";
 export const peerTable = "overlay_peer_table";
@@ -44,6 +50,7 @@ const protocolName = (value: PortConfig_Protocol): "tcp" | "udp" | "sctp" => {
 
 export function encodeEndpoint(endpoint: EndpointState, draining: boolean): Uint8Array {
   const { service } = endpoint;
+  const ports = service?.ingressPorts ?? [];
   return toBinary(
     EndpointRecordSchema,
     create(EndpointRecordSchema, {
@@ -57,11 +64,12 @@ export function encodeEndpoint(endpoint: EndpointState, draining: boolean): Uint
             serviceId: service.id,
             virtualIp: service.vip,
             aliases: service.aliases,
-            ingressPorts: service.ingressPorts.map((port) => ({
-              name: port.name,
-              protocol: protocols[port.protocol],
-              targetPort: port.targetPort,
-              publishedPort: port.publishedPort,
+            ingressPorts: ports.filter((port) => !isRestricted(port)).map(encodePort),
+            restrictedPorts: ports.filter(isRestricted).map((port) => ({
+              port: encodePort(port),
+              bound: port.bound !== undefined,
+              addresses: [...(port.bound ?? [])],
+              local: port.local ?? false,
             })),
           }
         : {}),
@@ -99,21 +107,35 @@ export function decodeEndpoint(
           // Go writes a missing address as the text "<nil>".
           vip: parseIp(record.virtualIp)?.family === 4 ? record.virtualIp : "",
           aliases: record.aliases,
-          ingressPorts: record.ingressPorts.flatMap((port) =>
-            validPort(port.targetPort) && validPort(port.publishedPort)
-              ? [
-                  {
-                    name: port.name,
-                    protocol: protocolName(port.protocol),
-                    targetPort: port.targetPort,
-                    publishedPort: port.publishedPort,
-                  },
-                ]
-              : [],
-          ),
+          ingressPorts: [
+            ...record.ingressPorts.flatMap((port) => decodePort(port)),
+            ...record.restrictedPorts.flatMap(({ port, bound, addresses, local }) =>
+              decodePort(port).map((one) => ({
+                ...one,
+                ...(bound && { bound: addresses.filter((address) => parseCidr(address)) }),
+                ...(local && { local }),
+              })),
+            ),
+          ],
         }
       : undefined,
   };
+}
+
+/** Not for everybody: only nodes of ours are told. */
+const isRestricted = ({ bound, local }: PublishOptions): boolean => bound !== undefined || local === true;
+
+const encodePort = (port: IngressPort) => ({
+  name: port.name,
+  protocol: protocols[port.protocol],
+  targetPort: port.targetPort,
+  publishedPort: port.publishedPort,
+});
+
+function decodePort(port: PortConfig | undefined): IngressPort[] {
+  if (!port || !validPort(port.targetPort) || !validPort(port.publishedPort)) return [];
+  const { name, targetPort, publishedPort } = port;
+  return [{ name, protocol: protocolName(port.protocol), targetPort, publishedPort }];
 }
 
 const validPort = (port: number) => port > 0 && port < 65536;

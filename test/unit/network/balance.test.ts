@@ -78,6 +78,37 @@ test("mesh: clients are kept towards nodes that can answer through the entry nod
   ]);
 });
 
+test("mesh: a port is bound as soon as one task says so, to the addresses of all that do; closed where none is told", () => {
+  const bound = (...places: string[]) => [{ ...port(8080), bound: places }];
+  const binding = (...tasks: Participant[]) => meshPorts(tasks, doors, true)[0]?.bound;
+  assert.equal(binding(task(11, "")), undefined);
+  assert.deepEqual(binding(task(11, ""), task(12, "skein2", bound("127.0.0.1/32"))), ["127.0.0.1/32"]);
+  assert.deepEqual(
+    binding(task(11, "skein2", bound("127.0.0.1/32")), task(12, "skein2", bound("10.1.0.0/16", "127.0.0.1/32"))),
+    ["10.1.0.0/16", "127.0.0.1/32"],
+  );
+  assert.deepEqual(binding(task(11, ""), task(12, "skein2", bound(), { draining: true })), []);
+  const w = world([ingress, gwbridge], [door]);
+  const host = (...places: string[]) => meshHost(w, meshPorts([task(11, "", bound(...places))], doors, true))?.ports;
+  assert.deepEqual(host("127.0.0.1/32", "::1/128"), [
+    { protocol: "tcp", publishedPort: 8080, bound: ["127.0.0.1/32"] },
+  ]);
+  assert.deepEqual(host("::1/128"), [{ protocol: "tcp", publishedPort: 8080, bound: [] }], "at no IPv4 address");
+});
+
+test("mesh: a local port has the tasks of this node only, and without one it is not there", () => {
+  const local = [{ ...port(8080), local: true }, port(9090)];
+  const shown = (...tasks: Participant[]) =>
+    meshPorts(tasks, doors, true).map((p) => [p.publishedPort, p.backends.map((b) => b.address)]);
+  assert.deepEqual(shown(task(11, "", local), task(12, "skein2", local)), [
+    [8080, ["10.0.0.11"]],
+    [9090, ["10.0.0.11", "10.0.0.12"]],
+  ]);
+  assert.deepEqual(shown(task(12, "skein2", local)), [[9090, ["10.0.0.12"]]]);
+  assert.deepEqual(shown(task(11, "", local, { draining: true }), task(12, "skein2", local)), [[9090, ["10.0.0.12"]]]);
+  assert.deepEqual(shown(task(11, ""), task(12, "skein2", local)).length, 2, "one that is local makes all so");
+});
+
 test("mesh: draining tasks serve no port, but keep it; an update with two sets of ports serves both", () => {
   const ports = meshPorts(
     [task(11, "", [port(8080)], { draining: true }), task(12, "", [port(8080), port(9053, 53, "udp")])],

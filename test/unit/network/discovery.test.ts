@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { fromBinary } from "@bufbuild/protobuf";
+import { EndpointRecordSchema } from "#proto/docker/networkdb/records_pb.js";
 import { namesOf, servicesOf, verboseOf } from "../../../src/network/discovery.ts";
 import {
   decodeEndpoint,
@@ -205,4 +207,27 @@ test("SRV: every task of a service with the port that it publishes, by name, num
   }
   assert.equal(names.srv?.("web"), undefined);
   assert.equal(namesOf({ name: "ingress", ingress: true }, [participant(1)]).srv?.("_http._tcp.web"), undefined);
+});
+
+test("restricted ports come back as they were told, and are not among those that nodes of Docker read", () => {
+  const ports = [
+    { name: "", protocol: "tcp", targetPort: 80, publishedPort: 8080 },
+    { name: "", protocol: "tcp", targetPort: 81, publishedPort: 8081, bound: ["127.0.0.1/32", "fd00::/64"] },
+    { name: "", protocol: "udp", targetPort: 53, publishedPort: 8053, bound: [], local: true },
+    { name: "dns", protocol: "udp", targetPort: 53, publishedPort: 53, local: true },
+  ] as const;
+  const record = encodeEndpoint(
+    endpoint({ networkId: "n", name: "web.1.t1", ipv4: "10.0.1.3/24", service: { ...web, ingressPorts: [...ports] } }),
+    false,
+  );
+  assert.deepEqual(
+    fromBinary(EndpointRecordSchema, record).ingressPorts.map((port) => port.publishedPort),
+    [8080],
+  );
+  assert.deepEqual(
+    decodeEndpoint("e", record, { address: "192.0.2.9", name: "node9" })?.service?.ingressPorts.map((port) => ({
+      ...port,
+    })),
+    ports.map((port) => ({ ...port })),
+  );
 });

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ContainerSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
+import { PortConfig_PublishMode } from "#proto/docker/swarmkit/types_pb.js";
 import { checkService } from "../../../src/swarm/manager/control/validate.ts";
 import { Tables } from "../../../src/swarm/store/memory.ts";
 import { service } from "./support/world.ts";
@@ -40,4 +41,22 @@ test("health checks", () => {
   refused({ timeout: ms(-1) }, /Timeout in HealthConfig cannot be less than 1ms/);
   refused({ startPeriod: ms(0.1) }, /StartPeriod in HealthConfig cannot be less than 1ms/);
   refused({ retries: -1 }, /Retries in HealthConfig cannot be negative/);
+});
+
+test("labels of published ports", () => {
+  const publish = (labels: Record<string, string>, publishMode = PortConfig_PublishMode.INGRESS) =>
+    checkService(
+      service(1, {
+        annotations: { name: "web", labels },
+        endpoint: { ports: [{ targetPort: 80, publishedPort: 8080, publishMode }] },
+        task: { runtime: { case: "container", value: { image: "busybox" } } },
+      }),
+      new Tables(),
+    );
+  assert.doesNotThrow(() =>
+    publish({ "skein.publish.address": "127.0.0.1,10.0.0.0/8", "skein.publish.8080.policy": "local" }),
+  );
+  assert.throws(() => publish({ "skein.publish.address": "localhost" }), /'localhost' is no IP address or subnet/);
+  assert.throws(() => publish({ "skein.publish.80.policy": "local" }), /does not publish port 80/);
+  assert.throws(() => publish({ "skein.publish.proxy": "v2" }, PortConfig_PublishMode.HOST), /in mode host/);
 });

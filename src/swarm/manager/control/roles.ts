@@ -7,9 +7,14 @@ import { rpcError } from "./errors.ts";
 /** The plugin by which an engine tells that it can run a manager of this swarm. */
 export const MANAGER_PLUGIN = { type: "Manager", name: "skein" } as const;
 
-export function checkPromotable(node: Node): void {
+/** Whether the node runs an engine of ours, going by what it told of itself. */
+export function isOurs(node: Node | undefined): boolean {
   const { name, type } = MANAGER_PLUGIN;
-  if (node.description?.engine?.plugins.some((plugin) => plugin.type === type && plugin.name === name)) return;
+  return node?.description?.engine?.plugins.some((plugin) => plugin.type === type && plugin.name === name) ?? false;
+}
+
+export function checkPromotable(node: Node): void {
+  if (isOurs(node)) return;
   throw rpcError(
     "FailedPrecondition",
     `node ${node.id} cannot be promoted: this swarm is managed by Skein, whose managers keep their state in etcd, and the node runs another engine`,

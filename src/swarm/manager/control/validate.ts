@@ -19,6 +19,7 @@ import {
 } from "#proto/docker/swarmkit/types_pb.js";
 import { overlaps as overlapsIpv6, parseCidr as parseAnyCidr } from "../../../base/address.ts";
 import { messageOf } from "../../../base/errors.ts";
+import { type PublishedPortSpec, publishProblem } from "../../../base/publish.ts";
 import type { Reader } from "../../store/memory.ts";
 import { driverName, isAllocated, isIngress, isKnownDriver, isNodeLocal, VNI_OPTION } from "../allocator/drivers.ts";
 import { contains, overlaps, parseCidr, parseIp, type Subnet } from "../allocator/ipv4.ts";
@@ -151,6 +152,11 @@ function checkUpdate(what: string, config: UpdateConfig | undefined): void {
   }
 }
 
+const PROTOCOLS = {
+  [PortConfig_Protocol.TCP]: "tcp",
+  [PortConfig_Protocol.UDP]: "udp",
+  [PortConfig_Protocol.SCTP]: "sctp",
+} as const;
 const isIngressPort = (port: PortConfig) => port.publishMode === PortConfig_PublishMode.INGRESS;
 const portName = (port: PortConfig) => `${PortConfig_Protocol[port.protocol]}/${port.publishedPort}`;
 
@@ -167,7 +173,15 @@ function checkEndpoint(spec: ServiceSpec): void {
     if (seen.has(key)) throw wrong("EndpointSpec: duplicate published ports provided");
     seen.add(key);
   }
+  const problem = publishProblem(spec.annotations?.labels ?? {}, ports.map(publishedPort));
+  if (problem !== undefined) throw wrong(problem);
 }
+
+const publishedPort = (port: PortConfig): PublishedPortSpec => ({
+  protocol: PROTOCOLS[port.protocol],
+  publishedPort: port.publishedPort,
+  mode: isIngressPort(port) ? "ingress" : "host",
+});
 
 /** Another service has the same published port. */
 function checkPortConflicts(spec: ServiceSpec, store: Reader, serviceId: string | undefined): void {

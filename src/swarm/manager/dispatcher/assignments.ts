@@ -12,12 +12,12 @@ import {
   AssignmentsMessage_Type,
   AssignmentsMessageSchema,
 } from "#proto/docker/swarmkit/dispatcher_pb.js";
-import { ConfigSchema, type Node, SecretSchema, type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { ConfigSchema, SecretSchema, type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import type { TaskSpec } from "#proto/docker/swarmkit/specs_pb.js";
 import { ResourceType, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import type { Reader } from "../../store/memory.ts";
 import { versionOf } from "../../store/objects.ts";
-import { MANAGER_PLUGIN } from "../control/roles.ts";
+import { isOurs } from "../control/roles.ts";
 
 const { UPDATE, REMOVE } = AssignmentChange_AssignmentAction;
 
@@ -159,10 +159,7 @@ export class AssignmentSet {
  * Docker's nodes carry no IPv6 on overlays and would give addresses of the network's IPv6 subnet to their own load
  * balancers, whoever has them already. Only ours are told of it.
  */
-const carriesIpv6 = (node: Node | undefined): boolean =>
-  node?.description?.engine?.plugins.some(
-    ({ type, name }) => type === MANAGER_PLUGIN.type && name === MANAGER_PLUGIN.name,
-  ) ?? false;
+const carriesIpv6 = isOurs;
 
 function withoutIpv6(task: Task): Task {
   if (!task.networks.some(({ network }) => network?.spec?.ipv6Enabled)) return task;

@@ -11,6 +11,7 @@ import {
 import { EndpointSpecSchema, TaskSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import { RestartPolicy_RestartCondition, TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { swarmId } from "../../../base/id.ts";
+import { publishLabels } from "../../../base/publish.ts";
 import { taskWithDefaults } from "../../defaults.ts";
 import { durationMs, RESTART_DELAY_MS, timestampMs } from "../defaults.ts";
 import { stateOf } from "../tasks.ts";
@@ -67,10 +68,17 @@ function hasItsImage({ status }: Task): boolean {
   return status !== undefined && status.state >= TaskState.READY && status.state <= TaskState.RUNNING;
 }
 
+/** Labels of a service concern its tasks no further than that some say how their ports are published. */
+function hasSameLabels({ spec }: Service, { serviceAnnotations }: Task): boolean {
+  const wanted = publishLabels(spec?.annotations?.labels ?? {});
+  return JSON.stringify(wanted) === JSON.stringify(publishLabels(serviceAnnotations?.labels ?? {}));
+}
+
 /** True when the task is not what its service asks for now. */
 export function isDirty(service: Service, task: Task): boolean {
   if (service.specVersion && task.specVersion && service.specVersion.index === task.specVersion.index) return false;
   if (!isSameWork(service, task)) return true;
+  if (!hasSameLabels(service, task)) return true;
   const none = create(EndpointSpecSchema);
   return (
     task.endpoint !== undefined &&

@@ -2,6 +2,8 @@
 import type { Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { NodeSpec_Availability } from "#proto/docker/swarmkit/specs_pb.js";
 import { Mount_Type, NodeStatus_State } from "#proto/docker/swarmkit/types_pb.js";
+import { hasPublishLabels } from "../../../base/publish.ts";
+import { isOurs } from "../control/roles.ts";
 import { type Constraint, meets, parseConstraints } from "./constraints.ts";
 import { genericAmounts, hostPorts, type NodeInfo } from "./nodes.ts";
 
@@ -111,6 +113,16 @@ function ports(task: Task): Filter | undefined {
   };
 }
 
+/** Nodes of Docker would publish at every address. */
+function publishing(task: Task): Filter | undefined {
+  if ((task.endpoint?.ports.length ?? 0) === 0) return undefined;
+  if (!hasPublishLabels(task.serviceAnnotations?.labels ?? {})) return undefined;
+  return {
+    check: ({ node }) => isOurs(node),
+    explain: (nodes) => `labels skein.publish not supported ${on(nodes)}`,
+  };
+}
+
 function maxReplicas(task: Task): Filter | undefined {
   const limit = task.spec?.placement?.maxReplicas ?? 0n;
   if (limit === 0n) return undefined;
@@ -122,7 +134,7 @@ function maxReplicas(task: Task): Filter | undefined {
 
 /** The filters that concern this task. */
 export function filtersFor(task: Task): Filter[] {
-  const optional = [resources, plugins, constraints, platforms, ports, maxReplicas];
+  const optional = [resources, plugins, constraints, platforms, ports, publishing, maxReplicas];
   return [ready, ...optional.flatMap((make) => make(task) ?? [])];
 }
 

@@ -14,7 +14,7 @@ const meshHost: MeshHost = {
   ports: [
     { protocol: "tcp", publishedPort: 8080 },
     { protocol: "udp", publishedPort: 53 },
-    { protocol: "tcp", publishedPort: 9090, addresses: ["127.0.0.1", "192.168.60.1"] },
+    { protocol: "tcp", publishedPort: 9090, bound: ["127.0.0.1/32", "192.168.60.0/24"] },
   ],
 };
 

@@ -2,8 +2,10 @@
  * The routing mesh with real packets: a client and hosts on one switch, each host with its gateway bridge,
  * its ingress_sbox and a task; the ingress network is a switch of its own, as an overlay is to those on it.
  */
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { subnetsOf } from "../../../../src/base/publish.ts";
 import { openConntrack } from "../../../../src/kernel/conntrack.ts";
 import { missingFeature } from "../../../../src/kernel/feature.ts";
 import { openRtnl } from "../../../../src/kernel/rtnl.ts";
@@ -229,7 +231,7 @@ test("a port published at some addresses is at no other, and at 127.0.0.1 only f
   const [host] = hosts;
   assert.ok(host);
   setBackends({ address: host.taskAddress, returnsToEntry: false });
-  const publish = (...addresses: string[]) =>
+  const publish = (...bound: string[]) =>
     lab.nft(
       host.ns,
       replaceScript(
@@ -237,16 +239,22 @@ test("a port published at some addresses is at no other, and at 127.0.0.1 only f
           bridge: "docker_gwbridge",
           bridgeSubnet: "172.18.0.0/16",
           sandbox: "172.18.0.2",
-          ports: [{ protocol: "tcp", publishedPort: 8080, addresses }],
+          ports: [{ protocol: "tcp", publishedPort: 8080, bound }],
         }),
       ),
     );
   publish(host.address);
   assert.match(await askTcp(client, host.address, 8080), /^task1/);
   assert.equal(await askTcp(host.ns, "127.0.0.1", 8080), "ECONNREFUSED");
-  publish("127.0.0.1");
+  publish("127.0.0.1/32");
   assert.equal(await askTcp(client, host.address, 8080), "ECONNREFUSED");
   assert.match(await askTcp(host.ns, "127.0.0.1", 8080), /^task1/);
+  publish(...subnetsOf([`${host.address}/24`, `${host.address}/32`, "127.0.0.1/32"], 4));
+  assert.match(await askTcp(client, host.address, 8080), /^task1/);
+  assert.match(await askTcp(host.ns, "127.0.0.1", 8080), /^task1/);
+  publish();
+  assert.equal(await askTcp(client, host.address, 8080), "ECONNREFUSED");
+  assert.equal(await askTcp(host.ns, "127.0.0.1", 8080), "ECONNREFUSED");
 });
 
 test("tasks that cannot return to the entry node see its address instead", async () => {
