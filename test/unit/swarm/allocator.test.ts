@@ -7,7 +7,7 @@ import { formatCidr, overlaps, parseCidr, parseIp } from "../../../src/swarm/man
 import { ipv6Twin } from "../../../src/swarm/manager/allocator/ipv6.ts";
 import { type Pools, planNetwork } from "../../../src/swarm/manager/allocator/plan.ts";
 import { AddressPool } from "../../../src/swarm/manager/allocator/pool.ts";
-import { AllocatorState } from "../../../src/swarm/manager/allocator/state.ts";
+import { AllocatorState, isDead } from "../../../src/swarm/manager/allocator/state.ts";
 import { createWorld, service } from "./support/world.ts";
 
 const cidr = (text: string) => {
@@ -37,6 +37,50 @@ test("addresses go out one after another, and rest before they come again", () =
   assert.equal(take(40_001), "10.0.1.2/29", "rested long enough");
   assert.equal(take(40_002), "10.0.1.5/29", "when nothing else is left, the one that rested longest");
   assert.equal(take(40_003), undefined);
+});
+
+test("addresses that others remember as given back rest as well, unless they have an owner", () => {
+  const gateway = parseIp("10.0.1.1") ?? 0;
+  const pool = new AddressPool(cidr("10.0.1.0/29"), gateway);
+  pool.claim("10.0.1.3/29", "x");
+  pool.rest("10.0.1.2/29", 50_000);
+  pool.rest("10.0.1.3/29", 50_000);
+  pool.rest("10.0.1.5/29", 50_000);
+  pool.rest("10.9.9.9/29", 50_000);
+  const heir = new AddressPool(cidr("10.0.1.0/29"), gateway);
+  heir.claim("10.0.1.3/29", "x");
+  heir.remember(pool);
+  for (const one of [pool, heir]) {
+    assert.deepEqual([one.allocate("y", 60_000), one.allocate("y", 60_000)], ["10.0.1.6/29", "10.0.1.4/29"]);
+    assert.equal(one.allocate("y", 81_000), "10.0.1.5/29", "rested long enough");
+  }
+});
+
+test("a new leader gives no address out that a task had until just now", async () => {
+  const world = await createWorld();
+  await world.addNode("n1");
+  await world.control.createNetwork(create(NetworkSpecSchema, { annotations: { name: "net" } }));
+  await world.run(100);
+  const { id } = await world.control.createService(service(5, { task: onNetworks("net") }));
+  await world.run(1000);
+  const networkId = world.wanted(id)[0]?.networks[0]?.network?.id ?? "";
+  const { meta, spec } = world.control.service(id) ?? create(ServiceSchema);
+  assert.ok(spec?.task);
+  const changed = { ...spec, task: { ...spec.task, forceUpdate: 1n } };
+  await world.control.updateService(id, meta?.version?.index ?? 0n, changed, false);
+  await world.run(5000);
+  const dead = world.store.view.all("task").filter((task) => isDead(task) && task.networks.length > 0);
+  assert.ok(dead.length > 0);
+  const now = world.clock.now();
+  const ended = new Set(dead.map((task) => task.networks[0]?.addresses[0]));
+  const state = AllocatorState.of(world.store.view, now);
+  const fresh = state.free(networkId) - ended.size;
+  const given = Array.from({ length: fresh }, () => state.allocate(networkId, "new", now));
+  assert.deepEqual(
+    given.filter((address) => address === undefined || ended.has(address)),
+    [],
+  );
+  world.close();
 });
 
 test("an ip-range limits what is given out, and a claim is exclusive", () => {

@@ -218,12 +218,12 @@ export class Allocator {
       });
     } catch (error) {
       // What was taken from the state was not written: begin again from the store.
-      this.#state = AllocatorState.of(this.#store.view, this.#clock.now());
+      this.#state = AllocatorState.of(this.#store.view, this.#clock.now(), this.#state);
       for (const { next } of planned) this.#dirty[kind].add(next.id);
       throw error;
     }
     if (skipped.length === 0) return;
-    this.#state = AllocatorState.of(this.#store.view, this.#clock.now());
+    this.#state = AllocatorState.of(this.#store.view, this.#clock.now(), this.#state);
     for (const id of skipped) this.#dirty[kind].add(id);
     this.#loop.mark();
   }

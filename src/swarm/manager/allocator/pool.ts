@@ -67,6 +67,23 @@ export class AddressPool {
     if (ip >= this.#first && ip <= this.#last) this.#free++;
   }
 
+  /** An address that was given back at that time, as others remember it. Nothing where it has an owner. */
+  rest(cidr: string, freedAt: number): void {
+    const ip = this.#parse(cidr);
+    if (ip !== undefined) this.#rest(ip, freedAt);
+  }
+
+  #rest(ip: number, freedAt: number): void {
+    if (this.#owners.has(ip)) return;
+    this.#freedAt.set(ip, Math.max(freedAt, this.#freedAt.get(ip) ?? 0));
+    if (ip >= this.#cursor && ip <= this.#last) this.#cursor = ip + 1;
+  }
+
+  /** Takes over what another pool of the same subnet remembers of addresses that were given back. */
+  remember(former: AddressPool): void {
+    for (const [ip, freedAt] of former.#freedAt) this.#rest(ip, freedAt);
+  }
+
   /** The next address as "ip/prefix"; undefined when none is left. */
   allocate(owner: string, now: number): string | undefined {
     const ip = this.#next(now);

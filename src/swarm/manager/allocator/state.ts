@@ -84,13 +84,26 @@ export class AllocatorState {
   #nextPort = FIRST_PORT;
   #lastSubnet: Subnet | undefined;
 
-  /** The state that belongs to this store. */
-  static of(store: Reader, now: number): AllocatorState {
+  /**
+   * The state that belongs to this store. Addresses given back lately rest in it, too: those of tasks that are dead, by
+   * the store, which a new leader knows as well, and those that the `former` state knew of.
+   */
+  static of(store: Reader, now: number, former?: AllocatorState): AllocatorState {
     const state = new AllocatorState();
     for (const kind of ["network", "service", "task", "node"] as const) {
       for (const object of store.all(kind)) {
         state.apply({ action: "create", kind, object, old: undefined } as Change, now);
       }
+    }
+    for (const task of store.all("task")) {
+      if (!isDead(task)) continue;
+      const freedAt = Math.min(now, Number(task.meta?.updatedAt?.seconds ?? 0n) * 1000);
+      for (const { networkId, address } of attachmentClaims(task.networks, taskOwner(task.id))) {
+        for (const pool of state.#pools.get(networkId) ?? []) pool.rest(address, freedAt);
+      }
+    }
+    for (const [networkId, pools] of former ? former.#pools : []) {
+      for (const [index, pool] of pools.entries()) state.#pools.get(networkId)?.[index]?.remember(pool);
     }
     return state;
   }
