@@ -13,5 +13,8 @@ export function showRoutes({ views }: Engine): Route[] {
     route("GET", "/skein/v1/services/:name", ({ params }) => json(views.service(params.name))),
     route("GET", "/skein/v1/ports", () => json(views.ports())),
     route("GET", "/skein/v1/ports/:port*", ({ params }) => json(views.ports(params.port))),
+    route("GET", "/skein/v1/trace", async ({ query }) =>
+      json(await views.trace(query.string("from"), query.string("to"))),
+    ),
   ];
 }

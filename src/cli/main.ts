@@ -4,7 +4,7 @@ import { messageOf, SkeinError } from "../base/errors.ts";
 import { completionCommand } from "./completion.ts";
 import { labCommand } from "./lab.ts";
 import { manCommand } from "./man.ts";
-import { showCommand } from "./show/command.ts";
+import { showCommand, traceCommand } from "./show/command.ts";
 import { startCommand } from "./start.ts";
 import { swarmCommand } from "./swarm.ts";
 
@@ -14,6 +14,7 @@ const program = new Command("skein")
   .addCommand(startCommand())
   .addCommand(labCommand())
   .addCommand(showCommand())
+  .addCommand(traceCommand())
   .addCommand(swarmCommand())
   .addCommand(completionCommand())
   .addCommand(manCommand());

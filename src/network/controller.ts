@@ -133,6 +133,7 @@ class Controller implements NetworkController {
       datapath: this.#datapath,
       paths: this.#paths,
       repairs: this.#repairs,
+      names: this.#names,
     });
     this.#announcements = new Announcements({
       clock: core.clock,

@@ -3,8 +3,10 @@ import type { Core } from "./core.ts";
 import { namesOf, type ServicePort } from "./discovery.ts";
 import { effectiveDns, isLoopback } from "./files.ts";
 import type { Participant } from "./overlay/records.ts";
+import { lookup } from "./resolver/lookup.ts";
 import { startResolver } from "./resolver/resolver.ts";
 import type { NameNetwork, Resolver, Upstream } from "./resolver/types.ts";
+import { A } from "./resolver/wire.ts";
 import { type SandboxState, sandboxKey } from "./state.ts";
 
 export class Names {
@@ -89,6 +91,12 @@ export class Names {
     return seen
       .sort((a, b) => rank(a.networkId) - rank(b.networkId))
       .flatMap(({ networkId }) => this.network(networkId) ?? []);
+  }
+
+  /** What the resolver of a sandbox says to a name, in IPv4; undefined for what it would ask others. */
+  lookup(sandboxId: string, name: string): readonly string[] | undefined {
+    const asked = name.toLowerCase().replace(/\.$/, "");
+    return lookup(asked, A, { networks: () => this.#view(sandboxId) })?.ipv4;
   }
 
   /**

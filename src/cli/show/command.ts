@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { notFound } from "../../base/errors.ts";
 import type { NamedGossip, NetworkRow, PortView, ServiceView, StatusView } from "../../engine/view/types.ts";
-import type { NetworkLook } from "../../network/view/types.ts";
+import type { NetworkLook, Trace } from "../../network/view/types.ts";
 import { ask, targetOf } from "./client.ts";
 import {
   gossipText,
@@ -13,6 +13,7 @@ import {
   servicesText,
   serviceText,
   statusText,
+  traceText,
 } from "./text.ts";
 
 interface ShowOptions {
@@ -64,6 +65,19 @@ export function showCommand(): Command {
       }),
   );
   return show;
+}
+
+/** `skein trace`: the way from a container to whatever it calls. */
+export function traceCommand(): Command {
+  return new Command("trace")
+    .description("the way of a packet from a container to a name or an address, as this node knows it")
+    .argument("<container>", "a container of the node that is asked")
+    .argument("<to>", "a name as the container would ask for it, or an address")
+    .option("-H, --host <socket>", "the engine to ask; default DOCKER_HOST, else this machine's own")
+    .option("--json", "as JSON")
+    .action((from: string, to: string, options: ShowOptions) =>
+      print<Trace>(options, `trace?${new URLSearchParams({ from, to })}`, traceText),
+    );
 }
 
 /** What an engine of this version answers is what its types say: one program, two ends. */

@@ -1,7 +1,7 @@
 /** The views as text for a person. Pure: a document in, text out; `now` in milliseconds since the epoch. */
 import type { NamedGossip, NetworkRow, PortView, ServiceView, StatusView } from "../../engine/view/types.ts";
-import type { NetworkLook } from "../../network/view/types.ts";
-import { ago, count, fields, section, table } from "./table.ts";
+import type { NetworkLook, Trace } from "../../network/view/types.ts";
+import { ago, count, fields, indent, section, table } from "./table.ts";
 
 const short = (id: string) => id.slice(0, 12);
 const percent = (share: number) => `${Math.round(share * 100)} %`;
@@ -147,7 +147,13 @@ export function networkText(network: NetworkLook, now: number): string {
     section(
       "links",
       ["NAME", "KIND", "MTU", "STATE", "LEADS TO"],
-      network.links.map((link) => [link.name, link.kind, String(link.mtu ?? ""), link.state, link.purpose]),
+      network.links.map((link) => [
+        link.name,
+        link.kind,
+        String(link.mtu ?? ""),
+        link.state,
+        network.here.find((one) => one.link === link.name)?.name ?? link.purpose,
+      ]),
     ),
     section(
       "mended",
@@ -268,8 +274,12 @@ export function onePortText(port: PortView): string {
     return [
       fields([["port", `${port.port}/${port.protocol} at ${at}: container ${name}`]]),
       "\nthe way\n",
-      `  host            DNAT to ${port.address}:${port.target}\n`,
-      `  ${name}  answers; the client's address is kept\n`,
+      indent(
+        fields([
+          ["host", `DNAT to ${port.address}:${port.target}`],
+          [name, "answers; the client's address is kept"],
+        ]),
+      ),
     ].join("");
   }
   const serving = port.backends.filter(({ share }) => share > 0);
@@ -293,5 +303,19 @@ export function onePortText(port: PortView): string {
         one.keepsClientAddress ? "kept" : "hidden",
       ]),
     ),
+  ].join("");
+}
+
+export function traceText(found: Trace): string {
+  const all = [...found.steps, ...found.ways.flatMap(({ steps }) => steps)];
+  const width = Math.max(0, ...all.map(({ where }) => where.length));
+  const lines = (steps: Trace["steps"]) =>
+    steps.map(({ where, what, ok }) => `${ok ? "  " : "! "}${where.padEnd(width)}  ${what}\n`).join("");
+  return [
+    lines(found.steps),
+    ...found.ways.map(({ address, share, steps, reaches }) => {
+      const part = found.ways.length > 1 ? `, ${percent(share)}` : "";
+      return `\n${address}${part}: ${reaches ? "nothing amiss" : "does not get there"}\n${lines(steps)}`;
+    }),
   ].join("");
 }

@@ -9,6 +9,7 @@ import type {
   NetworkLook,
   PortLook,
   ServiceLook,
+  Trace,
 } from "../../network/view/types.ts";
 
 export interface Views {
@@ -21,6 +22,8 @@ export interface Views {
   service(ref: string): ServiceView;
   /** `port`: "8080" or "8080/udp". */
   ports(port?: string): PortView[];
+  /** From a container of this host to a name or an address. */
+  trace(from: string, to: string): Promise<Trace>;
 }
 
 export interface StatusView {

@@ -151,6 +151,14 @@ export function createViews(ctx: EngineContext): Views {
         )
         .map(named);
     },
+
+    async trace(from, to) {
+      if (to === "") throw invalid("no destination: name one, or an address");
+      const { id, record } = ctx.registry.get(from);
+      const found = await view.trace(id, record.name.replace(/^\//, ""), to);
+      if (!found) throw notFound(`container ${from} does not run: it has no network`);
+      return found;
+    },
   };
 }
 

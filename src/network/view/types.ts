@@ -13,6 +13,8 @@ export interface NetworkView {
   readonly networks: () => Promise<NetworkLook[]>;
   readonly services: () => ServiceLook[];
   readonly ports: () => PortLook[];
+  /** Undefined for sandboxes that are not here. `from`: what the sandbox is called. */
+  readonly trace: (sandboxId: string, from: string, to: string) => Promise<Trace | undefined>;
 }
 
 /** What plan and kernel differ in now, in the words of what would be done about it. */
@@ -203,3 +205,27 @@ export type PortLook =
       readonly address: string;
       readonly target: number;
     };
+
+/** The way of a packet, as far as this host knows it. */
+export interface Trace {
+  readonly from: string;
+  readonly to: string;
+  /** What comes before the ways part. */
+  readonly steps: readonly TraceStep[];
+  /** One per task of a service, or per address of a name; none where it ends before. */
+  readonly ways: readonly {
+    readonly address: string;
+    /** Its part of new connections, 0 to 1. */
+    readonly share: number;
+    readonly steps: readonly TraceStep[];
+    /** Nothing on it is amiss, as far as this host knows. */
+    readonly reaches: boolean;
+  }[];
+}
+
+export interface TraceStep {
+  /** A container's name, a namespace, "host". */
+  readonly where: string;
+  readonly what: string;
+  readonly ok: boolean;
+}

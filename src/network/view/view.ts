@@ -5,8 +5,10 @@ import type { Cluster } from "../cluster.ts";
 import type { Core } from "../core.ts";
 import type { Datapath } from "../datapath.ts";
 import { parseOverlay } from "../drivers/overlay.ts";
+import type { Names } from "../names.ts";
 import { overlayPin } from "../overlays.ts";
 import type { Paths } from "../paths.ts";
+import { gatewayOf, wayOut } from "../plan/world.ts";
 import { describe } from "../reconcile/diff.ts";
 import type { Comparison } from "../reconcile/reconciler.ts";
 import type { Repairs } from "../repairs.ts";
@@ -14,6 +16,7 @@ import { type NetworkState, overlayKey } from "../state.ts";
 import { gossipView } from "./gossip.ts";
 import { compareAddresses, linkLooks, localEndpoints, remoteEndpoints } from "./overlay.ts";
 import { containerPortLooks, meshLooks, type Participants, serviceLooks } from "./services.ts";
+import { trace } from "./trace.ts";
 import type {
   GossipView,
   NamespaceDifferences,
@@ -24,6 +27,7 @@ import type {
   PortLook,
   RepairsView,
   ServiceLook,
+  Trace,
 } from "./types.ts";
 
 export interface ViewParts {
@@ -32,6 +36,7 @@ export interface ViewParts {
   readonly datapath: Datapath;
   readonly paths: Paths;
   readonly repairs: Repairs;
+  readonly names: Names;
 }
 
 export class View implements NetworkView {
@@ -77,6 +82,22 @@ export class View implements NetworkView {
     const mesh = participants ? meshLooks(datapath.mesh, participants, doorOf(core.world)) : [];
     const containers = containerPortLooks(core.world, (sandbox) => reachOf(core.world, sandbox));
     return [...mesh, ...containers].sort((a, b) => a.port - b.port || (a.protocol < b.protocol ? -1 : 1));
+  };
+
+  readonly trace = async (sandboxId: string, from: string, to: string): Promise<Trace | undefined> => {
+    const { core, names } = this.#parts;
+    const sandbox = core.sandboxes.get(sandboxId);
+    if (!sandbox) return undefined;
+    const out = wayOut(core.world, sandbox)?.endpoint;
+    const through = out && core.networks.get(out.networkId);
+    return trace(to, {
+      sandbox,
+      from,
+      networks: await this.networks(),
+      services: this.services(),
+      resolve: (name) => names.lookup(sandboxId, name),
+      wayOut: out && through && { gateway: gatewayOf(through, 4), ifName: out.ifName, network: through.spec.name },
+    });
   };
 
   /** Of the swarm's networks that are on this node. */

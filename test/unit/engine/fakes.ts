@@ -238,6 +238,7 @@ export function fakeNetwork(): NetworkController & { readonly sandboxes: Map<str
       networks: async () => [],
       services: () => [],
       ports: () => [],
+      trace: async () => undefined,
     },
     [Symbol.asyncDispose]: async () => {},
   };

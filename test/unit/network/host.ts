@@ -2,6 +2,7 @@
  * A host for tests: a network controller in a process of its own, started inside a namespace. Commands come as lines
  * of JSON on stdin: {"id", "method", "args"}; answers go to stdout. Sets and maps travel as arrays.
  */
+import { execFileSync } from "node:child_process";
 import { createInterface } from "node:readline";
 import { createLogger } from "../../../src/base/log.ts";
 import { createNetworkController } from "../../../src/network/controller.ts";
@@ -27,6 +28,14 @@ const special: Record<string, (args: unknown[]) => unknown> = {
       ipsec: [],
     }),
   drift: () => drift.splice(0),
+  /** A look inside; with a command, right after it was run in a namespace and before anybody can have noticed. */
+  look: ([pin, command]) => {
+    if (pin) execFileSync("nsenter", [`--net=${netnsDir}/${pin}`, "sh", "-c", String(command)]);
+    return controller.view.networks();
+  },
+  repairs: () => controller.view.repairs(),
+  gossip: () => controller.view.gossip(),
+  trace: ([id, to]) => controller.view.trace(String(id), "c1", String(to)),
   stop: async () => {
     await controller[Symbol.asyncDispose]();
     setImmediate(() => process.exit(0));

@@ -1,6 +1,7 @@
 /** Two hosts, one overlay network: reachable, found by name, mended, adopted after a crash, gone at the end. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { GossipView, NetworkLook, Trace } from "../../../src/network/view/types.ts";
 import { ipam, spec } from "./fixtures.ts";
 import { eventually, type TestHost, testLab } from "./lab.ts";
 
@@ -95,6 +96,46 @@ test("an overlay network across two hosts", { timeout: 60_000 }, async (t) => {
     await h1.call("reconcile");
     const { out: fdb } = await h1.run("bridge fdb show dev vxlan0", "1-net1aaaaaa");
     assert.doesNotMatch(fdb, /02:42:de:ad:be:ef/);
+  });
+
+  await t.test("a look inside: what is broken is shown, then as mended; keys are not", async () => {
+    const look = async (...broken: string[]) => {
+      const found = (await h1.call<NetworkLook[]>("look", ...broken)).find(({ id }) => id === net1.id);
+      assert.ok(found);
+      return found;
+    };
+    const well = await look();
+    const far = well.elsewhere.find(({ name }) => name === "c2");
+    assert.ok(far);
+    const gossip = await h1.call<GossipView>("gossip");
+    const other = gossip.members.find(({ self }) => !self);
+    assert.deepEqual([far.address, far.host, far.announcedBy.node], ["10.0.1.11", h2.address, other?.name]);
+    assert.deepEqual([far.state, far.neighbour, far.fdb, far.unused], ["active", "ok", "ok", ""]);
+    assert.deepEqual(well.differences, []);
+    const shown = await h1.call<{ total: number; byKind: Record<string, number> }>("repairs");
+    const before = shown.byKind.fdb ?? 0;
+
+    const broken = await look("1-net1aaaaaa", `bridge fdb del ${far.mac} dev vxlan0 dst ${h2.address} self`);
+    assert.equal(broken.elsewhere.find(({ name }) => name === "c2")?.fdb, "missing");
+    assert.deepEqual(broken.differences, [`set fdb ${far.mac} to ${h2.address} on vxlan0`]);
+    const way = (await h1.call<Trace>("trace", ids.a, "c2")).ways[0];
+    // Unless it was mended meanwhile.
+    assert.ok(way && (way.reaches || way.steps.some(({ what, ok }) => !ok && what.includes("fdb: missing"))));
+    const mended = await eventually(async () => {
+      const now = await look();
+      return now.differences.length === 0 && now.repairs.length > well.repairs.length ? now : undefined;
+    });
+    assert.equal(mended.repairs.at(-1)?.difference, `set fdb ${far.mac} to ${h2.address} on vxlan0`);
+    assert.equal((await h1.call<typeof shown>("repairs")).byKind.fdb, before + 1);
+    assert.equal((await h1.call<Trace>("trace", ids.a, "c2")).ways[0]?.reaches, true);
+
+    assert.equal(gossip.keys.length, 3);
+    const text = JSON.stringify([gossip, well]);
+    for (const { key } of keys) {
+      for (const encoding of ["hex", "base64"] as const) {
+        assert.ok(!text.includes(Buffer.from(key, "hex").toString(encoding).replaceAll("=", "")), "a key is shown");
+      }
+    }
   });
 
   await t.test("a killed daemon's successor adopts what is there, untouched", async () => {
