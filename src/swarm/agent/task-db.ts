@@ -20,6 +20,7 @@ export interface StoredTask {
 
 export interface TaskDb {
   load(): StoredTask[];
+  /** Throws when there is no room for it; what was there before stays. */
   put(task: Task, removing?: boolean): void;
   delete(id: string): void;
 }
@@ -53,8 +54,13 @@ export function openTaskDb(dir: string, log: Logger): TaskDb {
     },
     put(task, gone = false) {
       const target = path(task.id, gone ? removing : assigned);
-      writeFileSync(`${target}.new`, toBinary(TaskSchema, task), { mode: 0o600 });
-      renameSync(`${target}.new`, target);
+      try {
+        writeFileSync(`${target}.new`, toBinary(TaskSchema, task), { mode: 0o600 });
+        renameSync(`${target}.new`, target);
+      } catch (error) {
+        rmSync(`${target}.new`, { force: true });
+        throw error;
+      }
       if (gone) drop(`${task.id}${assigned}`);
     },
     delete(id) {

@@ -62,7 +62,7 @@ export class Worker {
       await this.#options.executor.keepOnly?.(new Set(stored.map(({ task }) => task.id)));
       await Promise.all(
         stored.map(async ({ task, removing }) => {
-          await this.#start(task);
+          await this.#start(task, true);
           if (removing) this.#remove(task.id);
         }),
       );
@@ -119,28 +119,39 @@ export class Worker {
     const entry = this.#entries.get(task.id);
     if (entry?.runner) {
       entry.runner.update(task);
-      this.#options.db.put(entry.runner.task);
+      this.#keep(entry.runner.task);
     } else if (!entry) {
       await this.#start(task);
     }
   }
 
-  async #start(task: Task): Promise<void> {
+  /** Remembers a task. A full disk must not keep the managers from hearing of it, nor other tasks from what they need. */
+  #keep(task: Task, removing = false): void {
+    try {
+      this.#options.db.put(task, removing);
+    } catch (error) {
+      this.#options.log.warn("a task's state is not on disk", { task: task.id, error });
+    }
+  }
+
+  /** `known`: of this host's last run; its record is there. */
+  async #start(task: Task, known = false): Promise<void> {
     const { db, log, report } = this.#options;
     await this.#removals.get(task.id);
     const entry: Entry = { task };
     this.#entries.set(task.id, entry);
     let controller: TaskController;
     try {
+      // What this host could not find again after a crash it does not begin: another one may have room.
+      if (!known) db.put(task);
       controller = await this.#controller(task);
     } catch (error) {
       log.error("no controller for a task", { task: task.id, error });
       entry.task = withStatus(task, (status) => rejected(status, messageOf(error), this.#options.clock.now()));
-      db.put(entry.task);
+      this.#keep(entry.task);
       if (entry.task.status) report(task.id, entry.task.status);
       return;
     }
-    db.put(task);
     entry.runner = new TaskRunner({
       task,
       controller,
@@ -149,7 +160,7 @@ export class Worker {
       report: (changed) => {
         // A last word of a task that is being removed must not bring its record back.
         if (this.#entries.get(changed.id) !== entry) return;
-        db.put(changed);
+        this.#keep(changed);
         if (changed.status) report(changed.id, changed.status);
       },
       dependenciesKnown: (signal) => this.#dependenciesKnown(task, signal),
@@ -184,7 +195,7 @@ export class Worker {
       this.#options.db.delete(id);
       return;
     }
-    this.#options.db.put(runner.task, true);
+    this.#keep(runner.task, true);
     const removal = this.#removeFully(runner).finally(() => this.#removals.delete(id));
     this.#removals.set(id, removal);
   }

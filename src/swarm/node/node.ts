@@ -383,8 +383,7 @@ class HostNode implements SwarmNode {
   /** The node was promoted or demoted, and is a manager or not from now on. */
   #onRole(member: Member, manager: Manager | undefined): void {
     if (this.#phase.kind !== "member" || this.#phase.member !== member || !this.#state) return;
-    this.#state = { ...this.#state, manager: manager !== undefined };
-    writeState(this.#options.stateDir, this.#state);
+    this.#keep({ ...this.#state, manager: manager !== undefined });
     this.#watchManager(member, manager);
     this.#changes.emit(this.local());
   }
@@ -410,9 +409,18 @@ class HostNode implements SwarmNode {
 
   #onMemberChange(member: Member): void {
     if (this.#phase.kind !== "member" || this.#phase.member !== member || !this.#state) return;
-    this.#state = { ...this.#state, remotes: member.remotes.peers() };
-    writeState(this.#options.stateDir, this.#state);
+    this.#keep({ ...this.#state, remotes: member.remotes.peers() });
     this.#changes.emit(this.local());
+  }
+
+  /** A full disk does not end a session: what is new is written with the next change. */
+  #keep(state: NodeState): void {
+    this.#state = state;
+    try {
+      writeState(this.#options.stateDir, state);
+    } catch (error) {
+      this.#options.log.warn("this host's place in the swarm is not on disk", { error });
+    }
   }
 
   /** Ends the membership and forgets it. */

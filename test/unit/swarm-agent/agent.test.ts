@@ -146,6 +146,27 @@ describe("the agent", () => {
     await agent.close();
   });
 
+  it("on a full disk: new tasks are refused, those it has are reported, removed and kept", async () => {
+    const { agent, db, executor, manager, settle } = await start();
+    manager.last.assignments[0]?.push(
+      complete(update({ case: "task", value: task("old") }), update({ case: "task", value: task("gone") })),
+    );
+    await settle();
+    db.put = () => {
+      throw new Error("ENOSPC: no space left on device, write");
+    };
+    manager.last.assignments[0]?.push(
+      next(1, update({ case: "task", value: task("new") }), remove({ case: "task", value: task("gone") })),
+    );
+    executor.controllers.get("old")?.end("wait", new Error("it died"));
+    await settle();
+    assert.equal(executor.controllers.get("new"), undefined);
+    assert.deepEqual(manager.updates.slice(-2).sort(), ["new:REJECTED", "old:FAILED"]);
+    assert.ok(executor.controllers.get("gone")?.calls.includes("remove"));
+    assert.equal(manager.sessions.length, 1);
+    await agent.close();
+  });
+
   it("asks for the complete set again when one was missed", async () => {
     const { agent, executor, manager, settle } = await start();
     const [stream] = manager.last.assignments;

@@ -17,6 +17,9 @@ export class AddressBook {
     this.#addresses = read?.success ? read.data : {};
   }
 
+  /** False while the disk has no room: then it is tried with each look at the store, and the addresses are used all the same. */
+  #saved = true;
+
   /** "host:port" of a node's manager. */
   addrOf(nodeId: string): string | undefined {
     return this.#addresses[nodeId];
@@ -31,9 +34,14 @@ export class AddressBook {
   set(addresses: Record<string, string>): boolean {
     const next = Object.fromEntries(Object.entries(addresses).sort(([a], [b]) => (a < b ? -1 : 1)));
     const text = JSON.stringify(next);
-    if (text === JSON.stringify(this.#addresses)) return false;
+    if (this.#saved && text === JSON.stringify(this.#addresses)) return false;
     this.#addresses = next;
-    writeFileAtomic(this.#path, `${text}\n`);
+    try {
+      writeFileAtomic(this.#path, `${text}\n`);
+      this.#saved = true;
+    } catch {
+      this.#saved = false;
+    }
     return true;
   }
 

@@ -204,7 +204,14 @@ export class EtcdSupervisor {
     if (child.pid === undefined) return;
     const running: Running = { pid: child.pid, startTicks: startTicks(child.pid) ?? "", clientPort };
     this.#running = running;
-    writeFileAtomic(this.#stateFile, JSON.stringify(running));
+    try {
+      writeFileAtomic(this.#stateFile, JSON.stringify(running));
+    } catch (error) {
+      // One that could not be found again after a crash would keep its successor from the data.
+      this.#child = undefined;
+      kill(child.pid, "SIGKILL");
+      throw error;
+    }
     child.once("exit", (code, signal) => {
       if (this.#stopping || this.#child !== child) return;
       if (this.#wasRemoved()) {
@@ -224,7 +231,13 @@ export class EtcdSupervisor {
 
   #restart(last: Running): void {
     this.#options.clock.after(this.#backoff, () => {
-      if (!this.#stopping) this.#spawn(last.clientPort);
+      if (this.#stopping) return;
+      try {
+        this.#spawn(last.clientPort);
+      } catch (error) {
+        this.#options.log.error("etcd could not be started again, trying on", { error });
+        this.#restart(last);
+      }
     });
     this.#backoff = Math.min(this.#backoff * 2, 5_000);
     this.#calm();
