@@ -62,7 +62,7 @@ export const skeinConfig: MemberlistConfig = {
   probeIntervalMs: 700,
   probeTimeoutMs: 350,
   probeTargets: 3,
-  eagerNodes: 32,
+  eagerNodes: 128,
 };
 
 /** In large clusters full exchanges become rarer: above 32 nodes by one step per doubling. */

@@ -2,6 +2,8 @@
 
 /** No honest peer is ahead by more events than this; beyond it, a time is refused. */
 const maxAhead = 1n << 40n;
+/** Nor anybody, in all of a cluster's life, near the end of what 64 bits hold. */
+const maxTime = 1n << 63n;
 
 export class LamportClock {
   #time = 0n;
@@ -17,7 +19,7 @@ export class LamportClock {
 
   /** Takes a time that was heard; false when it is absurd and the message should be dropped. */
   witness(time: bigint): boolean {
-    if (time > this.#time + maxAhead) return false;
+    if (time > this.#time + maxAhead || time > maxTime) return false;
     if (time >= this.#time) this.#time = time + 1n;
     return true;
   }

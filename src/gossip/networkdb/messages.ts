@@ -1,5 +1,6 @@
 /** networkdb's messages as plain values. Decoding checks every bound, so that what lies behind can trust them. */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import {
   BulkSyncMessageSchema,
   CompoundMessageSchema,
@@ -62,6 +63,8 @@ export interface BulkSync {
   readonly unsolicited: boolean;
   readonly node: string;
   readonly networks: readonly string[];
+  /** Between nodes of ours: only what either of the two owns. Docker's nodes do not know it, and send all. */
+  readonly ownOnly: boolean;
   /** A compound. */
   readonly payload: Uint8Array;
 }
@@ -115,22 +118,7 @@ export function encodeDb(message: DbMessage): Uint8Array {
         ),
       );
     case "table":
-      return wrap(
-        MessageType.TABLE_EVENT,
-        toBinary(
-          TableEventSchema,
-          create(TableEventSchema, {
-            type: tableType[message.type],
-            lTime: message.ltime,
-            nodeName: message.owner,
-            networkId: message.networkId,
-            tableName: message.table,
-            key: message.key,
-            value: message.value,
-            residualReapTime: message.residualReap,
-          }),
-        ),
-      );
+      return encodeTable(message);
     case "pushPull":
       return wrap(
         MessageType.PUSH_PULL,
@@ -158,21 +146,46 @@ export function encodeDb(message: DbMessage): Uint8Array {
             unsolicited: message.unsolicited,
             nodeName: message.node,
             networks: [...message.networks],
+            ownOnly: message.ownOnly,
             payload: message.payload,
           }),
         ),
       );
     case "compound":
-      return wrap(
-        MessageType.COMPOUND,
-        toBinary(
-          CompoundMessageSchema,
-          create(CompoundMessageSchema, { messages: message.messages.map((payload) => ({ payload })) }),
-        ),
-      );
+      return encodeCompound(message.messages);
     case "direct":
       return wrap(MessageType.DIRECT, Buffer.concat([Buffer.from(`${message.node}/`), message.payload]));
   }
+}
+
+// The two that there are a hundred thousand of, written without a schema: four times as fast. Field numbers are those of
+// networkdb.proto; what is zero or empty is left out, as proto3 has it.
+
+function encodeTable(event: TableMessage): Uint8Array {
+  const out = new BinaryWriter();
+  out.tag(1, WireType.Varint).int32(MessageType.TABLE_EVENT).tag(2, WireType.LengthDelimited).fork();
+  out.tag(1, WireType.Varint).int32(tableType[event.type]);
+  if (event.ltime !== 0n) out.tag(2, WireType.Varint).uint64(event.ltime);
+  const texts = [event.owner, event.networkId, event.table, event.key];
+  for (const [index, text] of texts.entries()) {
+    if (text !== "") out.tag(3 + index, WireType.LengthDelimited).string(text);
+  }
+  if (event.value.length > 0) out.tag(7, WireType.LengthDelimited).bytes(event.value);
+  if (event.residualReap !== 0) out.tag(8, WireType.Varint).int32(event.residualReap);
+  return out.join().finish();
+}
+
+function encodeCompound(messages: readonly Uint8Array[]): Uint8Array {
+  const out = new BinaryWriter();
+  out.tag(1, WireType.Varint).int32(MessageType.COMPOUND);
+  if (messages.length === 0) return out.finish();
+  out.tag(2, WireType.LengthDelimited).fork();
+  for (const message of messages) {
+    out.tag(1, WireType.LengthDelimited).fork();
+    if (message.length > 0) out.tag(1, WireType.LengthDelimited).bytes(message);
+    out.join();
+  }
+  return out.join().finish();
 }
 
 /** Throws when malformed or out of bounds. */
@@ -231,6 +244,7 @@ export function decodeDb(bytes: Uint8Array): DbMessage {
         unsolicited: sync.unsolicited,
         node: id(sync.nodeName),
         networks: sync.networks.map(id),
+        ownOnly: sync.ownOnly,
         payload: sync.payload,
       };
     }

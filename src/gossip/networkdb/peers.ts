@@ -26,14 +26,17 @@ interface Attached {
 /** The mark that a node left a network outlives the tombstones of its entries. */
 const reapNetworkMs = 30 * 60 * 1000 + 25_000;
 const forgetPeerMs = 24 * 60 * 60 * 1000;
-/** A node may be in so many networks. */
-const maxNetworks = 10_000;
+/** All nodes together may be in so many networks, those that they left lately included. */
+const maxAttachments = 200_000;
+/** So many that are gone are remembered. */
+const maxGone = 10_000;
 
 export class Peers {
   readonly #self: string;
   readonly #peers = new Map<string, Peer>();
   readonly #attached = new Map<string, Map<string, Attached>>();
   readonly #members = new Map<string, Set<string>>();
+  #attachments = 0;
 
   constructor(self: string) {
     this.#self = self;
@@ -77,13 +80,13 @@ export class Peers {
   }
 
   /** Takes a network event about another node; "unknown" when memberlist has not told of the node yet. */
-  networkEvent(event: Omit<NetworkMessage, "kind">, now: number): "fresh" | "stale" | "unknown" {
+  networkEvent(event: Omit<NetworkMessage, "kind">, now: number): "fresh" | "stale" | "unknown" | "full" {
     const attached = this.#attached.get(event.node);
     const known = attached?.get(event.networkId);
     if (known && known.ltime >= event.ltime) return "stale";
     if (!known && event.type === "leave") return "stale";
     if (this.#peers.get(event.node)?.status !== "active") return "unknown";
-    if (!known && attached && attached.size >= maxNetworks) return "stale";
+    if (!known && this.#attachments >= maxAttachments) return "full";
     if (event.type === "join") this.attach(event.node, event.networkId, event.ltime);
     else this.detach(event.node, event.networkId, event.ltime, now);
     return "fresh";
@@ -92,6 +95,7 @@ export class Peers {
   attach(name: string, networkId: string, ltime: bigint): void {
     const attached = this.#attached.get(name) ?? new Map<string, Attached>();
     this.#attached.set(name, attached);
+    if (!attached.has(networkId)) this.#attachments++;
     attached.set(networkId, { ltime, leaving: false, reapAt: 0 });
     const members = this.#members.get(networkId) ?? new Set<string>();
     this.#members.set(networkId, members.add(name));
@@ -105,6 +109,7 @@ export class Peers {
 
   /** Forgets all attachments of a node that is gone. */
   detachAll(name: string): void {
+    this.#attachments -= this.#attached.get(name)?.size ?? 0;
     for (const networkId of this.#attached.get(name)?.keys() ?? []) this.#dropMember(networkId, name);
     this.#attached.delete(name);
   }
@@ -132,6 +137,11 @@ export class Peers {
     return this.networks(this.#self).filter((networkId) => this.isMember(name, networkId));
   }
 
+  /** Time of the last word on whether a node is in a network. */
+  saidOf(name: string, networkId: string): bigint | undefined {
+    return this.#attached.get(name)?.get(networkId)?.ltime;
+  }
+
   /** Stamps our own attachments anew, over stale copies that others may have. */
   renew(ltime: bigint): void {
     for (const attached of this.#attached.get(this.#self)?.values() ?? []) attached.ltime = ltime;
@@ -143,6 +153,14 @@ export class Peers {
     );
   }
 
+  /** Who is in a network or has left it lately. */
+  attachmentsTo(networkId: string): Attachment[] {
+    return [...this.#attached].flatMap(([node, networks]) => {
+      const known = networks.get(networkId);
+      return known ? [{ node, networkId, ltime: known.ltime, leaving: known.leaving }] : [];
+    });
+  }
+
   /** Forgets old marks and peers that have been gone for a day; returns own networks whose mark went. */
   reap(now: number): string[] {
     const own: string[] = [];
@@ -150,11 +168,14 @@ export class Peers {
       for (const [networkId, { leaving, reapAt }] of networks) {
         if (!leaving || reapAt > now) continue;
         networks.delete(networkId);
+        this.#attachments--;
         if (name === this.#self) own.push(networkId);
       }
     }
-    for (const peer of [...this.#peers.values()]) {
-      if (peer.status !== "active" && now - peer.changedAt > forgetPeerMs) this.#peers.delete(peer.name);
+    const gone = [...this.#peers.values()].filter((peer) => peer.status !== "active");
+    gone.sort((a, b) => b.changedAt - a.changedAt);
+    for (const [index, peer] of gone.entries()) {
+      if (index >= maxGone || now - peer.changedAt > forgetPeerMs) this.#peers.delete(peer.name);
     }
     return own;
   }

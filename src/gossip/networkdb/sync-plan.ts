@@ -18,6 +18,8 @@ const joinPatienceMs = 10_000;
 /** How soon after joining others may still be unaware of it. */
 export const settleMs = 2_000;
 const settlePeers = 8;
+/** Whoever joins a network gets all of it from so many members, and from each of the others what is that one's own. */
+const fullPeers = 3;
 
 export class SyncPlan {
   readonly #clock: Clock;
@@ -41,7 +43,10 @@ export class SyncPlan {
 
   /** We joined a network: syncs with all its members, waiting for a bounded time. */
   async joining(networkId: string, own: OwnNetwork): Promise<void> {
-    const syncs = this.#peers.others(networkId).map((peer) => this.#bulk.sync(peer, this.#peers.common(peer)));
+    const members = this.#peers.others(networkId);
+    const syncs = sample(members, this.#random, members.length).map((peer, index) =>
+      index < fullPeers ? this.#bulk.sync(peer, this.#peers.common(peer)) : this.#bulk.sync(peer, [networkId], true),
+    );
     await new Promise<void>((resolve) => {
       const cancel = this.#clock.after(joinPatienceMs, resolve);
       Promise.all(syncs).then(() => {
@@ -53,13 +58,13 @@ export class SyncPlan {
     this.#later.run(`settle/${networkId}`, settleMs, () => this.#settle(networkId, own));
   }
 
-  /** Syncs with a peer in a second or two, unless that happens by itself before. */
+  /** Exchanges with a peer what we and it have, in a second or two, unless that happens by itself before. */
   soon(peer: string, networkId: string): void {
     const asked = this.#clock.now();
     this.#later.run(`sync/${peer}/${networkId}`, 1_000 + this.#random() * 1_000, () => {
       if (!this.#own.has(networkId) || !this.#peers.isMember(peer, networkId)) return;
       if ((this.#bulk.syncedAt(peer, networkId) ?? -1) > asked) return;
-      this.#bulk.sync(peer, this.#peers.common(peer));
+      this.#bulk.sync(peer, [networkId], true);
     });
   }
 
@@ -81,7 +86,7 @@ export class SyncPlan {
   #settle(networkId: string, own: OwnNetwork): void {
     if (!own.early || this.#own.get(networkId) !== own) return;
     for (const peer of sample(this.#peers.others(networkId), this.#random, settlePeers)) {
-      this.#bulk.sync(peer, this.#peers.common(peer));
+      this.#bulk.sync(peer, [networkId], true);
     }
   }
 }

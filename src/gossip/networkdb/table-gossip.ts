@@ -1,6 +1,7 @@
 /**
  * How table events travel: a queue per network, emptied every 200 ms towards three random members of that
- * network. On top of it our own events are sent to the members at once, so that one hop is all they usually take.
+ * network. On top of it our own events are sent to the members at once, so that one hop is all they usually take:
+ * in packets, or on streams where they are more, or larger, than a few packets hold.
  */
 import type { Clock } from "../../base/clock.ts";
 import { retransmitLimit, TransmitQueue } from "../memberlist/queue.ts";
@@ -13,6 +14,8 @@ export interface TableGossipDeps {
   /** Other members of a network. */
   readonly others: (networkId: string) => string[];
   readonly send: (peer: string, payload: Uint8Array) => void;
+  /** Sends events on a stream. */
+  readonly stream: (peer: string, networkId: string, events: readonly Uint8Array[]) => void;
   readonly packetBytes: number;
   readonly retransmitMult: number;
   /** Our own events go at once to so many members. */
@@ -26,14 +29,21 @@ const headBytes = 5;
 /** A long queue is emptied faster: so many packets per tick and target at most. */
 const maxPackets = 8;
 const eventsPerPacket = 5;
-/** In so many packets; beyond that the queue alone carries them. */
+/** In so many packets; beyond that on streams. */
 const eagerPackets = 8;
 const eagerDelayMs = 5;
+/** Members beyond the usual number get our own events on streams while all of it is no more than this. */
+const streamBytes = 64 << 20;
+
+interface Eager {
+  readonly messages: Uint8Array[];
+  bytes: number;
+}
 
 export class TableGossip {
   readonly #deps: TableGossipDeps;
   readonly #queues = new Map<string, TransmitQueue>();
-  readonly #eager = new Map<string, Uint8Array[]>();
+  readonly #eager = new Map<string, Eager>();
   #cancelEager: (() => void) | undefined;
 
   constructor(deps: TableGossipDeps) {
@@ -48,24 +58,18 @@ export class TableGossip {
     return this.#queues.get(networkId)?.size ?? 0;
   }
 
-  /** Queues an encoded event; false when it is too large for a packet. */
+  /** Sends an encoded event on its way; false when it is too large for a packet and nothing else carries it. */
   push(networkId: string, key: string, message: Uint8Array, own: boolean): boolean {
-    const room = this.#deps.packetBytes - headBytes;
-    if (message.length + perEvent > room) return false;
-    let queue = this.#queues.get(networkId);
-    if (!queue) {
-      const limit = () => retransmitLimit(this.#deps.retransmitMult, this.#deps.others(networkId).length + 1);
-      queue = new TransmitQueue(limit);
-      this.#queues.set(networkId, queue);
+    const room = this.#room;
+    const fits = message.length + perEvent <= room;
+    const eager = own && this.#deps.eagerNodes > 0 ? this.#eagerFor(networkId) : undefined;
+    if (eager) {
+      eager.messages.push(message);
+      eager.bytes += message.length + perEvent;
     }
-    queue.push({ key, message });
-    if (own && this.#deps.eagerNodes > 0) {
-      const eager = this.#eager.get(networkId) ?? [];
-      this.#eager.set(networkId, eager);
-      eager.push(message);
-      this.#cancelEager ??= this.#deps.clock.after(eagerDelayMs, () => this.#flush());
-    }
-    return true;
+    // What goes on streams need not be gossiped as well.
+    if (fits && (eager?.bytes ?? 0) <= eagerPackets * room) this.#queue(networkId).push({ key, message });
+    return fits || eager !== undefined;
   }
 
   /** Called every gossip interval. */
@@ -91,13 +95,42 @@ export class TableGossip {
     this.#queues.clear();
   }
 
+  get #room(): number {
+    return this.#deps.packetBytes - headBytes;
+  }
+
+  #queue(networkId: string): TransmitQueue {
+    const known = this.#queues.get(networkId);
+    if (known) return known;
+    const limit = () => retransmitLimit(this.#deps.retransmitMult, this.#deps.others(networkId).length + 1);
+    const queue = new TransmitQueue(limit);
+    this.#queues.set(networkId, queue);
+    return queue;
+  }
+
+  #eagerFor(networkId: string): Eager {
+    const known = this.#eager.get(networkId);
+    if (known) return known;
+    const eager: Eager = { messages: [], bytes: 0 };
+    this.#eager.set(networkId, eager);
+    this.#cancelEager ??= this.#deps.clock.after(eagerDelayMs, () => this.#flush());
+    return eager;
+  }
+
   #flush(): void {
     this.#cancelEager = undefined;
-    for (const [networkId, messages] of this.#eager) {
-      const targets = sample(this.#deps.others(networkId), this.#deps.random, this.#deps.eagerNodes);
-      for (const packet of pack(messages, this.#deps.packetBytes - headBytes).slice(0, eagerPackets)) {
-        for (const target of targets) this.#send(target, packet);
+    const { others, random, eagerNodes, stream } = this.#deps;
+    for (const [networkId, { messages, bytes }] of this.#eager) {
+      const room = this.#room;
+      const packets = bytes <= eagerPackets * room ? pack(messages, room) : undefined;
+      if (packets && messages.every((message) => message.length + perEvent <= room)) {
+        for (const target of sample(others(networkId), random, eagerNodes)) {
+          for (const packet of packets) this.#send(target, packet);
+        }
+        continue;
       }
+      const count = Math.max(eagerNodes, Math.floor(streamBytes / bytes));
+      for (const target of sample(others(networkId), random, count)) stream(target, networkId, messages);
     }
     this.#eager.clear();
   }

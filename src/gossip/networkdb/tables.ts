@@ -29,17 +29,25 @@ export interface Applied {
   readonly fresh: boolean;
   /** A tombstone of an entry that was never seen. */
   readonly unknownTombstone?: boolean;
+  /** Not taken: there is no room for another entry. */
+  readonly full?: boolean;
 }
 
 /** Docker keeps tombstones for half an hour, and stops telling of them shortly before. */
 export const reapEntryMs = 30 * 60 * 1000;
 const reapMarginMs = 6_000;
 
-const pathOf = (table: string, key: string) => `${table}/${key}`;
+/** By table, then by key. */
+type Network = Map<string, Map<string, Entry>>;
+
+export interface Placed {
+  readonly table: string;
+  readonly key: string;
+  readonly entry: Entry;
+}
 
 export class Tables {
-  /** By network, then by "table/key". */
-  readonly #networks = new Map<string, Map<string, Entry>>();
+  readonly #networks = new Map<string, Network>();
   readonly #capacity: number;
   #size = 0;
 
@@ -53,22 +61,23 @@ export class Tables {
   }
 
   get(networkId: string, table: string, key: string): Entry | undefined {
-    return this.#networks.get(networkId)?.get(pathOf(table, key));
+    return this.#networks.get(networkId)?.get(table)?.get(key);
   }
 
   set(networkId: string, table: string, key: string, entry: Entry): void {
-    const entries = this.#networks.get(networkId) ?? new Map<string, Entry>();
-    this.#networks.set(networkId, entries);
-    const path = pathOf(table, key);
-    if (!entries.has(path)) this.#size++;
-    entries.set(path, entry);
+    const network: Network = this.#networks.get(networkId) ?? new Map();
+    this.#networks.set(networkId, network);
+    const entries = network.get(table) ?? new Map<string, Entry>();
+    network.set(table, entries);
+    if (!entries.has(key)) this.#size++;
+    entries.set(key, entry);
   }
 
-  /** Everything of one network, tombstones included. */
-  *entries(networkId: string): Generator<{ table: string; key: string; entry: Entry }> {
-    for (const [path, entry] of this.#networks.get(networkId) ?? []) {
-      const cut = path.indexOf("/");
-      yield { table: path.slice(0, cut), key: path.slice(cut + 1), entry };
+  /** Everything of one network, or of one of its tables, tombstones included. May be changed while it is read. */
+  *entries(networkId: string, only?: string): Generator<Placed> {
+    for (const [table, entries] of this.#networks.get(networkId) ?? []) {
+      if (only !== undefined && table !== only) continue;
+      for (const [key, entry] of entries) yield { table, key, entry };
     }
   }
 
@@ -77,7 +86,7 @@ export class Tables {
     const { networkId, table, key, owner, ltime, value } = event;
     const known = this.get(networkId, table, key);
     if (known && known.ltime >= ltime) return { fresh: false };
-    if (!known && this.#size >= this.#capacity) return { fresh: false };
+    if (!known && this.#size >= this.#capacity) return { fresh: false, full: true };
     const deleting = event.type === "delete";
     const residual = event.residualReap > 0 ? Math.min(event.residualReap * 1000, reapEntryMs) : reapEntryMs;
     this.set(networkId, table, key, { owner, ltime, value, deleting, reapAt: deleting ? now + residual : 0 });
@@ -104,7 +113,7 @@ export class Tables {
   /** Turns what `owner` has in a network into tombstones; `older` shifts their times. */
   bury(owner: string, networkId: string, shift: bigint, now: number): Change[] {
     const changes: Change[] = [];
-    for (const { table, key, entry } of [...this.entries(networkId)]) {
+    for (const { table, key, entry } of this.entries(networkId)) {
       if (entry.owner !== owner || entry.deleting) continue;
       this.set(networkId, table, key, {
         ...entry,
@@ -129,16 +138,19 @@ export class Tables {
 
   #remove(which: (entry: Entry) => boolean, only?: string): Change[] {
     const changes: Change[] = [];
-    for (const networkId of only === undefined ? [...this.#networks.keys()] : [only]) {
-      for (const { table, key, entry } of [...this.entries(networkId)]) {
-        if (!which(entry)) continue;
-        const entries = this.#networks.get(networkId);
-        entries?.delete(pathOf(table, key));
-        if (entries?.size === 0) this.#networks.delete(networkId);
-        this.#size--;
-        if (entry.deleting) continue;
-        changes.push({ kind: "delete", networkId, table, key, value: entry.value, owner: entry.owner });
+    for (const networkId of only === undefined ? this.#networks.keys() : [only]) {
+      const network = this.#networks.get(networkId);
+      for (const [table, entries] of network ?? []) {
+        for (const [key, entry] of entries) {
+          if (!which(entry)) continue;
+          entries.delete(key);
+          this.#size--;
+          if (entry.deleting) continue;
+          changes.push({ kind: "delete", networkId, table, key, value: entry.value, owner: entry.owner });
+        }
+        if (entries.size === 0) network?.delete(table);
       }
+      if (network?.size === 0) this.#networks.delete(networkId);
     }
     return changes;
   }

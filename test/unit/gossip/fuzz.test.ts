@@ -49,7 +49,17 @@ const seeds: Buffer[] = [
   user(encodeDb({ kind: "node", type: "join", ltime: 3n, node: "evil" })),
   user(encodeDb({ kind: "network", type: "join", ltime: 3n, node: "evil", networkId: "n" })),
   user(encodeDb(table)),
-  user(encodeDb({ kind: "bulkSync", ltime: 3n, unsolicited: true, node: "evil", networks: ["n"], payload: compound })),
+  user(
+    encodeDb({
+      kind: "bulkSync",
+      ltime: 3n,
+      unsolicited: true,
+      ownOnly: false,
+      node: "evil",
+      networks: ["n"],
+      payload: compound,
+    }),
+  ),
   encodePushPull({
     join: true,
     nodes: [{ name: "evil", addr, port: 7946, meta: addr, incarnation: 1, state: "alive", vsn }],

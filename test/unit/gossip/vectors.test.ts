@@ -2,6 +2,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import {
+  CompoundMessageSchema,
+  GossipMessageSchema,
+  MessageType,
+  TableEventSchema,
+} from "#proto/docker/networkdb/networkdb_pb.js";
 import { EndpointRecordSchema, PeerRecordSchema, PortConfig_Protocol } from "#proto/docker/networkdb/records_pb.js";
 import { Keyring } from "../../../src/gossip/memberlist/crypto.ts";
 import { lzwDecode, lzwEncode } from "../../../src/gossip/memberlist/lzw.ts";
@@ -21,7 +27,7 @@ import {
   encodeUserStream,
 } from "../../../src/gossip/memberlist/pushpull.ts";
 import { openStream } from "../../../src/gossip/memberlist/stream.ts";
-import { type DbMessage, decodeDb, encodeDb } from "../../../src/gossip/networkdb/messages.ts";
+import { type DbMessage, decodeDb, encodeDb, type TableMessage } from "../../../src/gossip/networkdb/messages.ts";
 import { seeded } from "./harness.ts";
 
 const hex = (text: string) => Buffer.from(text, "hex");
@@ -158,7 +164,15 @@ const dbMessages: [string, DbMessage][] = [
   ],
   [
     "0804121a080710011a0c61616262636364646565666622026e312a020805",
-    { kind: "bulkSync", ltime: 7n, unsolicited: true, node, networks: ["n1"], payload: hex("0805") },
+    {
+      kind: "bulkSync",
+      ltime: 7n,
+      unsolicited: true,
+      ownOnly: false,
+      node,
+      networks: ["n1"],
+      payload: hex("0805"),
+    },
   ],
 ];
 
@@ -169,6 +183,33 @@ for (const [bytes, message] of dbMessages) {
     assert.deepEqual(decoded, message);
   });
 }
+
+test("networkdb: what is written without a schema is what the schema writes", () => {
+  const wrap = (type: MessageType, data: Uint8Array) =>
+    toHex(toBinary(GossipMessageSchema, create(GossipMessageSchema, { type, data })));
+  for (let i = 0; i < 300; i++) {
+    const event: TableMessage = {
+      kind: "table",
+      type: (["create", "update", "delete"] as const)[i % 3] ?? "create",
+      ltime: i % 7 === 0 ? 0n : BigInt(i) ** BigInt(i % 8),
+      owner: "ü".repeat(i % 4),
+      networkId: "n".repeat(i % 200),
+      table: "t",
+      key: "k".repeat(i),
+      value: new Uint8Array((i * 37) % 3000).fill(i),
+      residualReap: i % 2 === 0 ? 1800 : 0,
+    };
+    const { ltime: lTime, owner: nodeName, table: tableName, residualReap: residualReapTime } = event;
+    const same = { type: (i % 3) + 1, lTime, nodeName, tableName, residualReapTime };
+    const { networkId, key, value } = event;
+    const record = create(TableEventSchema, { ...same, networkId, key, value });
+    assert.equal(toHex(encodeDb(event)), wrap(MessageType.TABLE_EVENT, toBinary(TableEventSchema, record)));
+    const messages = Array.from({ length: i % 5 }, (_, n) => new Uint8Array((n * i) % 300).fill(n));
+    const many = create(CompoundMessageSchema, { messages: messages.map((payload) => ({ payload })) });
+    const expected = wrap(MessageType.COMPOUND, toBinary(CompoundMessageSchema, many));
+    assert.equal(toHex(encodeDb({ kind: "compound", messages })), expected);
+  }
+});
 
 test("peer record", () => {
   const record = { endpointIp: "10.0.1.3/24", endpointMac: "02:42:0a:00:01:03", tunnelEndpointIp: "192.168.1.10" };
