@@ -3,7 +3,7 @@
  * newer than the bundle (bin/skeind); the bundle takes a third less memory and starts in half the time: no types to
  * strip, no 500 modules, none of the comments and white space that an engine keeps of every source it has loaded.
  */
-import { mkdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { build } from "esbuild";
 
@@ -11,6 +11,11 @@ const root = dirname(import.meta.dirname);
 const out = join(root, "dist/skeind");
 const fresh = join(out, `main.${process.pid}.js`);
 mkdirSync(out, { recursive: true });
+// What a bundling that was killed has left.
+for (const name of readdirSync(out)) {
+  const pid = /^main\.(\d+)\.js$/.exec(name)?.[1];
+  if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(out, name), { force: true });
+}
 try {
   await build({
     absWorkingDir: root,
