@@ -9,7 +9,7 @@ import { systemClock, VirtualClock } from "../../../src/base/clock.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { createCsr, createRootCa, signCsr } from "../../../src/swarm/ca/certificates.ts";
 import { readCredentials, writeCredentials } from "../../../src/swarm/ca/files.ts";
-import { MemoryBackend, type OnEntries } from "../../../src/swarm/store/backend.ts";
+import { MemoryBackend, type OnEntries, TooLarge } from "../../../src/swarm/store/backend.ts";
 import { EtcdBackend } from "../../../src/swarm/store/etcd/backend.ts";
 import { connectEtcd } from "../../../src/swarm/store/etcd/client.ts";
 import { EtcdSupervisor } from "../../../src/swarm/store/etcd/supervisor.ts";
@@ -44,6 +44,32 @@ test("updates made together share one commit and see each other", async () => {
   assert.equal(backend.commits, 1);
   assert.equal(store.view.get("network", "gone"), undefined);
   assert.equal(store.view.byName("network", "B")?.id, "b");
+});
+
+test("what is too large together is committed in parts; what is too large alone is left out or refused", async () => {
+  class Small extends MemoryBackend {
+    override async commit(writes: Parameters<MemoryBackend["commit"]>[0]) {
+      const size = writes.reduce((sum, { id }) => sum + Number(id.split("-")[1]), 0);
+      if (size > 10) throw new TooLarge();
+      return super.commit(writes);
+    }
+  }
+  const { store } = await open(new Small());
+  const sizes = [3, 4, 99, 5, 2, 9, 1, 10];
+  await store.batch(sizes, (tx, size) => void tx.create("network", net(`n-${size}`)));
+  const kept = () =>
+    store.view
+      .all("network")
+      .map(({ id }) => Number(id.split("-")[1]))
+      .sort((a, b) => a - b);
+  assert.deepEqual(kept(), [1, 2, 3, 4, 5, 9, 10]);
+  const updates = [6, 7, 50, 8].map((size) => store.update((tx) => tx.create("network", net(`n-${size}`))));
+  const results = await Promise.allSettled(updates);
+  assert.deepEqual(
+    results.map(({ status }) => status),
+    ["fulfilled", "fulfilled", "rejected", "fulfilled"],
+  );
+  assert.deepEqual(kept(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 });
 
 test("an update from an old version is refused, also within one commit", async () => {
