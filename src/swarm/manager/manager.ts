@@ -1,25 +1,13 @@
 /**
  * One manager put together. Every manager has a member of the store, a copy of it to read from, and the port that nodes
- * and other managers talk to. The one that leads (`leadership/standing.ts`) also runs what keeps the swarm true
- * (`reign.ts`); the others pass calls on to it (`leadership/forward.ts`).
+ * and other managers talk to (`port.ts`). The one that leads (`leadership/standing.ts`, `leadership/lead.ts`) also runs
+ * what keeps the swarm true (`reign.ts`); the others pass calls on to it (`leadership/forward.ts`).
  */
-import { create } from "@bufbuild/protobuf";
-import { Health, HealthCheckResponse_ServingStatus } from "#proto/docker/swarmkit/health_pb.js";
-import { Logs } from "#proto/docker/swarmkit/logbroker_pb.js";
-import { ManagerStatusSchema, NodeRole, RaftMemberStatus_Reachability } from "#proto/docker/swarmkit/types_pb.js";
-import { Managers, type WriteRequest } from "#proto/skein/swarm/managers_pb.js";
+import { Health } from "#proto/docker/swarmkit/health_pb.js";
+import { Managers } from "#proto/skein/swarm/managers_pb.js";
 import { deferred, Emitter } from "../../base/async.ts";
 import { sleep } from "../../base/clock.ts";
-import { errnoOf, messageOf, SkeinError, unavailable } from "../../base/errors.ts";
-import {
-  addService,
-  type CallContext,
-  type Channel,
-  GrpcError,
-  grpcCodeOf,
-  type Handlers,
-  status,
-} from "../../base/grpc.ts";
+import { type SkeinError, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { MANAGER_OU } from "../ca/certificates.ts";
 import {
@@ -33,41 +21,33 @@ import {
 import { nodeConnection } from "../ca/transport.ts";
 import { EtcdBackend } from "../store/etcd/backend.ts";
 import { connectEtcd, type EtcdClient } from "../store/etcd/client.ts";
-import { EtcdSupervisor, etcdDir, hasEtcdData } from "../store/etcd/supervisor.ts";
-import { acceptTunnel, TUNNEL_ALPN } from "../store/etcd/tunnel.ts";
+import { EtcdSupervisor, hasEtcdData } from "../store/etcd/supervisor.ts";
 import { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
-import { type Authority, createAuthority, MANAGERS, type Standing } from "./auth.ts";
 import { unlockKeyOf } from "./autolock.ts";
 import { createFirstObjects } from "./bootstrap.ts";
-import { createControl } from "./control/control.ts";
 import { AddressBook } from "./leadership/address-book.ts";
-import { Callers, forwardingMetadata, isForwarded, refuseSecondHop } from "./leadership/callers.ts";
-import { noLeader, noLeaderNow } from "./leadership/errors.ts";
+import { createAnyControl } from "./leadership/any-control.ts";
+import { noLeader } from "./leadership/errors.ts";
 import { forgetOtherManagers } from "./leadership/force-new.ts";
-import { addRoutedService, type Destination } from "./leadership/forward.ts";
 import { askToJoin } from "./leadership/join.ts";
+import { Lead } from "./leadership/lead.ts";
+import { LeaderLink, leaderAddr } from "./leadership/leader-link.ts";
+import { Looks } from "./leadership/looks.ts";
 import { Members } from "./leadership/members.ts";
 import { StandingWatch } from "./leadership/standing.ts";
-import { forwardedWrites, writeError } from "./leadership/writes.ts";
-import { LogBroker } from "./log-broker.ts";
-import { refusalLog } from "./refusals.ts";
-import { type Reign, type ReignHandlers, services, startReign } from "./reign.ts";
-import { joinAddress, listenManager, type ManagerServer, splitAddress } from "./server.ts";
+import { openPort, type Port } from "./port.ts";
+import { type Reign, startReign } from "./reign.ts";
+import { joinAddress, splitAddress } from "./server.ts";
 import type { Manager, ManagerOptions } from "./types.ts";
 
 /** Time for the last messages to nodes to leave this host. */
 const FAREWELL_MS = 50;
 /** A restarted manager is waited for this long; without a quorum it goes on opening its store in the background. */
 const RESTART_PATIENCE_MS = 4_000;
-/** How long a call waits for a leader to be there. */
-const CALL_PATIENCE_MS = 4_000;
 /** A swarm without a leader for this long has lost its quorum, as far as users are concerned. */
 const QUORUM_PATIENCE_MS = 4_000;
-const LOOK_MS = 50;
-const CONNECT_MS = 500;
 const PROBE_MS = 1_500;
-const LEAD_MS = 3_000;
 
 export { bootstrapCluster } from "./bootstrap.ts";
 
@@ -93,7 +73,6 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
 /** What is there once the store is open. */
 interface Open {
   readonly etcd: EtcdSupervisor;
-  readonly backend: EtcdBackend;
   readonly store: Store;
   readonly standing: StandingWatch;
   readonly control: ControlApi;
@@ -113,24 +92,17 @@ class HostManager implements Manager {
   readonly #closing = new AbortController();
   readonly #changes = new Emitter<void>();
   readonly #failed = deferred<never>();
-  #server: ManagerServer | undefined;
-  #authority: Authority | undefined;
-  #directAuthority: Authority | undefined;
-  #callers: Callers | undefined;
-  #refusals: ReturnType<typeof refusalLog> | undefined;
+  readonly #looks: Looks;
+  readonly #link: LeaderLink;
+  readonly #lead: Lead;
+  #port: Port | undefined;
   #client: EtcdClient | undefined;
   #etcdAddress = "";
   #open: Open | undefined;
-  #reign: { readonly term: bigint; readonly reign: Reign; readonly over: AbortController } | undefined;
-  #fence: bigint | undefined;
   /** Until the first reign began. */
   #bootstrap: ManagerOptions["bootstrap"];
   /** The others removed this manager's member. */
   #removed = false;
-  #settling: Promise<void> | undefined;
-  #settleAgain = false;
-  #leader: { readonly addr: string; readonly channel: Channel; readonly gone: AbortController } | undefined;
-  #look: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(options: ManagerOptions, credentials: NodeCredentials) {
@@ -144,6 +116,20 @@ class HostManager implements Manager {
     this.#book = new AddressBook(options.stateDir);
     this.#members = new Members(() => this.#etcdClient());
     this.#failed.promise.catch(() => {});
+    const closing = this.#closing.signal;
+    this.#looks = new Looks(options.clock, closing);
+    this.#link = new LeaderLink(
+      () => this.#open && leaderAddr(this.#open.standing.current, this.#open.store.view),
+      (addr) => nodeConnection(addr, this.#credentials),
+    );
+    this.#lead = new Lead({
+      ...{ nodeId: this.nodeId, members: this.#members, closing, clock: options.clock, log: options.log },
+      addr: () => this.#addr,
+      prepare: (store) => this.#prepare(store),
+      begin: (store) => this.#beginReign(store),
+      alone: () => this.#alone,
+      onChange: () => this.#changes.emit(),
+    });
   }
 
   async start(): Promise<void> {
@@ -175,15 +161,19 @@ class HostManager implements Manager {
     return this.#failed.promise;
   }
 
+  get #alone(): boolean {
+    return this.#book.nodes.length < 2;
+  }
+
   /** "ip:port" told to others. */
   get #addr(): string {
-    const bound = splitAddress(this.#server?.address ?? this.#options.listenAddr);
+    const bound = splitAddress(this.#port?.server.address ?? this.#options.listenAddr);
     const advertised = splitAddress(this.#options.advertiseAddr);
     return joinAddress(advertised.host, advertised.port || bound.port);
   }
 
   get localAddr(): string {
-    const address = this.#server?.address ?? this.#options.listenAddr;
+    const address = this.#port?.server.address ?? this.#options.listenAddr;
     const { host, port } = splitAddress(address);
     if (host === "0.0.0.0") return joinAddress("127.0.0.1", port);
     return host === "::" ? joinAddress("::1", port) : address;
@@ -208,15 +198,16 @@ class HostManager implements Manager {
     const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(timeoutMs)]);
     const list = await this.#members.list();
     if (list.filter(({ learner }) => !learner).length < 2) return;
-    await this.#handOver();
+    await this.#lead.handOver();
     for (;;) {
-      const channel = this.#leaderChannel();
-      if (channel && !this.#open?.standing.leading) {
-        await channel.client(Managers).leave({}, { signal, timeoutMs: Math.max(1, deadline - clock.now()) });
+      const leader = this.#link.get();
+      if (leader && !this.#open?.standing.leading) {
+        await leader.channel.client(Managers).leave({}, { signal, timeoutMs: Math.max(1, deadline - clock.now()) });
         return;
       }
       if (clock.now() > deadline) throw noLeader();
-      await sleep(clock, LOOK_MS, signal);
+      signal.throwIfAborted();
+      await this.#looks.next();
     }
   }
 
@@ -226,7 +217,7 @@ class HostManager implements Manager {
     this.#credentials = next;
     this.#serveWith();
     this.#open?.etcd.setCertificates(next);
-    this.#forgetLeader("the certificate was renewed");
+    this.#link.forget("the certificate was renewed");
     const old = this.#client;
     if (!old) return;
     this.#client = connectEtcd(this.#etcdAddress, next);
@@ -236,9 +227,9 @@ class HostManager implements Manager {
   close(): Promise<void> {
     this.#closed ??= (async () => {
       this.#closing.abort(unavailable("the manager stops"));
-      if (this.#reign && this.#open) await this.#handOver().catch(() => {});
-      this.#endReign();
-      this.#forgetLeader("the manager stops");
+      if (this.#lead.reign) await this.#lead.handOver().catch(() => {});
+      this.#lead.end();
+      this.#link.forget("the manager stops");
       await this.#undo.disposeAsync();
     })();
     return this.#closed;
@@ -248,34 +239,18 @@ class HostManager implements Manager {
     return this.close();
   }
 
-  // ---- the port ----
-
   async #listen(): Promise<void> {
-    const { clock, listenAddr } = this.#options;
-    const tunnels = {
-      alpn: TUNNEL_ALPN,
-      accept: (socket: Parameters<typeof acceptTunnel>[0], { cn, o, ou }: { cn: string; o: string; ou: string }) => {
-        const { blacklisted, demoted } = this.#standing;
-        const allowed = ou === MANAGER_OU && o === this.clusterId && !blacklisted(cn) && !demoted(cn);
-        if (allowed) acceptTunnel(socket, etcdDir(this.#options.stateDir), this.nodeId);
-        else socket.destroy();
-      },
-    };
-    try {
-      this.#server = await listenManager(
-        listenAddr,
-        this.#credentials,
-        (grpc, identityOf) => this.#register(grpc, identityOf),
-        clock,
-        this.#log,
-        tunnels,
-      );
-    } catch (error) {
-      const reason = errnoOf(error) === "EADDRINUSE" ? "bind: address already in use" : messageOf(error);
-      if (errnoOf(error) === undefined) throw error;
-      throw new SkeinError("unavailable", `listen tcp ${listenAddr}: ${reason}`, { cause: error });
-    }
-    const server = this.#server;
+    const { clock, listenAddr, stateDir } = this.#options;
+    this.#port = await openPort({
+      ...{ listenAddr, nodeId: this.nodeId, clusterId: this.clusterId, stateDir, credentials: this.#credentials },
+      addr: () => this.#addr,
+      view: () => this.#open?.store.view,
+      reign: () => this.#lead.reign,
+      ...{ link: this.#link, looks: this.#looks, clock, log: this.#log },
+      removed: () => this.#removed,
+      closing: this.#closing.signal,
+    });
+    const { server } = this.#port;
     this.#undo.defer(async () => {
       // Before the connections go: nodes were told that this manager leaves.
       await sleep(clock, FAREWELL_MS);
@@ -283,90 +258,12 @@ class HostManager implements Manager {
     });
   }
 
-  #register(
-    grpc: Parameters<Parameters<typeof listenManager>[2]>[0],
-    identityOf: Parameters<Parameters<typeof listenManager>[2]>[1],
-  ): void {
-    this.#callers ??= new Callers(identityOf);
-    this.#authority ??= createAuthority(this.#callers.identityOf, this.clusterId, this.#standing);
-    this.#directAuthority ??= createAuthority(identityOf, this.clusterId, this.#standing);
-    this.#refusals ??= refusalLog(this.#log, this.#options.clock, identityOf);
-    const authority = this.#authority;
-    const refusals = this.#refusals;
-    for (const [name, service] of Object.entries(services) as [keyof ReignHandlers, never][]) {
-      addRoutedService(
-        grpc,
-        service,
-        (context) => this.#destination(context, (handlers) => handlers[name] as Handlers<never>),
-        refusals,
-      );
-    }
-    const health: Handlers<typeof Health> = {
-      check: ({ service }, context) => {
-        authority.require(context, MANAGERS);
-        const serving = service !== "Raft" || this.#reign !== undefined;
-        const { NOT_SERVING, SERVING } = HealthCheckResponse_ServingStatus;
-        return { status: serving ? SERVING : NOT_SERVING };
-      },
-    };
-    addService(grpc, Health, health, refusals);
-  }
-
-  readonly #standing: Standing = {
-    blacklisted: (id) => {
-      const cluster = this.#open?.store.view.get("cluster", this.clusterId);
-      return Object.hasOwn(cluster?.blacklistedCertificates ?? {}, id);
-    },
-    demoted: (id) => {
-      const node = this.#open?.store.view.get("node", id);
-      return node?.role === NodeRole.WORKER && node.spec?.desiredRole === NodeRole.WORKER;
-    },
-  };
-
   /** Peers are judged by the root in the store: it may be newer than the one on disk. */
   #serveWith(): void {
     const stored = this.#open?.store.view.get("cluster", this.clusterId)?.rootCa?.caCert;
     const rootPem = stored && stored.length > 0 ? new TextDecoder().decode(stored) : this.#credentials.rootPem;
-    this.#server?.setCredentials({ ...this.#credentials, rootPem });
+    this.#port?.server.setCredentials({ ...this.#credentials, rootPem });
   }
-
-  async #destination<H>(context: CallContext, pick: (handlers: ReignHandlers) => H): Promise<Destination<H>> {
-    const { clock } = this.#options;
-    const signal = AbortSignal.any([context.signal, this.#closing.signal]);
-    const deadline = clock.now() + CALL_PATIENCE_MS;
-    for (;;) {
-      if (signal.aborted || this.#removed) throw noLeaderNow();
-      if (this.#reign && this.#callers && this.#directAuthority) {
-        const here = pick(this.#reign.reign.handlers);
-        return { here, context: this.#callers.unwrap(context, this.#directAuthority) };
-      }
-      // One that was passed on came because this manager leads, or is about to know that it does.
-      const forwarded = isForwarded(context);
-      const channel = forwarded ? undefined : this.#leaderChannel();
-      // One that does not answer is replaced soon: the call waits for that instead of failing.
-      if (channel && (await channel.ready(CONNECT_MS)) && this.#leader?.channel === channel) {
-        const caller = this.#callers?.identityOf(context);
-        const from = caller?.cn === this.nodeId ? this.#addr : context.peer;
-        return { channel, metadata: forwardingMetadata(caller, from), signal: this.#leader.gone.signal };
-      }
-      if (clock.now() > deadline) {
-        refuseSecondHop(context);
-        throw noLeaderNow();
-      }
-      await this.#nextLook().catch(() => {});
-    }
-  }
-
-  /** One timer for all that wait for a leader: the calls of a thousand nodes do, when one was lost. */
-  async #nextLook(): Promise<void> {
-    this.#closing.signal.throwIfAborted();
-    this.#look ??= sleep(this.#options.clock, LOOK_MS, this.#closing.signal).finally(() => {
-      this.#look = undefined;
-    });
-    await this.#look;
-  }
-
-  // ---- the store ----
 
   #etcdClient(): EtcdClient {
     if (!this.#client) throw unavailable("the swarm store is not open");
@@ -400,7 +297,7 @@ class HostManager implements Manager {
       forceNewCluster: bootstrap?.forceNewCluster ?? false,
       onRemoved: () => {
         this.#removed = true;
-        this.#forgetLeader("this manager was removed");
+        this.#link.forget("this manager was removed");
         this.#changes.emit();
       },
       peers: { addrOf: (nodeId) => this.#book.addrOf(nodeId), credentials: () => this.#credentials },
@@ -415,7 +312,7 @@ class HostManager implements Manager {
     this.#undo.defer(() => this.#client?.close());
     const standing = new StandingWatch({
       status: (given) => this.#etcdClient().maintenance.status({}, { signal: given, timeoutMs: 1_000 }),
-      alone: () => this.#book.nodes.length < 2,
+      alone: () => this.#alone,
       clock,
       onChange: () => this.#onStanding(),
     });
@@ -424,12 +321,8 @@ class HostManager implements Manager {
       signal.throwIfAborted();
       await sleep(clock, 10, signal);
     }
-    const fence = () => {
-      if (this.#fence === undefined) throw noLeader();
-      return this.#fence;
-    };
     const backend = new EtcdBackend(() => this.#etcdClient(), this.nodeId, clock, this.#log, {
-      fence,
+      fence: () => this.#lead.fence,
       dataKey: this.#credentials.dataKey,
     });
     this.#undo.defer(() => backend.close());
@@ -438,14 +331,18 @@ class HostManager implements Manager {
     if (!bootstrap && !store.view.get("cluster", this.clusterId)) {
       throw unavailable(`the swarm store holds no cluster ${this.clusterId}`);
     }
-    this.#open = { etcd, backend, store, standing, control: this.#createControl(store) };
+    const control = createAnyControl({
+      ...{ store, clusterId: this.clusterId, lead: this.#lead, link: this.#link, looks: this.#looks, clock },
+      refusal: () => this.refusal(),
+    });
+    this.#open = { etcd, store, standing, control };
     this.#undo.defer(
       store.onCommit((changes) => {
         if (changes.some(({ kind }) => kind === "node")) this.#followManagers(store, etcd);
         for (const { action, kind, object } of changes) {
           // Whichever manager a removed node is connected to; what it was told last still leaves.
           if (kind !== "node" || action !== "remove") continue;
-          this.#options.clock.after(FAREWELL_MS, () => this.#server?.disconnect(object.id));
+          this.#options.clock.after(FAREWELL_MS, () => this.#port?.server.disconnect(object.id));
         }
         for (const { kind, object, old } of changes) {
           if (kind !== "cluster") continue;
@@ -456,8 +353,8 @@ class HostManager implements Manager {
     );
     this.#followManagers(store, etcd);
     this.#onStanding();
-    await this.#settling;
-    if (bootstrap && !this.#reign) throw unavailable("the new swarm's manager does not lead");
+    await this.#lead.open({ backend, standing, store });
+    if (bootstrap && !this.#lead.reign) throw unavailable("the new swarm's manager does not lead");
     dropRootKey(stateDir);
     this.#serveWith();
     this.#followLock(store);
@@ -465,8 +362,8 @@ class HostManager implements Manager {
     this.#log.info("the swarm manager serves", {
       node: this.nodeId,
       cluster: this.clusterId,
-      address: this.#server?.address,
-      leads: this.#reign !== undefined,
+      address: this.#port?.server.address,
+      leads: this.#lead.reign !== undefined,
     });
   }
 
@@ -486,157 +383,26 @@ class HostManager implements Manager {
     if (this.#book.follow(store.view)) etcd.setPeers(this.#book.nodes);
   }
 
-  #createControl(store: Store): ControlApi {
-    const { clock } = this.#options;
-    const nobody = { caller: () => undefined, require: () => ({ cn: "", ou: "", o: "" }), isDemoted: () => false };
-    const unused = new LogBroker(store, nobody);
-    unused.close();
-    const read = createControl({
-      ...{ store, clusterId: this.clusterId, clock },
-      allocated: () => {
-        throw noLeader();
-      },
-      logs: unused,
-      disconnect: () => {},
-    });
-    const forwarded = forwardedWrites((request) => this.#sendWrite(request), read);
-    const writes = Object.fromEntries(
-      (Object.keys(forwarded) as (keyof typeof forwarded)[]).map((name) => [
-        name,
-        async (...given: never[]) => {
-          const here = await this.#whoWrites();
-          const act = (here ?? forwarded)[name] as (...given: never[]) => Promise<unknown>;
-          return act(...given);
-        },
-      ]),
-    ) as typeof forwarded;
-    return {
-      ...read,
-      ...writes,
-      isLeader: () => this.#reign !== undefined,
-      logs: (selector, options, signal) => this.#logs(selector, options, signal),
-    };
-  }
-
-  /** This manager's own control when a quorum says that it leads; undefined when another does. */
-  async #whoWrites(): Promise<ControlApi | undefined> {
-    for (;;) {
-      await this.#awaitLeader();
-      const reign = this.#reign?.reign;
-      if (!reign || (await this.#confirmLead())) return reign?.control;
-      await this.#nextLook();
-    }
-  }
-
-  async #confirmLead(): Promise<boolean> {
-    const over = this.#reign?.over.signal;
-    if (!over || !this.#open) return false;
-    if (this.#book.nodes.length < 2) return true;
-    return this.#open.backend.confirmLead(LEAD_MS, over).catch(() => false);
-  }
-
-  async *#logs(...[selector, options, signal]: Parameters<ControlApi["logs"]>): ReturnType<ControlApi["logs"]> {
-    await this.#awaitLeader();
-    const here = this.#reign?.reign.control;
-    if (here) {
-      yield* here.logs(selector, options, signal);
-      return;
-    }
-    const channel = this.#leaderChannel();
-    if (!channel) throw noLeader();
-    for await (const { messages } of channel.client(Logs).subscribeLogs({ selector, options }, { signal })) {
-      yield* messages;
-    }
-  }
-
-  /** Waits for a leader to be there; throws Docker's words when there is none for too long. */
-  async #awaitLeader(): Promise<void> {
-    for (;;) {
-      if (this.#reign) return;
-      const channel = this.#leaderChannel();
-      if (channel && (await channel.ready(CONNECT_MS)) && this.#leader?.channel === channel) return;
-      const refusal = this.refusal();
-      if (refusal) throw refusal;
-      await this.#nextLook();
-    }
-  }
-
-  async #sendWrite(request: WriteRequest): Promise<string> {
-    const channel = this.#leaderChannel();
-    const store = this.#open?.store;
-    const gone = this.#leader?.gone.signal;
-    if (!channel || !store || !gone) throw noLeader();
-    try {
-      const answer = await channel.client(Managers).write(request, { signal: gone, timeoutMs: 20_000 });
-      if (answer.error) throw writeError(answer.error);
-      await store.reached(answer.revision);
-      return answer.id;
-    } catch (error) {
-      const code = grpcCodeOf(error);
-      const lost = code === status.UNAVAILABLE || code === status.CANCELLED || code === status.DEADLINE_EXCEEDED;
-      throw lost ? noLeader() : error;
-    }
-  }
-
-  // ---- the lead ----
-
   #onStanding(): void {
     this.#changes.emit();
-    if (this.#reign && this.#open && !this.#sameReign(this.#open.standing)) this.#endReign();
-    if (this.#leader && this.#leaderAddr() !== this.#leader.addr) this.#forgetLeader("another manager leads");
-    if (!this.#open) return;
-    if (this.#settling) {
-      this.#settleAgain = true;
-      return;
-    }
-    this.#settling = this.#settle().finally(() => {
-      this.#settling = undefined;
-      if (this.#settleAgain) {
-        this.#settleAgain = false;
-        this.#onStanding();
-      }
-    });
+    this.#link.follow();
+    this.#lead.follow();
   }
 
-  #sameReign(standing: StandingWatch): boolean {
-    return standing.leading && standing.current.term === this.#reign?.term;
-  }
-
-  /** Takes the lead when it is this manager's. */
-  async #settle(): Promise<void> {
-    const open = this.#open;
-    if (!open || this.#reign) return;
-    const { backend, standing, store } = open;
-    const { clock, stateDir } = this.#options;
+  /** Before the first reign: what a new swarm, or one begun anew, must hold. */
+  async #prepare(store: Store): Promise<void> {
     const bootstrap = this.#bootstrap;
-    for (let wait = 100; standing.leading && !this.#closing.signal.aborted; wait = Math.min(2 * wait, 1_000)) {
-      const { term } = standing.current;
-      try {
-        const fence = await backend.takeLead(this.nodeId, LEAD_MS);
-        await store.reached(fence);
-        if (!standing.leading || standing.current.term !== term) continue;
-        this.#fence = fence;
-        if (bootstrap && !store.view.get("cluster", this.clusterId)) {
-          await createFirstObjects(store, stateDir, this.#credentials, bootstrap, this.#addr);
-        }
-        if (bootstrap?.forceNewCluster) await forgetOtherManagers(store, this.nodeId);
-        await this.#announce(store, standing.current.self);
-        if (!standing.leading || standing.current.term !== term) continue;
-        this.#bootstrap = undefined;
-        this.#beginReign(store, term);
-        return;
-      } catch (error) {
-        this.#log.warn("the lead could not be taken, trying again", { error });
-        await sleep(clock, wait, this.#closing.signal).catch(() => {});
-      }
+    if (bootstrap && !store.view.get("cluster", this.clusterId)) {
+      await createFirstObjects(store, this.#options.stateDir, this.#credentials, bootstrap, this.#addr);
     }
+    if (bootstrap?.forceNewCluster) await forgetOtherManagers(store, this.nodeId);
   }
 
-  #beginReign(store: Store, term: bigint): void {
-    const authority = this.#authority;
-    const server = this.#server;
-    if (!authority || !server) return;
-    const reign = startReign({
+  #beginReign(store: Store): Reign {
+    if (!this.#port) throw unavailable("the manager's port is not open");
+    const { authority, server } = this.#port;
+    this.#bootstrap = undefined;
+    return startReign({
       store,
       nodeId: this.nodeId,
       clusterId: this.clusterId,
@@ -645,59 +411,12 @@ class HostManager implements Manager {
       members: this.#members,
       dataKey: () => this.#credentials.dataKey ?? new Uint8Array(),
       probe: (addr) => this.#probe(addr),
-      confirmLead: () => this.#confirmLead(),
+      confirmLead: () => this.#lead.confirm(),
       disconnect: (id) => server.disconnect(id),
       isSilent: this.#options.isSilent,
       clock: this.#options.clock,
       log: this.#log,
     });
-    this.#reign = { term, reign, over: new AbortController() };
-    this.#log.info("this manager leads the swarm", { node: this.nodeId, term: String(term) });
-    this.#changes.emit();
-  }
-
-  #endReign(): void {
-    this.#fence = undefined;
-    const current = this.#reign;
-    if (!current) return;
-    this.#reign = undefined;
-    this.#log.info("this manager leads the swarm no more", { node: this.nodeId });
-    current.over.abort(noLeader());
-    current.reign.close();
-  }
-
-  /** Tells in the store who leads; a single write, so that a swarm's first start stays quick. */
-  async #announce(store: Store, member: bigint): Promise<void> {
-    await store.update((tx) => {
-      for (const node of tx.all("node")) {
-        const last = node.managerStatus;
-        if (node.id === this.nodeId) {
-          const managerStatus = create(ManagerStatusSchema, {
-            raftId: member,
-            addr: this.#addr,
-            leader: true,
-            reachability: RaftMemberStatus_Reachability.REACHABLE,
-          });
-          tx.update("node", { ...node, managerStatus });
-        } else if (last?.leader) {
-          tx.update("node", { ...node, managerStatus: { ...last, leader: false } });
-        }
-      }
-    });
-  }
-
-  /** Gives the lead to another manager that answers, so that nobody has to wait for an election. */
-  async #handOver(): Promise<void> {
-    const open = this.#open;
-    if (!open?.standing.leading) return;
-    const heirs = open.store.view
-      .all("node")
-      .filter(({ id, managerStatus }) => {
-        return id !== this.nodeId && managerStatus?.reachability === RaftMemberStatus_Reachability.REACHABLE;
-      })
-      .map(({ id }) => id);
-    const heir = (await this.#members.list()).find(({ learner, nodeId }) => !learner && heirs.includes(nodeId));
-    if (heir) await this.#members.moveLead(heir.id);
   }
 
   async #probe(addr: string): Promise<void> {
@@ -707,32 +426,5 @@ class HostManager implements Manager {
     } finally {
       channel.close();
     }
-  }
-
-  #leaderAddr(): string | undefined {
-    const open = this.#open;
-    if (!open) return undefined;
-    const { leader, self } = open.standing.current;
-    if (leader === 0n || leader === self) return undefined;
-    return open.store.view.all("node").find(({ managerStatus }) => managerStatus?.raftId === leader)?.managerStatus
-      ?.addr;
-  }
-
-  /** A connection to the leading manager; undefined when that is this one, or nobody. */
-  #leaderChannel(): Channel | undefined {
-    const addr = this.#leaderAddr();
-    if (addr === undefined) return undefined;
-    if (this.#leader?.addr === addr) return this.#leader.channel;
-    this.#forgetLeader("another manager leads");
-    const channel = nodeConnection(addr, this.#credentials);
-    this.#leader = { addr, channel, gone: new AbortController() };
-    return channel;
-  }
-
-  #forgetLeader(why: string): void {
-    const last = this.#leader;
-    this.#leader = undefined;
-    last?.gone.abort(new GrpcError(status.UNAVAILABLE, why));
-    last?.channel.close();
   }
 }
