@@ -17,6 +17,8 @@ const worthCompressing = 128;
 const maxNesting = 4;
 /** What one UDP packet may expand to, all parts together. */
 const maxExpanded = 1 << 20;
+/** A packet of 64 KiB holds no more messages of a use; expanded it could hold half a million. */
+const maxMessages = 4_096;
 const algorithmLzw = 0;
 
 /** Joins complete messages; more than 255 make several compounds. */
@@ -108,12 +110,18 @@ export function openPacket(
     }
   }
   let budget = maxExpanded;
+  let messages = 0;
   const walk = (message: Buffer, depth: number): void => {
     if (depth > maxNesting) throw new RangeError("packet: nested too deep");
     if (message[0] === messageType.compound) {
       const { parts, truncated } = decodeCompound(message);
       if (truncated > 0) dropped("truncatedCompound");
-      for (const part of parts) guarded(part, depth + 1);
+      for (const part of parts) {
+        if (messages > maxMessages) return;
+        guarded(part, depth + 1);
+      }
+    } else if (++messages > maxMessages) {
+      throw new RangeError("packet: too many messages");
     } else if (message[0] === messageType.compress) {
       const inner = decodeCompress(message, budget);
       budget -= inner.length;

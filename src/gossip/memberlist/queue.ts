@@ -65,7 +65,11 @@ export class TransmitQueue {
         tier.sorted = true;
       }
       const kept: Item[] = [];
-      for (const item of tier.items) {
+      for (const [index, item] of tier.items.entries()) {
+        if (left <= overhead) {
+          kept.push(...tier.items.slice(index));
+          break;
+        }
         if (item.gone) continue;
         if (item.message.length + overhead <= left) {
           left -= item.message.length + overhead;
@@ -110,10 +114,9 @@ export class TransmitQueue {
   }
 
   #dropOne(): void {
-    for (const tier of this.#tiers.toReversed()) {
-      const index = tier.items.findIndex((item) => !item.gone);
-      const [item] = index < 0 ? [] : tier.items.splice(0, index + 1).slice(-1);
-      if (item) {
+    for (let index = this.#tiers.length - 1; index >= 0; index--) {
+      for (let item = this.#tiers[index]?.items.pop(); item; item = this.#tiers[index]?.items.pop()) {
+        if (item.gone) continue;
         this.#remove(item);
         return;
       }

@@ -1,6 +1,6 @@
 /**
  * Messages on TCP: the type byte 10, a 32-bit length and the sealed body, whose plain text is a message,
- * usually compressed. The five bytes of the head are authenticated with the body.
+ * compressed unless it is long. The five bytes of the head are authenticated with the body.
  */
 import type { GossipStream } from "../types.ts";
 import type { Keyring } from "./crypto.ts";
@@ -11,6 +11,8 @@ import { decodeCompress, encodeCompress } from "./packet.ts";
 export const maxStreamBytes = 20 << 20;
 const maxExpandedBytes = 48 << 20;
 const headSize = 5;
+/** Above this LZW costs more time on both sides than the network takes for what it saves. */
+const worthCompressing = 32 << 10;
 
 /** A stream broke the protocol. `reason` is counted. */
 export class StreamError extends Error {
@@ -42,7 +44,7 @@ export class StreamBudget {
 }
 
 export function sealStream(keyring: Keyring, message: Uint8Array): Buffer {
-  const body = encodeCompress(message);
+  const body = message.length <= worthCompressing ? encodeCompress(message) : message;
   const head = Buffer.alloc(headSize, messageType.encrypt);
   // The sealed length is known beforehand, and must be: the head is authenticated.
   head.writeUInt32BE(body.length + 29, 1);
