@@ -2,7 +2,7 @@
 import { pipeline, Readable } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { extract, type Header } from "tar-stream";
-import { invalid, messageOf } from "../base/errors.ts";
+import { errnoOf, invalid, messageOf } from "../base/errors.ts";
 import { sniff } from "./images/sniff.ts";
 
 /** `pax`: the records of a POSIX header, numbers beyond what its fields hold among them. */
@@ -55,10 +55,9 @@ async function* blamed(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8A
 }
 
 function blame(error: unknown): unknown {
-  if (error instanceof Error && /tar|header|gunzip|incorrect|unexpected end|premature|zstd|zlib/i.test(error.message)) {
-    return invalid(`invalid archive: ${messageOf(error)}`);
-  }
-  return error;
+  if (!(error instanceof Error)) return error;
+  const known = /tar|header|incorrect|unexpected end|premature/i.test(error.message);
+  return known || /^Z(STD)?_/.test(errnoOf(error) ?? "") ? invalid(`invalid archive: ${messageOf(error)}`) : error;
 }
 
 function recordsOf(pax: unknown): Record<string, string> {

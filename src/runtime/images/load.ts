@@ -13,7 +13,7 @@ import { keepImage, type OriginalManifest } from "./assemble.ts";
 import { type Descriptor, sha256, writeBlob } from "./content.ts";
 import { hostPlatform, type Manifest, mediaTypes, parseConfig, parseIndex, parseManifest } from "./manifest.ts";
 import type { Records } from "./records.ts";
-import { normalise } from "./reference.ts";
+import { normalise, parseReference } from "./reference.ts";
 import { type Compression, compressionOf } from "./sniff.ts";
 import { unpack } from "./unpack.ts";
 
@@ -138,7 +138,7 @@ class Keeper {
     for (const { Config, RepoTags, Layers } of parsed.data) {
       const config = this.#document(Config);
       const layers = (Layers ?? []).map((path) => this.#layer(path, dockerLayerTypes));
-      loaded.push(...(await this.#keep(config, layers, (RepoTags ?? []).map(normalise))));
+      loaded.push(...(await this.#keep(config, layers, (RepoTags ?? []).map(tagged))));
     }
     return loaded;
   }
@@ -184,7 +184,9 @@ class Keeper {
     names: readonly string[],
     original?: OriginalManifest,
   ): Promise<string[]> {
-    const diffIds = parseConfig(config).rootfs.diff_ids ?? [];
+    const { os, rootfs } = parseConfig(config);
+    if (os !== "" && os !== "linux") throw invalid(`cannot load ${os} image on linux`);
+    const diffIds = rootfs.diff_ids ?? [];
     await unpack(this.#containerd, layers, this.#lease, { diffIds });
     const parts = { config, configDigest: sha256(config), layers, diffIds };
     const id = await keepImage(this.#containerd, this.#records, parts, names, this.#lease, original);
@@ -215,6 +217,13 @@ class Keeper {
     }
     throw invalid(`invalid archive: ${path} links to itself`);
   }
+}
+
+/** A name as archives have it: whole, with its tag. */
+function tagged(name: string): string {
+  const { tag, digest } = parseReference(name);
+  if (tag === undefined || digest !== undefined) throw invalid(`invalid tag ${JSON.stringify(name)}`);
+  return normalise(name);
 }
 
 type LayerTypes = Partial<Record<Compression, string>>;

@@ -43,11 +43,12 @@ const index = z.object({
   manifests: z.array(descriptor),
 });
 
+const time = z.string().refine((text) => text === "" || !Number.isNaN(Date.parse(text)), "not a time");
 const strings = z.array(z.string());
 const flags = z.record(z.string(), z.looseObject({}));
 
 const config = z.object({
-  created: z.string().nullish(),
+  created: time.nullish(),
   author: z.string().nullish(),
   comment: z.string().nullish(),
   os: z.string().default("linux"),
@@ -82,7 +83,7 @@ const config = z.object({
   history: z
     .array(
       z.object({
-        created: z.string().optional(),
+        created: time.optional(),
         created_by: z.string().optional(),
         comment: z.string().optional(),
         empty_layer: z.boolean().optional(),

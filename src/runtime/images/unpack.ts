@@ -33,7 +33,9 @@ export async function unpack(
 /** What containerd cannot read is the archive's fault; its own paths are nobody's business. */
 function unpackError(error: unknown): unknown {
   if (grpcCodeOf(error) !== status.UNKNOWN) return error;
-  const why = grpcMessageOf(error).replace(/mount callback failed on \S+: /, "");
+  const why = grpcMessageOf(error)
+    .replace(/mount callback failed on \S+: /, "")
+    .replace(/\/\S*\/containerd-mount\d+(?=\/|\s|:)/g, "");
   return /no space left|input\/output error/i.test(why) ? error : invalid(`failed to unpack layer: ${why}`);
 }
 
