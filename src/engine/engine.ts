@@ -10,6 +10,7 @@ import { type Clock, systemClock } from "../base/clock.ts";
 import { readFileIfAny, writeFileAtomic } from "../base/file.ts";
 import type { Logger } from "../base/log.ts";
 import type { NetworkController } from "../network/types.ts";
+import { noRules, type RegistryRules } from "../runtime/registry/rules.ts";
 import type { Runtime } from "../runtime/types.ts";
 import type { SwarmNode } from "../swarm/types.ts";
 import { createContainers } from "./containers/containers.ts";
@@ -37,7 +38,8 @@ export interface EngineOptions {
   readonly clock?: Clock;
   readonly hostname?: string;
   readonly labels?: readonly string[];
-  readonly insecureRegistries?: readonly string[];
+  /** As given to the runtime, for `docker info`. */
+  readonly registries?: RegistryRules;
   readonly debug?: boolean;
   readonly api: ApiRange;
   /** The `Swarm` section of `docker info`. */
@@ -85,7 +87,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
         api: options.api,
         labels: options.labels ?? [],
         id: engineId(options.root),
-        insecureRegistries: options.insecureRegistries ?? [],
+        registries: options.registries ?? noRules,
         debug: options.debug ?? false,
         swarmInfo: () => options.swarmInfo?.(swarm?.node) ?? { LocalNodeState: "inactive" },
       },

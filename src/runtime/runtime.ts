@@ -82,7 +82,7 @@ class ContainerdRuntime implements Runtime {
     this.#containerd = containerd;
     this.#supervisor = supervisor;
     this.#cgroupParent = options.cgroupParent ?? "/skein";
-    const images = new ContainerdImages(containerd, log);
+    const images = new ContainerdImages(containerd, log, options.registries);
     this.images = images;
     this.ociRuntimes = findRuntimes(options.defaultRuntime);
     this.#exits = new Exits(containerd, log);

@@ -318,5 +318,6 @@ export interface RuntimeOptions {
   readonly cgroupParent?: string;
   /** Name of the OCI runtime of containers that name none. */
   readonly defaultRuntime?: string;
+  readonly registries?: import("./registry/rules.ts").RegistryRules;
   readonly signal?: AbortSignal;
 }

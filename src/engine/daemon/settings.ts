@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { errnoOf, invalid, messageOf } from "../../base/errors.ts";
 import type { Level } from "../../base/log.ts";
+import { parseRules, type RegistryRules } from "../../runtime/registry/rules.ts";
 import { type ApiEndpoint, parseEndpoint, type TlsFiles } from "./endpoint.ts";
 
 interface Setting {
@@ -91,6 +92,20 @@ export const settings: readonly Setting[] = [
     value: "base=CIDR,size=N",
     help: "pools that local networks are cut from; may be given more than once",
   },
+  {
+    name: "insecure-registry",
+    alias: "insecure-registries",
+    kind: "list",
+    value: "HOST[:PORT]|CIDR",
+    help: "registries that may be without TLS, or with any certificate; may be given more than once",
+  },
+  {
+    name: "registry-mirror",
+    alias: "registry-mirrors",
+    kind: "list",
+    value: "URL",
+    help: "asked before Docker Hub; may be given more than once",
+  },
   { name: "resolv-conf", kind: "text", value: "FILE", fallback: "/etc/resolv.conf", help: "the host's name servers" },
   {
     name: "hostname",
@@ -123,6 +138,7 @@ export interface DaemonConfig {
   readonly cgroupParent: string;
   readonly bip: string | undefined;
   readonly addressPools: { base: string; size: number }[];
+  readonly registries: RegistryRules;
   readonly resolvConf: string;
   readonly hostname: string | undefined;
   readonly labels: string[];
@@ -235,6 +251,7 @@ export function readSettings(argv: readonly string[]): { print: "help" | "versio
       cgroupParent: one("cgroup-parent") ?? "/skein",
       bip: one("bip"),
       addressPools: (values.get("default-address-pool") ?? []).map(addressPool),
+      registries: parseRules(values.get("insecure-registry") ?? [], values.get("registry-mirror") ?? []),
       resolvConf: one("resolv-conf") ?? "/etc/resolv.conf",
       hostname,
       labels: values.get("label") ?? [],

@@ -1,6 +1,7 @@
 /** `docker info`, `version` and `system df`. */
 import { existsSync, readFileSync } from "node:fs";
 import { arch, availableParallelism, release, totalmem } from "node:os";
+import type { RegistryRules } from "../../runtime/registry/rules.ts";
 import { listContainers } from "../containers/list.ts";
 import { volumeUsers } from "../containers/remove.ts";
 import type { EngineContext } from "../context.ts";
@@ -19,7 +20,7 @@ export interface SystemOptions {
   readonly api: ApiRange;
   readonly labels: readonly string[];
   readonly id: string;
-  readonly insecureRegistries: readonly string[];
+  readonly registries: RegistryRules;
   readonly debug: boolean;
   /** The `Swarm` section, made by whoever knows the swarm. */
   readonly swarmInfo: () => object;
@@ -45,6 +46,7 @@ function osVersion(): string {
 /** "2" only where the unified hierarchy carries the controllers. */
 export const cgroupVersion = (): string => (existsSync("/sys/fs/cgroup/cgroup.controllers") ? "2" : "1");
 const none: Filters = new Map();
+const isCidr = (text: string): boolean => text.includes("/");
 
 export function createSystem(ctx: EngineContext, options: SystemOptions, images: Images): System {
   const count = (status: string) => ctx.registry.all().filter((c) => c.record.state.status === status).length;
@@ -123,11 +125,16 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
         RegistryConfig: {
           AllowNondistributableArtifactsCIDRs: null,
           AllowNondistributableArtifactsHostnames: null,
-          InsecureRegistryCIDRs: ["127.0.0.0/8", "::1/128"],
+          InsecureRegistryCIDRs: [...options.registries.insecure.filter(isCidr), "127.0.0.0/8", "::1/128"],
           IndexConfigs: {
-            "docker.io": { Name: "docker.io", Mirrors: [], Secure: true, Official: true },
+            "docker.io": { Name: "docker.io", Mirrors: options.registries.mirrors, Secure: true, Official: true },
+            ...Object.fromEntries(
+              options.registries.insecure
+                .filter((entry) => !isCidr(entry))
+                .map((Name) => [Name, { Name, Mirrors: [], Secure: false, Official: false }]),
+            ),
           },
-          Mirrors: [],
+          Mirrors: options.registries.mirrors,
         },
         NCPU: availableParallelism(),
         MemTotal: totalmem(),

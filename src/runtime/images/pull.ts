@@ -1,7 +1,9 @@
 /** `docker pull`: manifest, configuration and layers from a registry, each checked against its digest. */
-import { invalid, notFound } from "../../base/errors.ts";
+import { invalid, messageOf, notFound } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
 import { type Containerd, type Lease, withLease } from "../containerd/client.ts";
 import { type FetchedManifest, RegistryClient } from "../registry/client.ts";
+import type { RegistryRules } from "../registry/rules.ts";
 import type { Progress, RegistryAuth } from "../types.ts";
 import { keepImage } from "./assemble.ts";
 import { readBytes, writeBlob } from "./content.ts";
@@ -19,6 +21,8 @@ export interface PullOptions {
   readonly platform?: string;
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
+  readonly rules?: RegistryRules;
+  readonly log?: Logger;
 }
 
 /** Gives the image's id. */
@@ -29,11 +33,8 @@ export async function pullImage(
   options: PullOptions,
 ): Promise<string> {
   const say = options.onProgress ?? (() => {});
-  const client = new RegistryClient(reference, options);
   const tag = reference.digest ?? reference.tag ?? "latest";
-  await client.connect();
-  say({ status: `Pulling from ${reference.path}`, id: tag });
-  const top = await client.manifest(tag);
+  const { client, top } = await reach(reference, tag, options);
   const fetched = await choose(client, top, options.platform);
   const manifest = parseManifest(fetched.bytes);
   const name = fullName(reference);
@@ -64,6 +65,27 @@ export async function pullImage(
   const known = before?.id === id ? "Image is up to date" : "Downloaded newer image";
   say({ status: `Status: ${known} for ${familiar(name)}` });
   return id;
+}
+
+/** The first registry that has it: mirrors of Docker Hub, which are never told credentials, then the image's own. */
+async function reach(reference: Reference, tag: string, options: PullOptions) {
+  const { auth, onProgress: say = () => {}, log, ...common } = options;
+  for (const mirror of reference.domain === "docker.io" ? (options.rules?.mirrors ?? []) : []) {
+    try {
+      const client = new RegistryClient(reference, { ...common, mirror });
+      await client.connect();
+      const top = await client.manifest(tag);
+      say({ status: `Pulling from ${reference.path}`, id: tag });
+      return { client, top };
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      log?.warn("a mirror does not have an image", { mirror, image: reference.path, error: messageOf(error) });
+    }
+  }
+  const client = new RegistryClient(reference, { ...common, ...(auth && { auth }) });
+  await client.connect();
+  say({ status: `Pulling from ${reference.path}`, id: tag });
+  return { client, top: await client.manifest(tag) };
 }
 
 /** The manifest for the wanted platform, where the tag points at an index of several. */

@@ -3,6 +3,7 @@ import { Readable } from "node:stream";
 import { notFound, SkeinError } from "../../base/errors.ts";
 import type { Containerd } from "../containerd/client.ts";
 import { RegistryClient } from "../registry/client.ts";
+import type { RegistryRules } from "../registry/rules.ts";
 import { hasBlob, putBlob, putManifest } from "../registry/upload.ts";
 import type { Progress, PushedTag, RegistryAuth } from "../types.ts";
 import { type Descriptor, readBytes, readStream } from "./content.ts";
@@ -20,6 +21,7 @@ export interface PushOptions {
   readonly auth?: RegistryAuth;
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
+  readonly rules?: RegistryRules;
 }
 
 /** Pushes `image` as `name`, a full name with a tag. */

@@ -5,6 +5,7 @@ import { invalid, notFound, notImplemented } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { type Containerd, withLease } from "../containerd/client.ts";
 import { login } from "../registry/login.ts";
+import { noRules, type RegistryRules } from "../registry/rules.ts";
 import type { CommitOptions, Image, ImageConfig, ImageStore, Progress, PushedTag, RegistryAuth } from "../types.ts";
 import { imageOfLayer, keepImage } from "./assemble.ts";
 import { commitContainer } from "./commit.ts";
@@ -33,7 +34,10 @@ export class ContainerdImages implements ImageStore {
   /** Names change one after the other: a removal decides over all of them. */
   readonly #names = new Mutex();
 
-  constructor(containerd: Containerd, log: Logger) {
+  readonly #rules: RegistryRules;
+
+  constructor(containerd: Containerd, log: Logger, rules: RegistryRules = noRules) {
+    this.#rules = rules;
     this.#containerd = containerd;
     this.#records = new Records(containerd);
     this.#log = log;
@@ -142,7 +146,11 @@ export class ContainerdImages implements ImageStore {
     reference: string,
     options: { auth?: RegistryAuth; platform?: string; onProgress?: (p: Progress) => void; signal?: AbortSignal },
   ): Promise<string> {
-    const id = await pullImage(this.#containerd, this.#records, parseReference(reference), options);
+    const id = await pullImage(this.#containerd, this.#records, parseReference(reference), {
+      ...options,
+      rules: this.#rules,
+      log: this.#log,
+    });
     this.#log.info("image pulled", { reference, id });
     return id;
   }
@@ -154,7 +162,10 @@ export class ContainerdImages implements ImageStore {
     const name = normalise(reference);
     const image = (await this.#records.list()).find(({ references }) => references.includes(name));
     if (!image) throw notFound(`An image does not exist locally with the tag: ${familiar(name)}`);
-    const pushed = await pushImage(this.#containerd, this.#records, image, name, options);
+    const pushed = await pushImage(this.#containerd, this.#records, image, name, {
+      ...options,
+      rules: this.#rules,
+    });
     this.#log.info("image pushed", { reference: name, digest: pushed.digest });
     return pushed;
   }
@@ -168,7 +179,7 @@ export class ContainerdImages implements ImageStore {
   }
 
   login(auth: RegistryAuth, signal?: AbortSignal): Promise<void> {
-    return login(auth, signal);
+    return login(auth, signal, this.#rules);
   }
 }
 

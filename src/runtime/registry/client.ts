@@ -7,6 +7,7 @@ import { familiar, type Reference, repositoryOf } from "../images/reference.ts";
 import type { RegistryAuth } from "../types.ts";
 import { parseChallenge } from "./challenge.ts";
 import { bodyOf, type RequestOptions, type Response, send } from "./http.ts";
+import { isInsecure, noRules, type RegistryRules } from "./rules.ts";
 
 const manifestTypes = [
   mediaTypes.dockerManifest,
@@ -35,25 +36,37 @@ export class RegistryClient {
   readonly #signal: AbortSignal | undefined;
   readonly #insecure: boolean;
   readonly #actions: string;
+  readonly #rules: RegistryRules;
   #base: URL;
   #authorization: string | undefined;
 
-  constructor(reference: Reference, options: { auth?: RegistryAuth; signal?: AbortSignal; actions?: string }) {
+  /** `mirror`: base URL of a registry that is asked in place of the reference's own. */
+  constructor(
+    reference: Reference,
+    options: {
+      auth?: RegistryAuth;
+      signal?: AbortSignal;
+      actions?: string;
+      rules?: RegistryRules | undefined;
+      mirror?: string;
+    },
+  ) {
+    this.#rules = options.rules ?? noRules;
     this.#reference = reference;
     this.#auth = options.auth;
     this.#signal = options.signal;
     this.#actions = options.actions ?? "pull";
     const host = reference.domain === "docker.io" ? "registry-1.docker.io" : reference.domain;
-    this.#base = new URL(`https://${host}/v2/`);
-    this.#insecure = isLoopback(this.#base.hostname);
+    this.#base = options.mirror ? new URL("v2/", options.mirror) : new URL(`https://${host}/v2/`);
+    this.#insecure = isInsecure(this.#base.host, this.#rules);
   }
 
-  /** Finds out how the registry is spoken to: TLS, or plain HTTP where it is on this machine. */
+  /** Finds out how the registry is spoken to: TLS, or plain HTTP where that is allowed. */
   async connect(): Promise<void> {
     try {
       (await this.#send(this.#base)).body.resume();
     } catch (error) {
-      if (!this.#insecure) throw this.#unreachable(error);
+      if (!this.#insecure || this.#base.protocol === "http:") throw this.#unreachable(error);
       this.#base = new URL(this.#base.href.replace("https:", "http:"));
       try {
         (await this.#send(this.#base)).body.resume();
@@ -159,12 +172,12 @@ export class RegistryClient {
     const { realm, service } = parameters;
     if (!realm) return undefined;
     const url = new URL(realm);
-    if (url.protocol !== "https:" && !isLoopback(url.hostname)) {
+    if (url.protocol !== "https:" && !isInsecure(url.host, this.#rules)) {
       throw new SkeinError("internal", `the registry asks for credentials over plain HTTP: ${url.origin}`);
     }
     const scope = parameters.scope ?? `repository:${this.#reference.path}:${this.#actions}`;
     const signal = this.#signal ? { signal: this.#signal } : {};
-    const insecure = isLoopback(url.hostname);
+    const insecure = isInsecure(url.host, this.#rules);
     let response: Response;
     if (this.#auth?.identitytoken) {
       const body = new URLSearchParams({
@@ -234,8 +247,4 @@ function reasonOf(body: string): string | undefined {
 function basicOf(auth: RegistryAuth | undefined): string | undefined {
   if (!auth?.username) return undefined;
   return `Basic ${Buffer.from(`${auth.username}:${auth.password ?? ""}`).toString("base64")}`;
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
 }

@@ -3,6 +3,7 @@ import { SkeinError } from "../../base/errors.ts";
 import { parseReference } from "../images/reference.ts";
 import type { RegistryAuth } from "../types.ts";
 import { RegistryClient } from "./client.ts";
+import type { RegistryRules } from "./rules.ts";
 
 /** The registry's host in what users and their configuration write: "https://index.docker.io/v1/", "localhost:5000". */
 export function registryHost(address: string): string {
@@ -11,10 +12,14 @@ export function registryHost(address: string): string {
 }
 
 /** Throws unauthorized when the registry does not take them. */
-export async function login(auth: RegistryAuth, signal?: AbortSignal): Promise<void> {
+export async function login(auth: RegistryAuth, signal?: AbortSignal, rules?: RegistryRules): Promise<void> {
   const host = registryHost(auth.serveraddress ?? "");
   // Any repository's name does: only the registry itself is asked.
-  const client = new RegistryClient(parseReference(`${host}/library/login`), { auth, ...(signal && { signal }) });
+  const client = new RegistryClient(parseReference(`${host}/library/login`), {
+    auth,
+    rules,
+    ...(signal && { signal }),
+  });
   await client.connect();
   const url = new URL("../../", client.url(""));
   const response = await client.request(url).catch((error: unknown) => {
