@@ -3,11 +3,11 @@
  * their entry here until it is deleted.
  */
 import { KernelError } from "./error.ts";
-import { toBytes } from "./inet.ts";
+import { fromBytes, toBytes } from "./inet.ts";
 import { AF_INET, AF_INET6 } from "./libc.ts";
 import { type Attributes, attributes, Builder, type Message, nested } from "./netlink/codec.ts";
 import { NETLINK_NETFILTER, NetlinkSocket } from "./netlink/socket.ts";
-import type { Conntrack, ConntrackFilter, NetNs } from "./types.ts";
+import type { Conntrack, ConntrackFilter, ConntrackFlow, NetNs } from "./types.ts";
 
 const CTNETLINK = 1 << 8;
 const CT_GET = CTNETLINK | 1;
@@ -31,7 +31,10 @@ const CTA_IP_V4_DST = 2;
 const CTA_IP_V6_SRC = 3;
 const CTA_IP_V6_DST = 4;
 const CTA_PROTO_NUM = 1;
+const CTA_PROTO_SRC_PORT = 2;
 const CTA_PROTO_DST_PORT = 3;
+const CTA_STATUS = 3;
+const IPS_SEEN_REPLY = 1 << 1;
 const CTA_STATS_GLOBAL_ENTRIES = 1;
 
 /** Deletions per system call: their acknowledgements must fit the socket's buffer. */
@@ -54,24 +57,29 @@ class Table implements Conntrack {
   }
 
   flush(filter: ConntrackFilter): number {
+    return this.take(filter).length;
+  }
+
+  take(filter: ConntrackFilter): ConntrackFlow[] {
     // Listing walks the table of the whole machine, all namespaces' connections: not for a namespace that has none.
-    if (this.count() === 0) return 0;
+    if (this.count() === 0) return [];
     const family = filter.family === 4 ? AF_INET : AF_INET6;
     const matches = matcher(filter);
     const found = this.#dump(family, filter)
       .map(({ body }) => attributes(body, 4))
       .filter(matches);
-    let deleted = 0;
+    const deleted: ConntrackFlow[] = [];
     for (let at = 0; at < found.length; at += BATCH) {
       const batch = found.slice(at, at + BATCH);
       const errors = this.#socket.batch(
         "delete connections",
         batch.map((entry) => ({ type: CT_DELETE, flags: 0, builder: deletion(family, entry) })),
       );
-      for (const error of errors) {
-        if (!error) deleted++;
+      for (const [index, error] of errors.entries()) {
+        const entry = batch[index];
+        if (!error && entry) deleted.push(flowOf(entry));
         // Gone by itself in between.
-        else if (error.code !== "ENOENT") throw error;
+        else if (error && error.code !== "ENOENT") throw error;
       }
     }
     return deleted;
@@ -95,6 +103,24 @@ class Table implements Conntrack {
   [Symbol.dispose](): void {
     this.#socket[Symbol.dispose]();
   }
+}
+
+function flowOf(entry: Attributes): ConntrackFlow {
+  const orig = nested(entry, CTA_TUPLE_ORIG);
+  const ip = nested(orig, CTA_TUPLE_IP);
+  const proto = nested(orig, CTA_TUPLE_PROTO);
+  const address = (v4: number, v6: number) => {
+    const bytes = ip.get(v4) ?? ip.get(v6);
+    return bytes ? fromBytes(bytes) : "";
+  };
+  return {
+    protocol: proto.get(CTA_PROTO_NUM)?.readUInt8() ?? 0,
+    src: address(CTA_IP_V4_SRC, CTA_IP_V6_SRC),
+    dst: address(CTA_IP_V4_DST, CTA_IP_V6_DST),
+    srcPort: proto.get(CTA_PROTO_SRC_PORT)?.readUInt16BE() ?? 0,
+    dstPort: proto.get(CTA_PROTO_DST_PORT)?.readUInt16BE() ?? 0,
+    answered: ((entry.get(CTA_STATUS)?.readUInt32BE() ?? 0) & IPS_SEEN_REPLY) !== 0,
+  };
 }
 
 /** By the original tuple and the entry's id, so that a new connection of the same tuple is left alone. */

@@ -1,11 +1,15 @@
-/** TCP sockets of a namespace (sock_diag): who listens, and what its connections are doing. */
+/** TCP sockets of a namespace (sock_diag): who listens, what its connections are doing, and their end. */
+
+import { KernelError } from "./error.ts";
+import { toBytes } from "./inet.ts";
 import { AF_INET, AF_INET6 } from "./libc.ts";
 import { attributes, Builder } from "./netlink/codec.ts";
 import { NetlinkSocket } from "./netlink/socket.ts";
-import type { NetNs, TcpSocket } from "./types.ts";
+import type { NetNs, TcpConnection, TcpSocket } from "./types.ts";
 
 const NETLINK_SOCK_DIAG = 4;
 const SOCK_DIAG_BY_FAMILY = 20;
+const SOCK_DESTROY = 21;
 const IPPROTO_TCP = 6;
 const INET_DIAG_INFO = 2;
 const ESTABLISHED = 1;
@@ -17,6 +21,9 @@ const STATES = (1 << ESTABLISHED) | (1 << SYN_RECV) | (1 << LISTEN);
 const AT = { state: 1, localPort: 4, local: 8, receiveQueue: 56, sendQueue: 60, attributes: 72 } as const;
 /** Offsets in struct tcp_info; both milliseconds ago. */
 const INFO = { sent: 44, received: 52 } as const;
+
+/** Offsets of the socket's id in struct inet_diag_req_v2. */
+const ID = { localPort: 8, remotePort: 10, local: 12, remote: 28, cookie: 48 } as const;
 
 /** Listening sockets and connections of `ns`, both families. */
 export function tcpSockets(ns: NetNs): TcpSocket[] {
@@ -39,6 +46,34 @@ export function tcpSockets(ns: NetNs): TcpSocket[] {
       ];
     }),
   );
+}
+
+/**
+ * Ends connections of `ns` as if they had failed: their programs are told at once (ECONNABORTED), the other side gets a
+ * reset. Gives their number; what is no socket here (any more) is none. Kernels without INET_DIAG_DESTROY end none.
+ */
+export function abortTcp(ns: NetNs, connections: readonly TcpConnection[]): number {
+  if (connections.length === 0) return 0;
+  using socket = ns.run(() => new NetlinkSocket(NETLINK_SOCK_DIAG));
+  let ended = 0;
+  for (const { src, srcPort, dst, dstPort } of connections) {
+    const [local, remote] = [toBytes(src), toBytes(dst)];
+    const bytes = request(local.length === 4 ? AF_INET : AF_INET6);
+    bytes.writeUInt16BE(srcPort, ID.localPort);
+    bytes.writeUInt16BE(dstPort, ID.remotePort);
+    local.copy(bytes, ID.local);
+    remote.copy(bytes, ID.remote);
+    bytes.fill(0xff, ID.cookie);
+    try {
+      socket.request("end a connection", SOCK_DESTROY, 0, new Builder(bytes));
+      ended++;
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      if (error.code === "EOPNOTSUPP") return ended;
+      if (error.code !== "ENOENT") throw error;
+    }
+  }
+  return ended;
 }
 
 /** struct inet_diag_req_v2 with an empty socket id. */

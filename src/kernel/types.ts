@@ -204,10 +204,32 @@ export interface ConntrackFilter {
   readonly mark?: { value: number; mask: number };
 }
 
+/** A connection as whoever began it sees it. */
+export interface ConntrackFlow {
+  readonly protocol: number;
+  readonly src: string;
+  readonly dst: string;
+  /** 0 where the protocol has no ports. */
+  readonly srcPort: number;
+  readonly dstPort: number;
+  /** The other side has answered. */
+  readonly answered: boolean;
+}
+
 export interface Conntrack extends Disposable {
   /** Deletes the entries that match; gives their number. The kernel looks for addresses, so few come up here. */
   flush(filter: ConntrackFilter): number;
+  /** The same; gives what they were. */
+  take(filter: ConntrackFilter): ConntrackFlow[];
   count(): number;
+}
+
+/** A TCP connection as its one end has it. */
+export interface TcpConnection {
+  readonly src: string;
+  readonly srcPort: number;
+  readonly dst: string;
+  readonly dstPort: number;
 }
 
 /** A TCP socket that listens or is connected (`tcpSockets`). */

@@ -5,6 +5,7 @@
 import { messageOf } from "../base/errors.ts";
 import { openConntrack } from "../kernel/conntrack.ts";
 import { hasFeature } from "../kernel/feature.ts";
+import { abortTcp } from "../kernel/sockdiag.ts";
 import {
   callableNetworks,
   hostState,
@@ -42,6 +43,7 @@ interface Vips {
   readonly paths: Map<string, string>;
 }
 
+const IPPROTO_TCP = 6;
 /**
  * For so long after its last task a service still refuses: connections that were open would otherwise wait for an
  * answer to their last packet as long as TCP is willing to.
@@ -220,7 +222,7 @@ export class Datapath {
 
   /**
    * Connections to tasks that are gone are forgotten: their next packet meets another task, which resets it, rather
-   * than silence. A suspected node's tasks are not gone; those of a node that left may only have a daemon that is being
+   * than silence; those of this host's own containers end at once. A suspected node's tasks are not gone; those of a node that left may only have a daemon that is being
    * restarted, which comes back under another name.
    */
   forgetDead(network: NetworkState): void {
@@ -251,7 +253,11 @@ export class Datapath {
       if (!ns || sandbox.kind === "lb") continue;
       try {
         using conntrack = openConntrack(ns);
-        conntrack.flush({ family: 4, replySrc: addresses });
+        const flows = conntrack.take({ family: 4, replySrc: addresses });
+        // One that was not answered is dealt to another task when it is tried again.
+        const streams = flows.filter(({ protocol, answered }) => protocol === IPPROTO_TCP && answered);
+        const ended = abortTcp(ns, streams);
+        if (ended > 0) core.log.info("connections to tasks that are gone were ended", { sandbox: sandbox.id, ended });
       } catch (error) {
         core.log.warn("cannot forget connections", { sandbox: sandbox.id, error: messageOf(error) });
       }

@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { openConntrack } from "../../../../src/kernel/conntrack.ts";
 import { openNft } from "../../../../src/kernel/nft.ts";
+import { abortTcp } from "../../../../src/kernel/sockdiag.ts";
 import { tcpConnectIn } from "../../../../src/kernel/socket.ts";
 import { goneBackends, renderVips, updateVip } from "../../../../src/network/balancer/vip.ts";
 import { askTcp, askUdp, Lab } from "./wires.ts";
@@ -105,4 +106,41 @@ test("small updates: added, moved, changed, removed; a gone task's connections a
   nft.run(updateVip(moved, undefined));
   const text = JSON.stringify(nft.list("table ip skein-vips"));
   assert.ok(!text.includes("svc-web") && !text.includes("10.0.1"));
+});
+
+test("a program that only waits for a gone task is told at once; one that was never answered tries another task", async () => {
+  await using lab = new Lab();
+  const { caller, b } = await overlay(lab);
+  lab.nft(b, "add table ip silence; add chain ip silence in { type filter hook input priority 0; policy drop; }");
+  lab.nft(caller, renderVips([{ ...web, backends: ["10.0.1.4"] }]));
+  const waiting = tcpConnectIn(caller, "10.0.1.2", 80);
+  const failure = new Promise<string>((resolve) =>
+    waiting.on("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? "")),
+  );
+  waiting.write("?");
+  await new Promise((resolve) => waiting.once("data", resolve));
+  lab.nft(caller, renderVips([{ ...web, backends: ["10.0.1.5"] }]));
+  const trying = tcpConnectIn(caller, "10.0.1.2", 80);
+  const connected = new Promise((resolve) => trying.once("connect", resolve));
+  using conntrack = openConntrack(caller);
+  while (conntrack.count() < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+  lab.nft(caller, renderVips([{ ...web, backends: ["10.0.1.4"] }]));
+
+  const flows = conntrack.take({ family: 4, replySrc: ["10.0.1.4", "10.0.1.5"] });
+  const { localPort } = waiting;
+  const told = { protocol: 6, src: "10.0.1.3", dst: "10.0.1.2", dstPort: 80 };
+  assert.deepEqual(
+    flows.find(({ answered }) => answered),
+    { ...told, srcPort: localPort, answered: true },
+  );
+  assert.deepEqual(
+    flows.find(({ answered }) => !answered),
+    { ...told, srcPort: trying.localPort, answered: false },
+  );
+  const answered = flows.filter((flow) => flow.answered);
+  assert.equal(abortTcp(caller, answered), 1);
+  assert.equal(await failure, "ECONNABORTED");
+  assert.equal(abortTcp(caller, answered), 0, "no socket any more");
+  await connected;
+  trying.destroy();
 });
