@@ -9,6 +9,8 @@ export interface CommandDescription {
   readonly args: readonly string[];
   readonly options: readonly { flags: string; long: string; description: string; value: boolean }[];
   readonly children: readonly string[];
+  /** It does something by itself, with or without those below it. */
+  readonly runs: boolean;
 }
 
 /** A command and all below it, itself first. */
@@ -28,6 +30,7 @@ export function describe(command: Command, path: readonly string[] = []): Comman
       value: option.required || option.optional,
     })),
     children: children.map((child) => child.name()),
+    runs: children.length === 0 || command.options.length > 0,
   };
   return [self, ...children.flatMap((child) => describe(child, [...path, child.name()]))];
 }

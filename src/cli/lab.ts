@@ -27,6 +27,13 @@ function handOver(command: readonly string[], env: NodeJS.ProcessEnv = process.e
   });
 }
 
+/** What a shell or command in a host finds: docker pointed at its engine, and, behind all else, `skein`. */
+const environment = (socket: string): NodeJS.ProcessEnv => ({
+  ...process.env,
+  DOCKER_HOST: `unix://${socket}`,
+  PATH: `${process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin"}:${import.meta.dirname}/../../bin`,
+});
+
 const collect = (value: string, before: string[]) => [...before, value];
 
 /** Which of the hosts run dockerd, out of the values of --engine. */
@@ -98,7 +105,7 @@ export function labCommand(): Command {
     .option(...nameOption)
     .action(async (name: string, options: { name: string }) => {
       const { host, state } = hostOf(requireLab(options.name), name);
-      const env = { ...process.env, DOCKER_HOST: `unix://${host.socket}`, PS1: `root@${host.name}:\\w# ` };
+      const env = { ...environment(host.socket), PS1: `root@${host.name}:\\w# ` };
       await handOver(inside(state, ["bash", "--norc"]), env);
     });
   lab
@@ -109,7 +116,7 @@ export function labCommand(): Command {
     .action(async (name: string, command: string[], options: { name: string }) => {
       const { host, state } = hostOf(requireLab(options.name), name);
       const words = command[0] === "--" ? command.slice(1) : command;
-      await handOver(inside(state, words), { ...process.env, DOCKER_HOST: `unix://${host.socket}` });
+      await handOver(inside(state, words), environment(host.socket));
     });
   for (const [verb, plugged] of [
     ["unplug", false],

@@ -20,7 +20,7 @@ export function manPage(commands: readonly CommandDescription[]): string {
     ".SH COMMANDS",
   ];
   for (const command of commands.slice(1)) {
-    if (command.children.length > 0) continue;
+    if (command.children.length > 0 && !command.runs) continue;
     lines.push(".TP", `.B skein ${roff([...command.path, ...command.args].join(" "))}`, roff(command.summary));
     for (const option of command.options) {
       lines.push(".RS", ".TP", `.B ${roff(option.flags)}`, roff(option.description), ".RE");
@@ -34,6 +34,10 @@ export function manPage(commands: readonly CommandDescription[]): string {
     ".TP",
     ".I /run/skein/LAB/HOST/skeind.log",
     "its log",
+    ".SH ENVIRONMENT",
+    ".TP",
+    ".B DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH",
+    "the engine that show and trace ask, as with docker(1)",
     ".SH SEE ALSO",
     ".BR docker (1)",
   );

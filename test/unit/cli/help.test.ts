@@ -22,11 +22,21 @@ test("bash completes commands, options and hosts", () => {
     assert.ok(lab.includes(command), command);
   assert.deepEqual(complete("skein", "lab", "up", "--sub"), ["--subnet"]);
   assert.deepEqual(complete("skein", "lab", "ssh", "work"), ["worker-1"]);
+  assert.deepEqual(complete("skein", "show", "gos"), ["gossip"]);
+  assert.deepEqual(complete("skein", "show", "network", "--j"), ["--json"]);
 });
 
 test("the manual page names every command and renders without a complaint", () => {
   const page = skein("man");
-  for (const command of ["skein start", "skein lab up", "skein lab ssh", "skein completion"]) {
+  for (const command of [
+    "skein start",
+    "skein lab up",
+    "skein lab ssh",
+    "skein show",
+    "skein show network",
+    "skein trace",
+    "skein completion",
+  ]) {
     assert.ok(page.includes(`.B ${command}`), command);
   }
 });
