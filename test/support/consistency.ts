@@ -22,7 +22,7 @@ export async function inconsistencies(lab: TestLab, network: string): Promise<st
   }
   const wrong: string[] = [];
   for (const [name, { Id }] of shown) {
-    const pin = `/run/docker/netns/1-${Id.slice(0, 10)}`;
+    const pin = await namespaceOf(lab, name, Id);
     const { stdout: fdb } = await lab.in(name, "nsenter", `--net=${pin}`, "bridge", "fdb", "show", "dev", "vxlan0");
     const { stdout: neigh } = await lab.in(name, "nsenter", `--net=${pin}`, "ip", "neigh", "show", "dev", "vxlan0");
     const have = {
@@ -46,6 +46,14 @@ export async function inconsistencies(lab: TestLab, network: string): Promise<st
     }
   }
   return wrong;
+}
+
+/** Where a host's engine keeps its namespace of an overlay network; the real Docker Engine counts its namespaces. */
+export async function namespaceOf(lab: TestLab, host: string, networkId: string): Promise<string> {
+  const short = networkId.slice(0, 10);
+  if (lab.lab.state.engines[host] !== "dockerd") return `/run/docker/netns/1-${short}`;
+  const dir = `${lab.host(host).runDir}/docker/netns`;
+  return (await lab.in(host, "sh", "-c", `ls -d ${dir}/*-${short}`)).stdout.trim();
 }
 
 /** The addresses to which a table of nftables in a namespace translates, in order. */

@@ -20,23 +20,48 @@ export function seeded(seed: number): () => number {
   };
 }
 
-/** Kills a host's `skeind` and gives it no time. */
+/** Kills a host's engine and gives it no time. */
 export async function killDaemon(lab: TestLab, host: string): Promise<void> {
   const { daemon } = hostOf(lab.lab, host).state;
   if (daemon) assert.ok(await end(daemon, "SIGKILL", 10_000));
 }
 
-/** Starts a host's `skeind` when it does not run. */
+/** Starts a host's engine when it does not run. */
 export async function ensureDaemon(lab: TestLab, host: string): Promise<void> {
   const { host: spec, state } = hostOf(lab.lab, host);
   if (isAlive(state.daemon)) return;
-  lab.lab.state.running[host] = await startDaemon(spec, state);
+  lab.lab.state.running[host] = await startDaemon(spec, state, lab.lab.state.engines[host]);
   saveState(lab.lab.state);
 }
 
 /** Kills a program of a host by its name; it is for `skeind` to start it again. */
 export async function killProgram(lab: TestLab, host: string, program: "containerd" | "etcd"): Promise<void> {
   await lab.in(host, "pkill", "-KILL", "-x", program);
+}
+
+/** Puts a host's state on a disk of its own, of this size; for a host that has nothing yet but images. */
+export async function onSmallDisk(lab: TestLab, host: string, megabytes: number): Promise<void> {
+  await killDaemon(lab, host);
+  await killProgram(lab, host, "containerd");
+  const dir = lab.host(host).stateDir;
+  const script = `set -e
+cp -a ${dir} /run/small-disk
+mount -n -t tmpfs -o size=${megabytes}m tmpfs ${dir}
+cp -a /run/small-disk/. ${dir}
+rm -rf /run/small-disk`;
+  const { code, stderr } = await lab.in(host, "sh", "-c", script);
+  assert.equal(code, 0, stderr);
+  await ensureDaemon(lab, host);
+}
+
+/** Takes the last byte of a small disk. */
+export async function fillDisk(lab: TestLab, host: string): Promise<void> {
+  const { stderr } = await lab.in(host, "dd", "if=/dev/zero", `of=${lab.host(host).stateDir}/filled`, "bs=4k");
+  assert.match(stderr, /No space left on device/);
+}
+
+export async function freeDisk(lab: TestLab, host: string): Promise<void> {
+  await lab.in(host, "rm", "-f", `${lab.host(host).stateDir}/filled`);
 }
 
 /** Kills the process of a random container of a service on a host. */
