@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
 import { after, before, describe, test } from "node:test";
-import { gzipSync } from "node:zlib";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { type Pack, pack } from "tar-stream";
 import { sleep, systemClock } from "../../../src/base/clock.ts";
 import type { Progress } from "../../../src/runtime/types.ts";
@@ -356,6 +356,128 @@ describe("images", () => {
       await assert.rejects(images.pull(`${host}/team/app:lying`, { auth }), /verification failed for digest/);
       assert.equal(await images.find(`${host}/team/app:lying`), undefined);
       await assert.rejects(images.pull("127.0.0.1:1/x/y", {}), /ECONNREFUSED/);
+    });
+
+    test("a registry that lies, in each place where it can, is not believed and leaves nothing", async () => {
+      const { images } = b.runtime;
+      const type = "application/vnd.docker.distribution.manifest.v2+json";
+      const list = "application/vnd.docker.distribution.manifest.list.v2+json";
+      const gz = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+      const zipped = gzipSync(await layer({ lie: "x".repeat(100_000) }), { level: 0 });
+      const other = Buffer.alloc(zipped.length, 7);
+      const config = configOf([sha(gunzipSync(zipped))], { comment: "lies" });
+      const give = (tag: string, more: { config?: Buffer; layer?: object; kind?: string; bytes?: Buffer }) => {
+        const told = more.config ?? config;
+        blobs.set(sha(told), told);
+        const document = {
+          schemaVersion: 2,
+          mediaType: type,
+          config: { mediaType: "x", digest: sha(told), size: told.length },
+          layers: [{ mediaType: gz, digest: sha(zipped), size: zipped.length, ...more.layer }],
+        };
+        manifests.set(tag, { type: more.kind ?? type, bytes: more.bytes ?? Buffer.from(JSON.stringify(document)) });
+      };
+      type Answer = (response: ServerResponse, from: number) => void;
+      const whole: Answer = (response, from) => response.writeHead(from ? 206 : 200).end(zipped.subarray(from));
+      const lies: Record<string, readonly [Parameters<typeof give>[1], Answer, RegExp]> = {
+        "other bytes": [{}, (response) => response.end(other), /verification failed for digest/],
+        "more bytes": [{}, (response) => response.end(Buffer.concat([zipped, other])), /is larger than its descriptor/],
+        "fewer bytes, always": [{}, (response) => response.end(), /unexpected EOF/],
+        "a length that does not come": [
+          {},
+          (response) => {
+            response.writeHead(200, { "content-length": zipped.length });
+            response.write(zipped.subarray(0, 10), () => response.destroy());
+          },
+          /aborted|unexpected EOF|socket hang up/,
+        ],
+        "another place after a break": [
+          {},
+          (response, from) => {
+            if (from > 0) response.writeHead(206).end(other.subarray(from));
+            else response.write(zipped.subarray(0, 70_000), () => response.destroy());
+          },
+          /verification failed for digest/,
+        ],
+        "redirects in a circle": [
+          {},
+          (response) => response.writeHead(307, { location: `/v2/team/app/blobs/${sha(zipped)}` }).end(),
+          /redirects too often/,
+        ],
+        "a redirect to a file": [
+          {},
+          (response) => response.writeHead(307, { location: "file:///etc/passwd" }).end(),
+          /redirects from/,
+        ],
+        "errors only": [{}, (response) => response.writeHead(500).end("no"), /status 500/],
+        "a configuration of other layers": [
+          { config: configOf([sha(other)], { comment: "others" }) },
+          whole,
+          /wrong diff id calculated/,
+        ],
+        "a configuration that is none": [{ config: Buffer.from("[]") }, whole, /invalid image configuration/],
+        "a size below nothing": [{ layer: { size: -1 } }, whole, /invalid image manifest/],
+        "a size beyond all": [{ layer: { size: 1e300 } }, whole, /invalid image manifest/],
+        "a size that is not the layer's": [
+          { layer: { size: zipped.length + 1 } },
+          whole,
+          /unexpected EOF|verification/,
+        ],
+        "a digest that is none": [{ layer: { digest: "sha256:../../x" } }, whole, /invalid image manifest/],
+        "a manifest that is none": [{ bytes: Buffer.from("{") }, whole, /JSON/],
+        "a manifest without end": [{ bytes: Buffer.alloc(9 * 2 ** 20, 32) }, whole, /too large/],
+        "an index of what it has not": [
+          {
+            kind: list,
+            bytes: Buffer.from(
+              JSON.stringify({
+                schemaVersion: 2,
+                manifests: [{ digest: sha(other), size: 5, platform: { os: "linux", architecture: "amd64" } }],
+              }),
+            ),
+          },
+          whole,
+          /not found: manifest unknown/,
+        ],
+      };
+      const before = await b.content();
+      for (const [name, [more, answer, words]] of Object.entries(lies)) {
+        give("lie", more);
+        broken = (request, response) => {
+          if (request.url !== `/v2/team/app/blobs/${sha(zipped)}` || !request.headers.authorization) return false;
+          answer(response, Number(/bytes=(\d+)-/.exec(request.headers.range ?? "")?.[1] ?? 0));
+          return true;
+        };
+        await assert.rejects(images.pull(`${host}/team/app:lie`, { auth }), (error: Error) => {
+          assert.match(error.message, words, name);
+          return true;
+        });
+        assert.deepEqual(await b.content(), before, name);
+      }
+      broken = undefined;
+      blobs.set(sha(zipped), zipped);
+      give("lie", {});
+      const id = await images.pull(`${host}/team/app:lie`, { auth });
+      await images.remove(id, { force: true, inUse: () => undefined });
+      assert.deepEqual(await b.content(), before, "an honest answer in the end");
+    });
+
+    test("a pull that is given up in the middle leaves nothing", async () => {
+      const { images } = b.runtime;
+      const before = await b.content();
+      const leave = new AbortController();
+      broken = (request, response) => {
+        if (!request.url?.includes("/blobs/") || !request.headers.authorization) return false;
+        response.writeHead(200, { "content-length": 1_000_000 });
+        response.write(Buffer.alloc(1000), () => leave.abort(new Error("left")));
+        return true;
+      };
+      await images.remove(`${host}/team/app:1`, { force: true, inUse: () => undefined });
+      const without = await b.content();
+      await assert.rejects(images.pull(`${host}/team/app:1`, { auth, signal: leave.signal }));
+      broken = undefined;
+      assert.deepEqual(await b.content(), without);
+      assert.ok(before.length >= without.length);
     });
   });
 });

@@ -1,8 +1,9 @@
 /** A tiny root file system from the machine's own busybox, as a tar; and a runtime of its own below /tmp. */
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import type { Readable } from "node:stream";
+import { promisify } from "node:util";
 import { pack } from "tar-stream";
 import { nullLogger } from "../../../src/base/log.ts";
 import { removeCgroups } from "../../../src/runtime/cgroup.ts";
@@ -42,6 +43,8 @@ export interface Bench extends AsyncDisposable {
   readonly runtime: Runtime;
   readonly cgroupParent: string;
   readonly image: string;
+  /** All that containerd keeps, by name: blobs, what is being written, snapshots, leases, images. */
+  content(): Promise<string[]>;
   spec(id: string, args: string[], more?: Partial<ContainerSpec>): ContainerSpec;
   killContainerd(): void;
   /** Disposes of the runtime as a daemon that ends does; what ran must have been removed by then. */
@@ -67,6 +70,18 @@ export async function bench(place = tmpdir()): Promise<Bench> {
     image,
     cgroupParent,
     spec,
+    async content() {
+      const address = `${dir}/run/containerd/containerd.sock`;
+      const kinds = ["content ls -q", "content active", "snapshots ls", "leases ls -q", "images ls -q"];
+      const all = await Promise.all(
+        kinds.map(async (kind) => {
+          const words = ["--address", address, "--namespace", "skein", ...kind.split(" ")];
+          const { stdout } = await promisify(execFile)("ctr", words);
+          return stdout.split("\n").map((line) => `${kind}: ${line.trim().split(/\s+/)[0]}`);
+        }),
+      );
+      return all.flat().sort();
+    },
     killContainerd() {
       process.kill(Number(readFileSync(`${dir}/run/containerd/containerd.pid`, "utf8")), "SIGKILL");
     },
