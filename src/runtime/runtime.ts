@@ -74,7 +74,7 @@ class ContainerdRuntime implements Runtime {
   readonly #containers: Containers;
   readonly #rootfs = new KeyedMutex();
   readonly #cgroupParent: string;
-  readonly #sweeps: NodeJS.Timeout[];
+  #sweeps: NodeJS.Timeout[] = [];
   #version: Promise<RuntimeVersion> | undefined;
 
   constructor(options: RuntimeOptions, containerd: Containerd, supervisor: Supervisor | undefined, log: Logger) {
@@ -94,13 +94,20 @@ class ContainerdRuntime implements Runtime {
         cgroupParent: this.#cgroupParent,
         ociRuntimes: this.ociRuntimes,
         topOf: (id) => images.topOf(id),
+        leftBehind: () => this.#sweepSoon(log),
       },
       log,
     );
+    this.#sweepSoon(log);
+  }
+
+  /** After a start, and when containerd went away in the middle of a task's end. */
+  #sweepSoon(log: Logger): void {
     const sweep = () =>
       this.#containers
-        .sweepShims(options.address ?? ownPaths(options).socket)
+        .sweepShims(this.#options.address ?? ownPaths(this.#options).socket)
         .catch((error) => log.warn("lost shims were not ended", { error: messageOf(error) }));
+    for (const timer of this.#sweeps) clearTimeout(timer);
     this.#sweeps = sweepMs.map((ms) => setTimeout(sweep, ms).unref());
   }
 

@@ -34,6 +34,8 @@ export interface ContainersOptions {
   readonly ociRuntimes: readonly OciRuntime[];
   /** Name of the snapshot that an image's topmost layer is. */
   readonly topOf: (imageId: string) => Promise<string>;
+  /** A task could not be deleted: it is to be looked for later. */
+  readonly leftBehind: () => void;
 }
 
 /** A container with a task. */
@@ -221,6 +223,7 @@ export class Containers {
       await ignoreNotFound(this.#containerd.tasks.delete({ containerId: id }, this.#containerd.call()));
     } catch (error) {
       this.#log.warn("task could not be deleted", { container: id, error: messageOf(error) });
+      this.#options.leftBehind();
     }
   }
 
