@@ -26,20 +26,24 @@ interface Attached {
 /** The mark that a node left a network outlives the tombstones of its entries. */
 const reapNetworkMs = 30 * 60 * 1000 + 25_000;
 const forgetPeerMs = 24 * 60 * 60 * 1000;
-/** All nodes together may be in so many networks, those that they left lately included. */
-const maxAttachments = 200_000;
-/** So many that are gone are remembered. */
-const maxGone = 10_000;
+export interface PeerLimits {
+  /** All nodes together may be in so many networks, those that they left lately included. */
+  readonly attachments: number;
+  /** So many that are gone are remembered. */
+  readonly gone: number;
+}
 
 export class Peers {
   readonly #self: string;
   readonly #peers = new Map<string, Peer>();
   readonly #attached = new Map<string, Map<string, Attached>>();
   readonly #members = new Map<string, Set<string>>();
+  readonly #limits: PeerLimits;
   #attachments = 0;
 
-  constructor(self: string) {
+  constructor(self: string, limits: PeerLimits = { attachments: 200_000, gone: 10_000 }) {
     this.#self = self;
+    this.#limits = limits;
   }
 
   get(name: string): Peer | undefined {
@@ -86,7 +90,7 @@ export class Peers {
     if (known && known.ltime >= event.ltime) return "stale";
     if (!known && event.type === "leave") return "stale";
     if (this.#peers.get(event.node)?.status !== "active") return "unknown";
-    if (!known && this.#attachments >= maxAttachments) return "full";
+    if (!known && this.#attachments >= this.#limits.attachments) return "full";
     if (event.type === "join") this.attach(event.node, event.networkId, event.ltime);
     else this.detach(event.node, event.networkId, event.ltime, now);
     return "fresh";
@@ -175,7 +179,7 @@ export class Peers {
     const gone = [...this.#peers.values()].filter((peer) => peer.status !== "active");
     gone.sort((a, b) => b.changedAt - a.changedAt);
     for (const [index, peer] of gone.entries()) {
-      if (index >= maxGone || now - peer.changedAt > forgetPeerMs) this.#peers.delete(peer.name);
+      if (index >= this.#limits.gone || now - peer.changedAt > forgetPeerMs) this.#peers.delete(peer.name);
     }
     return own;
   }

@@ -2,55 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../../src/base/clock.ts";
-import { keyRing } from "../../../src/gossip/keys.ts";
 import { afterReading } from "../../../src/gossip/memberlist/after-reading.ts";
-import { Keyring } from "../../../src/gossip/memberlist/crypto.ts";
-import { encodeMessage } from "../../../src/gossip/memberlist/messages.ts";
-import { sealPacket } from "../../../src/gossip/memberlist/packet.ts";
-import { type DbMessage, encodeDb, type TableMessage } from "../../../src/gossip/networkdb/messages.ts";
-import { Cluster, testKeys } from "./harness.ts";
-
-const ring = new Keyring(keyRing(testKeys));
-const hand = "handmade0001";
-
-/** A node, and a stranger at 10.0.0.9 that says what the test wants. */
-async function setUp(seed: number) {
-  const cluster = new Cluster(seed);
-  const node = await cluster.start(1);
-  await cluster.run(node.gossip.joinNetwork("n"));
-  const transport = cluster.network.open("10.0.0.9");
-  const send = (message: Uint8Array) => transport.send("10.0.0.1", 7946, sealPacket(ring, message, false));
-  const user = (message: DbMessage) => send(Buffer.concat([Buffer.from([8]), encodeDb(message)]));
-  const alive = (incarnation = 1) =>
-    send(
-      encodeMessage({
-        kind: "alive",
-        incarnation,
-        node: hand,
-        addr: Uint8Array.of(10, 0, 0, 9),
-        port: 7946,
-        meta: new Uint8Array(),
-        vsn: Uint8Array.of(1, 5, 2, 0, 0, 0),
-      }),
-    );
-  const network = (ltime: bigint, type: "join" | "leave" = "join") =>
-    user({ kind: "network", type, ltime, node: hand, networkId: "n" });
-  const table = (ltime: bigint, extra: Partial<TableMessage> = {}) =>
-    user({
-      kind: "table",
-      type: "create",
-      ltime,
-      owner: hand,
-      networkId: "n",
-      table: "t",
-      key: "k",
-      value: Buffer.from(`at ${ltime}`),
-      residualReap: 0,
-      ...extra,
-    });
-  const values = () => node.gossip.entries("t", "n").map((entry) => Buffer.from(entry.value).toString());
-  return { cluster, node, alive, network, table, user, values };
-}
+import { hand, setUp } from "./stranger.ts";
 
 test("a table event before its owner's network event, before the owner itself", async () => {
   const { cluster, node, alive, network, table, values } = await setUp(1);
