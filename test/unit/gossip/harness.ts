@@ -35,6 +35,8 @@ export class Cluster {
   readonly network: MemoryNetwork;
   readonly nodes = new Map<string, TestNode>();
   readonly #config: MemberlistConfig;
+  /** What nodes are started with. */
+  keys = testKeys;
   #serial = 0;
 
   constructor(seed: number, config: MemberlistConfig = skeinConfig) {
@@ -43,19 +45,19 @@ export class Cluster {
     this.network = new MemoryNetwork(this.clock, this.random);
   }
 
-  /** Starts a node at 10.0.0.<host>; its name is new each time, as after a restart. */
-  async start(host: number, bootstrap: number[] = []): Promise<TestNode> {
+  /** Starts a node at 10.0.0.<host>; its name is new each time, as after a restart, unless one is given. */
+  async start(host: number, bootstrap: number[] = [], name?: string): Promise<TestNode> {
     const address = `10.0.0.${host}`;
     const gossip = await createGossip(
       {
         bindAddress: address,
         advertiseAddress: address,
-        keys: testKeys,
+        keys: this.keys,
         log: nullLogger,
         clock: this.clock,
         random: this.random,
         transport: this.network.open(address),
-        name: `${String(host).padStart(4, "0")}${String(++this.#serial).padStart(8, "0")}`,
+        name: name ?? `${String(host).padStart(4, "0")}${String(++this.#serial).padStart(8, "0")}`,
       },
       this.#config,
     );
