@@ -2,9 +2,9 @@
 import { invalid } from "../base/errors.ts";
 import { detailsText } from "../engine/logs/attributes.ts";
 import { parseTimestamp } from "../engine/time.ts";
-import type { AttachIo, AttachSession, Engine, LogEntry } from "../engine/types.ts";
+import type { AttachIo, AttachOptions, AttachSession, Engine, LogEntry } from "../engine/types.ts";
 import type { Hijacked } from "./http/hijack.ts";
-import { bytes, hijack, MULTIPLEXED_STREAM, RAW_STREAM, type Reply } from "./http/reply.ts";
+import { bytes, hijack, MULTIPLEXED_STREAM, RAW_STREAM, type Reply, webSocket } from "./http/reply.ts";
 import type { ApiRequest, Query } from "./http/request.ts";
 import { type Route, route } from "./http/router.ts";
 import { frame } from "./http/stdcopy.ts";
@@ -59,6 +59,15 @@ export function padNanos(time: string): string {
   return match ? `${match[1]}.${(match[2] ?? "").padEnd(9, "0")}Z` : time;
 }
 
+const attachOptions = ({ query }: ApiRequest): AttachOptions => ({
+  stdin: query.bool("stdin"),
+  stdout: query.bool("stdout"),
+  stderr: query.bool("stderr"),
+  logs: query.bool("logs"),
+  stream: query.bool("stream"),
+  detachKeys: query.string("detachKeys"),
+});
+
 export function streamRoutes(engine: Engine): Route[] {
   const { containers } = engine;
   return [
@@ -85,17 +94,13 @@ export function streamRoutes(engine: Engine): Route[] {
         logBytes(entries, { tty, timestamps, ...(query.bool("details") && { details: detailsText(attributes) }) }),
       );
     }),
-    route("POST", "/containers/:name*/attach", (request) => {
-      const { params, query } = request;
-      const session = containers.attach(params.name, {
-        stdin: query.bool("stdin"),
-        stdout: query.bool("stdout"),
-        stderr: query.bool("stderr"),
-        logs: query.bool("logs"),
-        stream: query.bool("stream"),
-        detachKeys: query.string("detachKeys"),
-      });
-      return sessionReply(request, session);
+    route("POST", "/containers/:name*/attach", (request) =>
+      sessionReply(request, containers.attach(request.params.name, attachOptions(request))),
+    ),
+    route("GET", "/containers/:name*/attach/ws", (request) => {
+      const session = containers.attach(request.params.name, attachOptions(request));
+      // One stream of messages: nothing tells stdout from stderr.
+      return webSocket(request.atLeast("1.28"), (stream) => session.run(ioOver(stream, true)));
     }),
   ];
 }

@@ -22,5 +22,4 @@ export const unsupportedRoutes: Route[] = [
   refuse("POST", "/session", "BuildKit sessions"),
   refuse("POST", "/grpc", "BuildKit"),
   refuse("GET", "/distribution/:rest*", "registry inspection"),
-  refuse("GET", "/containers/:name*/attach/ws", "attach over WebSocket"),
 ];

@@ -13,7 +13,9 @@ export type Reply =
   | { kind: "jsonStream"; items: AsyncIterable<unknown>; contentType: string; patient: boolean }
   | { kind: "bytes"; contentType: string; body: Readable | AsyncIterable<Uint8Array>; headers?: Record<string, string> }
   /** The connection leaves HTTP: 101 where the client asked for an upgrade, 200 and a raw body where not. */
-  | { kind: "hijack"; contentType: string; run: (stream: Hijacked) => Promise<void> };
+  | { kind: "hijack"; contentType: string; run: (stream: Hijacked) => Promise<void> }
+  /** The same over WebSocket, as binary or text messages. */
+  | { kind: "webSocket"; binary: boolean; run: (stream: Hijacked) => Promise<void> };
 
 export const empty = (status = 204): Reply => ({ kind: "empty", status });
 export const json = (value: unknown, status = 200): Reply => ({ kind: "json", status, value });
@@ -32,6 +34,12 @@ export const bytes = (
 export const hijack = (contentType: string, run: (stream: Hijacked) => Promise<void>): Reply => ({
   kind: "hijack",
   contentType,
+  run,
+});
+
+export const webSocket = (binary: boolean, run: (stream: Hijacked) => Promise<void>): Reply => ({
+  kind: "webSocket",
+  binary,
   run,
 });
 

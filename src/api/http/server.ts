@@ -8,12 +8,13 @@ import { pipeline } from "node:stream/promises";
 import { invalid, messageOf, notFound, SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { TlsFiles } from "../../engine/daemon/endpoint.ts";
-import { hijackedOver, readUpgradeBody, upgradeHead } from "./hijack.ts";
+import { hijackedOver, noInput, readUpgradeBody, upgradeHead } from "./hijack.ts";
 import type { Reply } from "./reply.ts";
 import { ApiRequest, MAX_JSON_BODY } from "./request.ts";
 import type { Match, Router } from "./router.ts";
 import { httpServer } from "./tls.ts";
 import { checkVersion, MAX_API, splitVersion } from "./version.ts";
+import { acceptWebSocket, hijackedWebSocket, wantsWebSocket } from "./websocket.ts";
 
 export interface HttpOptions {
   readonly router: Router;
@@ -32,7 +33,7 @@ export function createHttpServer(options: HttpOptions): Server {
   const server = httpServer(
     {
       // Only attach and exec leave HTTP; a request for h2c (BuildKit's session) is answered as plain HTTP.
-      shouldUpgradeCallback: (request) => /^tcp$/i.test(request.headers.upgrade ?? ""),
+      shouldUpgradeCallback: (request) => /^tcp$/i.test(request.headers.upgrade ?? "") || wantsWebSocket(request),
       maxHeaderSize: MAX_URL,
       requestTimeout: 0,
       headersTimeout: 60_000,
@@ -148,7 +149,7 @@ async function send(
   socket: Duplex | undefined,
   signal: AbortSignal,
 ): Promise<void> {
-  if (reply.kind !== "hijack") bind(response, socket);
+  if (reply.kind !== "hijack" && reply.kind !== "webSocket") bind(response, socket);
   switch (reply.kind) {
     case "empty":
       response.writeHead(reply.status).end();
@@ -181,6 +182,19 @@ async function send(
     case "hijack":
       await sendHijack(reply, response, message, socket, signal);
       return;
+    case "webSocket": {
+      const client = await acceptWebSocket(message, socket).catch(async (error) => {
+        // What waits for its client is let go.
+        await reply.run({ input: noInput(), signal: AbortSignal.abort(), write: async () => {} });
+        throw error;
+      });
+      try {
+        await reply.run(hijackedWebSocket(client, reply.binary, signal));
+      } finally {
+        client.close(1000);
+      }
+      return;
+    }
   }
 }
 

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { request as httpRequest, type IncomingMessage, type Server } from "node:http";
-import { connect } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { listenUnix } from "../../../src/api/http/listen.ts";
-import { empty, hijack, json, jsonStream, RAW_STREAM } from "../../../src/api/http/reply.ts";
+import { empty, hijack, json, jsonStream, RAW_STREAM, webSocket } from "../../../src/api/http/reply.ts";
 import { parseFilters } from "../../../src/api/http/request.ts";
 import { Router, route } from "../../../src/api/http/router.ts";
 import { createHttpServer } from "../../../src/api/http/server.ts";
@@ -204,4 +204,73 @@ test("filters in both spellings", () => {
   assert.deepEqual(parseFilters('{"label":{"a=b":true,"c":false}}').get("label"), ["a=b"]);
   assert.deepEqual(parseFilters('{"name":["x","y"]}').get("name"), ["x", "y"]);
   assert.throws(() => parseFilters("[1]"), /invalid filter/);
+});
+
+test("over WebSocket: messages both ways, errors before the handshake, who does not shake hands", async () => {
+  const ended = Promise.withResolvers<string>();
+  let left = 0;
+  const router = new Router().add([
+    route("GET", "/ws", (request) =>
+      webSocket(request.query.string("text") === "", async (stream) => {
+        if (stream.signal.aborted) left++;
+        const said: string[] = [];
+        for await (const chunk of stream.input) {
+          said.push(String(chunk));
+          await stream.write(Buffer.from(String(chunk).toUpperCase()));
+          if (String(chunk) === "leave") return;
+        }
+        ended.resolve(said.join());
+      }),
+    ),
+    route("GET", "/busy", () => {
+      throw conflict("busy");
+    }),
+  ]);
+  const sockets = createHttpServer({ router, log: nullLogger });
+  await new Promise<void>((resolve) => sockets.listen(0, "127.0.0.1", resolve));
+  const { port } = sockets.address() as AddressInfo;
+  try {
+    const talk = async (query: string, words: string[]) => {
+      const client = new WebSocket(`ws://127.0.0.1:${port}/ws${query}`);
+      client.binaryType = "arraybuffer";
+      const heard: unknown[] = [];
+      const closed = new Promise<number>((resolve) => client.addEventListener("close", ({ code }) => resolve(code)));
+      await new Promise((resolve) => client.addEventListener("open", resolve));
+      for (const word of words) {
+        const answer = new Promise((resolve) => client.addEventListener("message", resolve, { once: true }));
+        client.send(word);
+        const { data } = (await answer) as MessageEvent;
+        heard.push(data instanceof ArrayBuffer ? Buffer.from(data) : data);
+      }
+      return { client, heard, closed };
+    };
+    const bytes = await talk("", ["one", "two"]);
+    assert.deepEqual(bytes.heard, [Buffer.from("ONE"), Buffer.from("TWO")]);
+    bytes.client.close();
+    assert.equal(await ended.promise, "one,two", "closing is the end of the input");
+    const text = await talk("?text=1", ["x", "leave"]);
+    assert.deepEqual(text.heard, ["X", "LEAVE"]);
+    assert.equal(await text.closed, 1000);
+
+    const plain = await fetch(`http://127.0.0.1:${port}/ws`);
+    assert.equal(plain.status, 400);
+    assert.match(await plain.text(), /must ask for an upgrade/);
+    const raw = (lines: string[]) =>
+      new Promise<string>((resolve) => {
+        const socket = connect(port, "127.0.0.1", () => socket.write([...lines, "", ""].join("\r\n")));
+        let said = "";
+        socket.on("data", (chunk) => {
+          said += chunk.toString();
+        });
+        socket.on("close", () => resolve(said));
+      });
+    const asking = ["Host: d", "Connection: Upgrade", "Upgrade: websocket"];
+    assert.match(await raw(["GET /ws HTTP/1.1", ...asking]), /^HTTP\/1\.1 400 /);
+    assert.equal(left, 2, "sessions without a client are let go");
+    const busy = await raw(["GET /busy HTTP/1.1", ...asking]);
+    assert.match(busy, /^HTTP\/1\.1 409 [\s\S]*"busy"/);
+  } finally {
+    sockets.close();
+    sockets.closeAllConnections();
+  }
 });
