@@ -20,7 +20,7 @@ export class TestLab implements AsyncDisposable {
   static async up(
     name: string,
     subnet: string,
-    options: { hosts?: number; names?: readonly string[]; images?: readonly Collection[] } = {},
+    options: { hosts?: number; names?: readonly string[]; images?: readonly Collection[]; mirror?: string } = {},
   ): Promise<TestLab> {
     await down(name);
     const lab = await up({ ...options, name, subnet });
@@ -63,7 +63,20 @@ export class TestLab implements AsyncDisposable {
         worker.address,
         `${manager.address}:2377`,
       ]);
+      if (this.lab.state.engines[worker.name] === "dockerd") await this.#hasIngress(worker.name);
     }
+  }
+
+  /**
+   * Docker's agent makes its ingress network before it hears anything more of its session: a task that comes earlier
+   * fails for want of a balancer's address, whoever manages the swarm.
+   */
+  async #hasIngress(host: string): Promise<void> {
+    await eventually(
+      `${host} has its ingress network`,
+      async () => (await this.try(host, "network", "inspect", "ingress")).stdout.includes("ingress-sbox"),
+      30_000,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
