@@ -63,7 +63,7 @@ export class TestLab implements AsyncDisposable {
         worker.address,
         `${manager.address}:2377`,
       ]);
-      if (this.lab.state.engines[worker.name] === "dockerd") await this.#hasIngress(worker.name);
+      if (this.lab.state.engines[worker.name] === "dockerd") await this.hasIngress(worker.name);
     }
   }
 
@@ -71,7 +71,7 @@ export class TestLab implements AsyncDisposable {
    * Docker's agent makes its ingress network before it hears anything more of its session: a task that comes earlier
    * fails for want of a balancer's address, whoever manages the swarm.
    */
-  async #hasIngress(host: string): Promise<void> {
+  async hasIngress(host: string): Promise<void> {
     await eventually(
       `${host} has its ingress network`,
       async () => (await this.try(host, "network", "inspect", "ingress")).stdout.includes("ingress-sbox"),
