@@ -4,16 +4,19 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { text } from "node:stream/consumers";
 import { after, afterEach, before, test } from "node:test";
 import Docker from "dockerode";
+import { WebSocket } from "ws";
 import { inside } from "../../src/lab/host.ts";
 import { run } from "../../src/lab/process.ts";
 import { control, EngineHost } from "../support/engine.ts";
 import { eventually } from "../support/lab.ts";
+import { Session } from "../support/session.ts";
 import { Terminal } from "../support/terminal.ts";
 
 let host: EngineHost;
@@ -388,6 +391,161 @@ test("exec on a terminal: other detach keys, and it goes on", async () => {
   await terminal.ended();
   assert.match(await host.docker("top", "x1"), /sleep 1000[\s\S]*sleep 1000/, "the exec runs on");
   assert.match((await host.attempt("exec", "--detach-keys", "bogus", "-it", "x1", "true")).stderr, /./);
+});
+
+const attachTo = (name: string, query = "", options: { upgrade?: boolean } = {}) =>
+  Session.open(
+    host.host("host").socket,
+    `/v1.41/containers/${name}/attach?stream=1&stdin=1&stdout=1&stderr=1${query}`,
+    options,
+  );
+
+test("terminals have the size that they are given, before their process starts and after", async () => {
+  const { socket } = host.host("host");
+  await host.docker("run", "-dit", "--name", "tty", "alpine", "sh");
+  using attached = await attachTo("tty");
+  assert.match(attached.head, /^HTTP\/1\.1 101 .*\r\nContent-Type: application\/vnd\.docker\.raw-stream\r\n/i);
+  for (const [height, width] of [
+    [40, 123],
+    [17, 211],
+  ]) {
+    assert.equal((await raw("POST", `/containers/tty/resize?h=${height}&w=${width}`))[0], 200);
+    attached.type("stty size\n");
+    await attached.see(new RegExp(`^${height} ${width}\r$`, "m"));
+  }
+  const made = await raw(
+    "POST",
+    "/containers/tty/exec",
+    '{"AttachStdin":true,"AttachStdout":true,"Tty":true,"Cmd":["sh"]}',
+  );
+  const { Id: id } = JSON.parse(made[1]) as { Id: string };
+  // The command line asks for the size while its exec is about to start.
+  const early = raw("POST", `/exec/${id}/resize?h=33&w=77`);
+  using exec = await Session.open(socket, `/v1.41/exec/${id}/start`, { body: { Tty: true } });
+  await early;
+  if (!control) {
+    exec.type("stty size\n");
+    await exec.see(/^33 77\r$/m);
+  }
+  assert.equal((await raw("POST", `/exec/${id}/resize?h=44&w=88`))[0], 200);
+  exec.type("stty size\n");
+  await exec.see(/^44 88\r$/m);
+  for (const [path, statuses, words] of [
+    ["/containers/tty/resize?h=x&w=1", [400, 500], /strconv/],
+    ["/containers/nosuch/resize?h=1&w=1", [404], /No such container/],
+    ["/exec/nosuch/resize?h=1&w=1", [404], /No such exec instance/],
+  ] as const) {
+    const [status, text] = await raw("POST", path);
+    assert.ok((statuses as readonly number[]).includes(status), `${path}: ${status}`);
+    assert.match(text, words);
+  }
+  exec.type("exit 3\n");
+  await exec.over();
+  attached.type("exit\n");
+  await attached.over();
+  assert.equal((await raw("POST", "/containers/tty/resize?h=1&w=1"))[0], 409);
+});
+
+test("several clients on one terminal: all hear, all type, one leaves by keys of its own", async () => {
+  await host.docker("run", "-dit", "--name", "many", "alpine", "sh");
+  using first = await attachTo("many");
+  using second = await attachTo("many", "&detachKeys=ctrl-a,d");
+  using third = await attachTo("many", "&stdin=0");
+  first.type("echo from-$((1+0))\n");
+  second.type("echo from-$((1+1))\n");
+  for (const each of [first, second, third]) await each.see(/from-1\r\n[\s\S]*from-2\r\n|from-2\r\n[\s\S]*from-1\r\n/);
+  // Half of the keys and something else are typed text; the default keys are no keys to who has others.
+  second.type("\x01");
+  second.type("x\x15echo still-$((2+1))\n");
+  await second.see(/still-3/);
+  second.type("\x01d");
+  await second.over();
+  first.type("\x10\x11");
+  await first.over();
+  assert.equal(await host.inspect("many", "{{.State.Status}}"), "running");
+  using again = await attachTo("many");
+  again.type("echo back-$((4+4)); exit 5\n");
+  await again.see(/back-8/);
+  await again.over();
+  await third.over();
+  assert.equal(await host.docker("wait", "many"), "5");
+  assert.equal((await raw("POST", "/containers/many/attach?stream=1&detachKeys=bogus"))[0], 400);
+});
+
+test("stdin: its end by half a connection, kept open for the next client, over an old connection without upgrade", async () => {
+  const make = async (name: string, once: boolean) => {
+    const body = { Image: "alpine", OpenStdin: true, StdinOnce: once, Cmd: ["sh", "-c", "cat; echo over >&2"] };
+    const [status, text] = await raw("POST", `/containers/create?name=${name}`, JSON.stringify(body));
+    assert.equal(status, 201, text);
+  };
+  await make("once", true);
+  using one = await attachTo("once");
+  await host.docker("start", "once");
+  one.type("typed\n");
+  await one.see(/typed/);
+  one.halfClose();
+  await one.over();
+  assert.equal(one.unframed, "typed\nover\n", "what comes after the half-close is still heard");
+
+  await make("kept", false);
+  using a = await attachTo("kept");
+  await host.docker("start", "kept");
+  a.type("from a\n");
+  await a.see(/from a/);
+  a.halfClose();
+  using b = await attachTo("kept");
+  b.type("from b\n");
+  await b.see(/from b/);
+  assert.equal(await host.inspect("kept", "{{.State.Running}}"), "true");
+  using old = await attachTo("kept", "&stdin=0", { upgrade: false });
+  assert.match(old.head, /^HTTP\/1\.1 200 OK\r\n/);
+  b.type("to all\n");
+  await old.see(/to all/);
+  await host.docker("kill", "kept");
+  for (const each of [b, old]) await each.over();
+
+  // An exec takes what follows its body at once as input.
+  await host.docker("run", "-d", "--name", "host", "alpine", "sleep", "1000");
+  const [, text] = await raw(
+    "POST",
+    "/containers/host/exec",
+    '{"AttachStdin":true,"AttachStdout":true,"Cmd":["wc","-c"]}',
+  );
+  const { Id: id } = JSON.parse(text) as { Id: string };
+  using exec = await Session.open(host.host("host").socket, `/v1.41/exec/${id}/start`, { body: {} });
+  exec.type("x".repeat(100_000));
+  exec.halfClose();
+  await exec.over();
+  assert.equal(exec.unframed.trim(), "100000");
+});
+
+test("attach over WebSocket: typed to and heard, ended by either side", async () => {
+  await host.docker("run", "-dit", "--name", "ws", "alpine", "sh");
+  const address = (name: string) =>
+    `ws+unix://${host.host("host").socket}:/v1.41/containers/${name}/attach/ws?stream=1&stdin=1&stdout=1&stderr=1`;
+  const open = async (name: string) => {
+    const client = new WebSocket(address(name), { origin: "http://d" });
+    let heard = "";
+    client.on("message", (data: Buffer, binary) => {
+      assert.equal(binary, true);
+      heard += data.toString();
+    });
+    const closed = once(client, "close");
+    await once(client, "open");
+    return { client, closed, see: (pattern: RegExp) => eventually(String(pattern), async () => pattern.test(heard)) };
+  };
+  const one = await open("ws");
+  one.client.send("echo it-$((1+1))\n");
+  await one.see(/it-2\r\n/);
+  one.client.close();
+  await one.closed;
+  const two = await open("ws");
+  two.client.send("echo again-$((2+2)); exit\n");
+  await two.see(/again-4\r\n/);
+  await two.closed;
+  const missing = new WebSocket(address("nosuch"), { origin: "http://d" });
+  const [error] = (await once(missing, "error")) as [Error];
+  assert.match(error.message, control ? /./ : /Unexpected server response: 404/);
 });
 
 test("dockerode: attach, wait, logs, exec, errors", async () => {
