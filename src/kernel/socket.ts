@@ -12,17 +12,26 @@ import type { NetNs } from "./types.ts";
 
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
+const IPPROTO_IP = 0;
+const IP_FREEBIND = 15;
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const IPPROTO_SCTP = 132;
 
+interface BindOptions {
+  readonly reuse?: boolean;
+  /** The address may be one that the namespace has not yet. */
+  readonly early?: boolean;
+}
+
 /** A bound descriptor, made in the thread's present namespace. */
-function bound(type: number, protocol: number, address: string, port: number, reuse: boolean): number {
+function bound(type: number, protocol: number, address: string, port: number, options: BindOptions = {}): number {
   const family = familyOf(address);
   const fd = libc.socket(family === 4 ? libc.AF_INET : libc.AF_INET6, type | libc.SOCK_NONBLOCK, protocol);
   try {
     if (family === 6) libc.setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    if (reuse) libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (options.reuse) libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (options.early) libc.setsockopt(fd, IPPROTO_IP, IP_FREEBIND, 1);
     libc.bind(fd, sockaddr(address, port), `bind ${address}:${port}`);
     return fd;
   } catch (error) {
@@ -33,7 +42,7 @@ function bound(type: number, protocol: number, address: string, port: number, re
 
 /** A UDP socket of `ns`; port 0 lets the kernel choose. The caller closes it. */
 export async function udpSocketIn(ns: NetNs, address: string, port: number): Promise<dgram.Socket> {
-  const fd = ns.run(() => bound(libc.SOCK_DGRAM, 0, address, port, false));
+  const fd = ns.run(() => bound(libc.SOCK_DGRAM, 0, address, port));
   const socket = dgram.createSocket(familyOf(address) === 4 ? "udp4" : "udp6");
   const ready = Promise.withResolvers<void>();
   socket.once("error", ready.reject);
@@ -50,10 +59,15 @@ export async function udpSocketIn(ns: NetNs, address: string, port: number): Pro
 
 /**
  * A listening TCP server of `ns`; port 0 lets the kernel choose. Connections may be half-open: end them
- * yourself. The caller closes it.
+ * yourself. The caller closes it. `early`: the address may come later.
  */
-export async function tcpListenerIn(ns: NetNs, address: string, port: number): Promise<net.Server> {
-  const fd = ns.run(() => bound(libc.SOCK_STREAM, 0, address, port, true));
+export async function tcpListenerIn(
+  ns: NetNs,
+  address: string,
+  port: number,
+  options: Pick<BindOptions, "early"> = {},
+): Promise<net.Server> {
+  const fd = ns.run(() => bound(libc.SOCK_STREAM, 0, address, port, { ...options, reuse: true }));
   const server = net.createServer({ allowHalfOpen: true });
   const ready = Promise.withResolvers<void>();
   server.once("error", ready.reject);
@@ -69,9 +83,14 @@ export async function tcpListenerIn(ns: NetNs, address: string, port: number): P
 }
 
 /** A TCP connection from inside `ns`, being made: as `net.connect`, it tells by events. */
-export function tcpConnectIn(ns: NetNs, address: string, port: number): net.Socket {
-  const fd = ns.run(() => bound(libc.SOCK_STREAM, 0, familyOf(address) === 4 ? "0.0.0.0" : "::", 0, false));
-  return new net.Socket({ fd }).connect(port, address);
+export function tcpConnectIn(
+  ns: NetNs,
+  address: string,
+  port: number,
+  options: Pick<net.SocketConstructorOpts, "allowHalfOpen"> = {},
+): net.Socket {
+  const fd = ns.run(() => bound(libc.SOCK_STREAM, 0, familyOf(address) === 4 ? "0.0.0.0" : "::", 0));
+  return new net.Socket({ ...options, fd }).connect(port, address);
 }
 
 /**
@@ -80,7 +99,7 @@ export function tcpConnectIn(ns: NetNs, address: string, port: number): net.Sock
  */
 export function hostSocket(protocol: "tcp" | "udp", address: string, port: number): { fd: number; port: number } {
   const tcp = protocol === "tcp";
-  const fd = bound(tcp ? libc.SOCK_STREAM : libc.SOCK_DGRAM, 0, address, port, tcp);
+  const fd = bound(tcp ? libc.SOCK_STREAM : libc.SOCK_DGRAM, 0, address, port, { reuse: tcp });
   try {
     if (tcp) libc.listen(fd, 511, `listen ${address}:${port}`);
     return { fd, port: libc.getsockname(fd).readUInt16BE(2) };
@@ -135,8 +154,8 @@ export function bindHostPort(
 }
 
 function reserveOne(protocol: "tcp" | "udp" | "sctp", address: string, port: number): number {
-  if (protocol === "udp") return bound(libc.SOCK_DGRAM, 0, address, port, false);
-  const fd = bound(libc.SOCK_STREAM, protocol === "sctp" ? IPPROTO_SCTP : 0, address, port, true);
+  if (protocol === "udp") return bound(libc.SOCK_DGRAM, 0, address, port);
+  const fd = bound(libc.SOCK_STREAM, protocol === "sctp" ? IPPROTO_SCTP : 0, address, port, { reuse: true });
   try {
     // SO_REUSEADDR gets past lingering TIME_WAIT; then it is listening that finds out a rival. After that the
     // socket only keeps the port, without reuse, and refuses who comes here after all instead of letting him wait.

@@ -169,12 +169,16 @@ export function meshEntries(world: World, doors: ReadonlyMap<string, MeshDoor>):
   return entries.sort((a, b) => (a.address < b.address ? -1 : 1));
 }
 
-/** A task's half of the mesh; undefined for containers without published ports there. */
+/**
+ * A task's half of the mesh; undefined for containers without published ports there. `proxyOf`: where connections to a
+ * port that speaks the PROXY protocol are taken.
+ */
 export function meshTask(
   world: World,
   sandbox: SandboxState,
   entries: readonly MeshEntry[],
   egressHook: boolean,
+  proxyOf: (publishedPort: number) => number | undefined,
 ): MeshTask | undefined {
   const network = ingressOf(world);
   const endpoint = sandbox.endpoints.find(({ networkId, role }) => role === "user" && networkId === network?.spec.id);
@@ -186,7 +190,11 @@ export function meshTask(
     ingressAddress: plainIp(endpoint.ipv4),
     ingressSubnet: network.spec.ipam.config[0]?.subnet ?? "",
     defaultSource: plainIp(gateway?.ipv4 ?? endpoint.ipv4),
-    ports: ports.map(({ protocol, publishedPort, targetPort }) => ({ protocol, publishedPort, targetPort })),
+    ports: ports.flatMap(({ protocol, publishedPort, targetPort, proxy }) => {
+      // Where a header is expected, nothing comes without one.
+      const leadsTo = proxy ? (protocol === "tcp" ? proxyOf(publishedPort) : undefined) : targetPort;
+      return leadsTo === undefined ? [] : [{ protocol, publishedPort, targetPort: leadsTo }];
+    }),
     entries,
     egressHook,
   };

@@ -32,6 +32,7 @@ import { neighbourSysctls } from "./plan/host.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo, gatewayOf } from "./plan/world.ts";
 import { HostPorts } from "./ports.ts";
+import { Proxies } from "./proxies.ts";
 import type { Depth } from "./reconcile/reconciler.ts";
 import { Repairs } from "./repairs.ts";
 import { Restore } from "./restore.ts";
@@ -75,6 +76,7 @@ class Controller implements NetworkController {
   readonly #names: Names;
   readonly #neighbours: Neighbours;
   readonly #datapath: Datapath;
+  readonly #proxies: Proxies;
   readonly #paths: Paths;
   readonly #ports: HostPorts;
   readonly #passes = new Mutex();
@@ -108,15 +110,19 @@ class Controller implements NetworkController {
       () => void core.settle(this.#datapath.tunnelsChanged() ? ["host"] : [], "tables").catch(failed),
     );
     this.#names = new Names(core, (networkId) => this.#cluster.participants(networkId));
-    this.#datapath = new Datapath(core, this.#cluster, this.#names, this.#ports);
+    this.#proxies = new Proxies(core);
+    this.#datapath = new Datapath(core, this.#cluster, this.#names, this.#ports, this.#proxies);
     this.#sandboxes = new Sandboxes(core, this.#ports, {
       prepareOverlay: (network) => this.#overlays.ensure(network),
       gatewayBridge: () => this.#networks.ensureGatewayBridge(),
-      joining: (sandbox) => this.#names.ensure(sandbox),
+      joining: (sandbox) => this.#serve(sandbox),
       joined: (sandbox, endpoint) => this.#joined(sandbox, endpoint),
       leaving: (_sandbox, endpoint) => this.#cluster.withdraw(endpoint),
       left: (sandbox, endpoint) => this.#left(sandbox, endpoint),
-      sandboxGone: (sandbox) => this.#names.stop(sandbox.id),
+      sandboxGone: (sandbox) => {
+        this.#proxies.stop(sandbox.id);
+        return this.#names.stop(sandbox.id);
+      },
     });
     this.#paths = new Paths({
       clock: core.clock,
@@ -356,7 +362,7 @@ class Controller implements NetworkController {
       else this.#ports.adopt(sandbox.id, sandbox.ports);
     }
     restore.sweepPins();
-    await Promise.all([...this.#core.sandboxes.values()].map((sandbox) => this.#names.ensure(sandbox)));
+    await Promise.all([...this.#core.sandboxes.values()].map((sandbox) => this.#serve(sandbox)));
     for (const network of this.#core.networks.values()) if (network.spec.ingress) this.#datapath.changed(network);
     await this.#pass("restored");
   }
@@ -496,6 +502,12 @@ class Controller implements NetworkController {
     this.#core.events.emit({ kind: "drift", namespace, differences, total: repairs.total });
   }
 
+  /** What the daemon itself answers inside of a sandbox; before its tables lead there. */
+  async #serve(sandbox: SandboxState): Promise<void> {
+    await this.#names.ensure(sandbox);
+    await this.#proxies.ensure(sandbox);
+  }
+
   async #joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void> {
     if (this.#core.networks.get(endpoint.networkId)?.spec.driver === "overlay") {
       this.#neighbours.follow(endpoint.networkId);
@@ -563,6 +575,7 @@ class Controller implements NetworkController {
     this.#ports.close();
     this.#paths.close();
     this.#datapath.close();
+    this.#proxies.close();
     await this.#cluster.close();
     await this.#names.close();
     this.#core.close();

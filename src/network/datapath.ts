@@ -33,6 +33,7 @@ import { tunnelTable } from "./plan/tunnels.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo } from "./plan/world.ts";
 import type { HostPorts } from "./ports.ts";
+import type { Proxies } from "./proxies.ts";
 import { resolverTable } from "./resolver/table.ts";
 import { type NetworkState, type SandboxState, sandboxKey } from "./state.ts";
 
@@ -74,8 +75,10 @@ export class Datapath {
   readonly #known = new Map<string, ReadonlyMap<string, string>>();
   readonly #waiting = new Set<() => void>();
   readonly #reservations: MeshReservations;
+  readonly #proxies: Proxies;
 
-  constructor(core: Core, cluster: Cluster, names: Names, ports: HostPorts) {
+  constructor(core: Core, cluster: Cluster, names: Names, ports: HostPorts, proxies: Proxies) {
+    this.#proxies = proxies;
     this.#core = core;
     this.#cluster = cluster;
     this.#names = names;
@@ -108,7 +111,7 @@ export class Datapath {
     const vips = this.#vipTable(sandbox);
     if (vips) tables.push(vips);
     const entries = meshEntries(core.world, this.#cluster.doors());
-    const task = meshTask(core.world, sandbox, entries, this.returns);
+    const task = meshTask(core.world, sandbox, entries, this.returns, (port) => this.#proxies.port(sandbox.id, port));
     if (!task) return { tables };
     const mesh = planMeshTask(task);
     return { ...mesh, tables: [...tables, ...mesh.tables] };

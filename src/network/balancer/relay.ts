@@ -31,6 +31,8 @@ export interface Relay extends AsyncDisposable {
 
 /** Connections, or datagram clients, at once; further ones wait in the kernel's queue or are dropped. */
 const MOST_CLIENTS = 1024;
+/** After so long without a word it is asked whether the other end is still there: nobody else would notice. */
+const KEEPALIVE_MS = 60_000;
 /** A datagram client that says nothing for so long is forgotten; Docker's proxy has the same. */
 const UDP_IDLE_MS = 90_000;
 
@@ -52,19 +54,10 @@ function relayTcp(options: RelayOptions): Relay {
     const upstream = net.connect({ host: to.address, port: to.port, allowHalfOpen: true });
     for (const socket of [client, upstream]) {
       open.add(socket);
-      socket.setNoDelay(true);
+      socket.on("error", (error) => log.debug("relay", { port, error: messageOf(error) }));
+      socket.on("close", () => open.delete(socket));
     }
-    const end = (one: net.Socket, other: net.Socket) => {
-      one.on("error", (error) => log.debug("relay", { port, error: messageOf(error) }));
-      // A reset on one side is a reset on the other, not an end that looks regular.
-      one.on("close", (failed) => {
-        open.delete(one);
-        if (failed) other.resetAndDestroy();
-      });
-    };
-    end(client, upstream);
-    end(upstream, client);
-    client.pipe(upstream).pipe(client);
+    couple(client, upstream);
   });
   server.maxConnections = MOST_CLIENTS;
   server.on("error", (error) => log.warn("relay failed", { port, error: messageOf(error) }));
@@ -78,6 +71,22 @@ function relayTcp(options: RelayOptions): Relay {
       await closed;
     },
   };
+}
+
+/**
+ * Makes one connection of two, both of which may be half-open: what one says the other hears, at the pace of whoever is
+ * slower, the end of one direction leaves the other open, and a reset on one side is a reset on the other, not an end
+ * that looks regular. Errors are the caller's to listen to.
+ */
+export function couple(client: net.Socket, upstream: net.Socket): void {
+  for (const socket of [client, upstream]) {
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEPALIVE_MS);
+    socket.on("close", (failed) => {
+      if (failed) (socket === client ? upstream : client).resetAndDestroy();
+    });
+  }
+  client.pipe(upstream).pipe(client);
 }
 
 interface UdpClient {

@@ -174,8 +174,9 @@ test("mesh: a task's half is there only where it has ports", () => {
   ]);
   const plain = sandbox("t2", [endpoint({ networkId: "gw", role: "gateway" })]);
   const w = world([ingress, gwbridge], [door, served, plain]);
-  assert.equal(meshTask(w, plain, [], true), undefined);
-  assert.deepEqual(meshTask(w, served, [], true), {
+  const none = () => undefined;
+  assert.equal(meshTask(w, plain, [], true, none), undefined);
+  assert.deepEqual(meshTask(w, served, [], true, none), {
     ingressDevice: "eth1",
     ingressAddress: "10.0.0.11",
     ingressSubnet: "10.0.0.0/24",
@@ -184,6 +185,21 @@ test("mesh: a task's half is there only where it has ports", () => {
     entries: [],
     egressHook: true,
   });
+  const proxied = [{ ...port(8080), proxy: true }, port(8081), { ...port(53, 53, "udp"), proxy: true }];
+  const asked = sandbox("t3", [
+    endpoint({ networkId: "ing", ipv4: "10.0.0.12/24", service: { ...service, ingressPorts: proxied } }),
+  ]);
+  const leads = (proxyOf: (port: number) => number | undefined) =>
+    meshTask(w, asked, [], true, proxyOf)?.ports.map((p) => [p.publishedPort, p.targetPort]);
+  assert.deepEqual(
+    leads(() => 40000),
+    [
+      [8080, 40000],
+      [8081, 80],
+    ],
+    "the proxy is the only way to the port",
+  );
+  assert.deepEqual(leads(none), [[8081, 80]], "and without it the port is closed");
 });
 
 test("VIPs: one per service, its tasks without the draining ones", () => {

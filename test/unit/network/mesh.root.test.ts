@@ -24,9 +24,15 @@ const service = { id: "svcweb", name: "web", vip, aliases: [], ingressPorts: [] 
 const ports = [
   { name: "", protocol: "tcp", targetPort: 80, publishedPort: 8080 },
   { name: "", protocol: "udp", targetPort: 5353, publishedPort: 9053 },
+  { name: "", protocol: "tcp", targetPort: 80, publishedPort: 8090, bound: ["127.0.0.1/32", "::1/128"] },
+  { name: "", protocol: "tcp", targetPort: 80, publishedPort: 8091, bound: ["10.98.0.1/32", "fd98::/64"] },
+  { name: "", protocol: "tcp", targetPort: 80, publishedPort: 8092, local: true },
+  { name: "", protocol: "udp", targetPort: 5353, publishedPort: 9092, local: true },
+  { name: "", protocol: "tcp", targetPort: 82, publishedPort: 8093, proxy: true },
 ];
 
 async function join(host: TestHost, index: number) {
+  await host.run(`ip addr add fd98::${index + 1}/64 dev eth0 nodad`);
   await host.call("restore", []);
   const place = { bindAddress: host.address, advertiseAddress: host.address, dataPathAddress: host.address };
   await host.call("startCluster", { ...place, dataPathPort: 4789 });
@@ -76,6 +82,10 @@ async function task(host: TestHost, letter: string, n: number) {
     pin(letter),
   );
   await host.run(
+    `setsid socat TCP-LISTEN:82,fork,reuseaddr SYSTEM:'od -An -v -tx1' >/dev/null 2>&1 & echo $! >> ${host.netnsDir}.pids`,
+    pin(letter),
+  );
+  await host.run(
     `setsid socat TCP-LISTEN:81,fork,reuseaddr EXEC:cat >/dev/null 2>&1 & echo $! >> ${host.netnsDir}.pids`,
     pin(letter),
   );
@@ -88,7 +98,19 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
   assert.ok(h1 && h2 && h3);
   const ask = (address: string, port: number) => `socat -T1 - TCP:${address}:${port},connect-timeout=2 </dev/null`;
   const askUdp = (address: string, port: number) => `echo x | timeout 2 socat -T0.5 - UDP:${address}:${port}`;
+  const askV6 = (address: string, port: number) => `socat -T1 - TCP6:[${address}]:${port},connect-timeout=2 </dev/null`;
+  const refusal = /Connection refused/;
+  const refused = async (address: string, port: number) =>
+    assert.match((await lab.client(ask(address, port))).out, refusal, `${address}:${port}`);
+  /** What a task got of "hello" to its port that speaks the PROXY protocol. */
+  const proxied = async (address: string) => {
+    const { out } = await lab.client(`printf hello | socat -T2 - TCP:${address}:8093,connect-timeout=2`);
+    return out.replaceAll(/\s/g, "");
+  };
+  // From 10.98.0.254 to port 8093 of a task, then "hello".
+  const header = /^0d0a0d0a000d0a515549540a2111000c0a6200fe0a00000[bc].{4}1f9d68656c6c6f$/;
   try {
+    await lab.client("ip addr add fd98::fe/64 dev sw nodad");
     for (const [index, host] of lab.hosts.entries()) await join(host, index);
     await task(h2, "b", 1);
     await task(h3, "c", 2);
@@ -136,6 +158,49 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
       }
     });
 
+    await t.test("over IPv6 every host answers as well, and at [::1]", async () => {
+      for (const [index, host] of lab.hosts.entries()) {
+        const there = `fd98::${index + 1}`;
+        assert.match((await lab.client(askV6(there, 8080))).out, /^[bc] 10\.0\.0\./m, host.name);
+        assert.match((await host.run(askV6("::1", 8080))).out, /^[bc] 10\.0\.0\./m, host.name);
+        const udp = await lab.client(`echo x | timeout 2 socat -T0.5 - UDP6:[${there}]:9053`);
+        assert.match(udp.out, /^[bc] 10\.0\.0\./m, `${host.name}, UDP`);
+      }
+      const many = await lab.client(`head -c 3000000 /dev/zero | socat -T5 - TCP6:[fd98::1]:8093 | wc -c`);
+      assert.ok(Number(many.out) > 9_000_000, `three megabytes, as text, came back whole: ${many.out}`);
+    });
+
+    await t.test("a port that is bound is at its addresses only, on every host", async () => {
+      for (const host of lab.hosts) {
+        await refused(host.address, 8090);
+        assert.match((await host.run(ask("127.0.0.1", 8090))).out, /^[bc] /m, host.name);
+        assert.match((await host.run(askV6("::1", 8090))).out, /^[bc] /m, host.name);
+        assert.match((await host.run(ask(host.address, 8090))).out, refusal, "by its own address");
+      }
+      assert.match((await lab.client(askV6("fd98::1", 8090))).out, refusal);
+      assert.match((await lab.client(ask("10.98.0.1", 8091))).out, /^[bc] 10\.98\.0\.254$/m);
+      await refused("10.98.0.2", 8091);
+      assert.match((await lab.client(askV6("fd98::2", 8091))).out, /^[bc] /m);
+      assert.match((await h2.run(askV6("::1", 8091))).out, refusal);
+    });
+
+    await t.test("a local port answers where a task is, by that task, and is refused elsewhere", async () => {
+      await refused("10.98.0.1", 8092);
+      assert.match((await lab.client(askV6("fd98::1", 8092))).out, refusal);
+      for (let i = 0; i < 8; i++) {
+        assert.equal((await lab.client(ask("10.98.0.2", 8092))).out.trim(), "b 10.98.0.254");
+        assert.equal((await lab.client(ask("10.98.0.3", 8092))).out.trim(), "c 10.98.0.254");
+      }
+      assert.match((await lab.client(askUdp("10.98.0.1", 9092))).out, refusal);
+      assert.equal((await lab.client(askUdp("10.98.0.3", 9092))).out.trim(), "c 10.98.0.254");
+    });
+
+    await t.test("by the PROXY protocol a task is told the client, whichever host was asked", async () => {
+      for (const host of lab.hosts) assert.match(await proxied(host.address), header, host.name);
+      const outside = "socat -T1 - TCP:10.0.0.11:82,connect-timeout=1 </dev/null";
+      assert.notEqual((await h3.run(outside, "ingress_sbox")).code, 0, "the target port is closed on ingress");
+    });
+
     await t.test("nothing else of a task is open on ingress", async () => {
       const { code } = await h1.run(ask("10.0.0.11", 8081), "ingress_sbox");
       assert.notEqual(code, 0);
@@ -177,6 +242,9 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
       for (const { out } of await talks) assert.equal(out.replaceAll(/\s/g, ""), "x".repeat(8), out);
       await eventually(async () => (await dig("tasks.web")).length === 2);
       await eventually(async () => (await lab.client(ask("10.98.0.2", 8080))).out.includes("10.98.0.254"));
+      await refused("10.98.0.2", 8090);
+      assert.match(await proxied("10.98.0.2"), header);
+      assert.equal((await lab.client(ask("10.98.0.2", 8092))).out.trim(), "b 10.98.0.254");
     });
 
     await t.test("a draining task gets no new connections; then it is gone", async () => {
