@@ -160,35 +160,16 @@ export function createImages(ctx: EngineContext): Images {
   };
 }
 
-/** "library/alpine": how Docker heads a pull from its own hub. */
-const officialName = (repository: string): string => {
-  const short = familiar(repository);
-  return short.includes("/") ? short : `library/${short}`;
-};
-
 async function* pull(
   ctx: EngineContext,
   reference: string,
   options: Parameters<Images["pull"]>[1],
 ): AsyncGenerator<Progress> {
   const name = withDefaultTag(reference);
-  const { tag, digest, repository } = parseReference(name);
-  const before = (await ctx.runtime.images.find(name))?.id;
-  let id = "";
-  let said = false;
-  const heading = { status: `Pulling from ${officialName(repository)}`, id: tag || digest };
-  const progress = reported<Progress>(async (report) => {
-    id = await ctx.runtime.images.pull(name, { ...options, onProgress: report });
+  yield* reported<Progress>(async (report) => {
+    await ctx.runtime.images.pull(name, { ...options, onProgress: report });
   });
-  // The heading waits for the first word of the registry: until then an error is an answer of its own.
-  for await (const item of progress) {
-    if (!said) yield heading;
-    said = true;
-    yield item;
-  }
-  if (!said) yield heading;
   emit(ctx, "pull", name, name);
-  yield { status: `Status: ${before === id ? "Image is up to date" : "Downloaded newer image"} for ${familiar(name)}` };
 }
 
 async function select(ctx: EngineContext, filters: Filters): Promise<Image[]> {

@@ -84,8 +84,10 @@ async function reach(reference: Reference, tag: string, options: PullOptions) {
   }
   const client = new RegistryClient(reference, { ...common, ...(auth && { auth }) });
   await client.connect();
+  const top = await client.manifest(tag);
+  // Not before: an error up to here is an answer of its own.
   say({ status: `Pulling from ${reference.path}`, id: tag });
-  return { client, top: await client.manifest(tag) };
+  return { client, top };
 }
 
 /** The manifest for the wanted platform, where the tag points at an index of several. */
