@@ -6,3 +6,10 @@ export function parseCount(text: string): number {
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError("expected a positive whole number");
   return value;
 }
+
+/** Flags, meaning and default of the lab's mirror of Docker Hub. */
+export const mirrorOption = [
+  "--registry-mirror <url>",
+  "a registry that every engine asks before Docker Hub (SKEIN_LAB_MIRROR)",
+  process.env.SKEIN_LAB_MIRROR ?? "",
+] as const;

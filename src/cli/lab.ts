@@ -1,7 +1,8 @@
 import { spawn } from "node:child_process";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { SkeinError } from "../base/errors.ts";
 import { inside, startDaemon } from "../lab/host.ts";
+import { borrowedNames, findRegistry, pullImages } from "../lab/hub.ts";
 import { down, hostOf, report, requireLab, up } from "../lab/lab.ts";
 import { end, signal } from "../lab/process.ts";
 import { type Shaping, slowDown } from "../lab/slow.ts";
@@ -9,7 +10,7 @@ import { hostNames } from "../lab/spec.ts";
 import { saveState } from "../lab/state.ts";
 import { setCable } from "../lab/switch.ts";
 import { makeImages } from "../lab/tour.ts";
-import { parseCount } from "./args.ts";
+import { mirrorOption, parseCount } from "./args.ts";
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
@@ -33,6 +34,15 @@ const environment = (socket: string): NodeJS.ProcessEnv => ({
   DOCKER_HOST: `unix://${socket}`,
   PATH: `${process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin"}:${import.meta.dirname}/../../bin`,
 });
+
+interface UpCommand {
+  readonly name: string;
+  readonly hosts: number;
+  readonly managers: number;
+  readonly subnet?: string;
+  readonly engine: string[];
+  readonly registryMirror?: string;
+}
 
 const collect = (value: string, before: string[]) => [...before, value];
 
@@ -68,10 +78,11 @@ export function labCommand(): Command {
       collect,
       [],
     )
-    .action(async (options: { name: string; hosts: number; managers: number; subnet?: string; engine: string[] }) => {
-      const { engine, ...rest } = options;
+    .option(...mirrorOption)
+    .action(async (options: UpCommand) => {
+      const { engine, registryMirror: mirror = "", ...rest } = options;
       const dockerd = parseEngines(engine, hostNames(options.hosts, options.managers));
-      const { spec } = await up({ ...rest, dockerd, onStep: say });
+      const { spec } = await up({ ...rest, dockerd, mirror, onStep: say });
       for (const host of spec.hosts) say(`${host.name}  ${host.address}  unix://${host.socket}`);
     });
   lab
@@ -157,12 +168,27 @@ export function labCommand(): Command {
     );
   lab
     .command("images")
-    .description("build the images that the tutorials name from Debian packages and load them on every host")
+    .description("the images that the tutorials name, on every host: pulled where a registry answers, else built")
     .option(...nameOption)
-    .action(async (options: { name: string }) => {
+    .addOption(
+      new Option("--from <where>", "auto: what a registry has is pulled").choices(["auto", "packages"]).default("auto"),
+    )
+    .action(async (options: { name: string; from: "auto" | "packages" }) => {
       const found = requireLab(options.name);
+      const registry = options.from === "auto" ? await findRegistry(found.spec.mirror) : undefined;
+      if (registry === undefined && options.from === "auto")
+        say("no registry answers: images are built from Debian packages");
       say(await makeImages(found, "basic"));
       say(await makeImages(found, "tutorials"));
+      if (registry === undefined) return;
+      say(`pulling from ${registry.base}`);
+      const { pulled, missing } = await pullImages(
+        found,
+        [...borrowedNames("basic"), ...borrowedNames("tutorials")],
+        registry,
+      );
+      say(`images ${pulled.join(", ")} pulled onto every host`);
+      for (const { name, why } of missing) say(`image ${name} stays the one that was built: ${why}`);
     });
   lab
     .command("restart <host>")

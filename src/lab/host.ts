@@ -80,6 +80,11 @@ export function inside(state: HostState, command: readonly string[]): string[] {
   return ["nsenter", "-t", String(state.init.pid), "--mount", "--root", "--uts", "--net", "--pid", "--", ...command];
 }
 
+/** A registry inside the lab may be without TLS. */
+function registries({ subnet, mirror }: HostSpec): string[] {
+  return ["--insecure-registry", subnet, ...(mirror ? ["--registry-mirror", mirror] : [])];
+}
+
 /** How a host's `skeind` is called. The script becomes the daemon: its process stays the same. */
 export function daemonCommand(host: HostSpec): string[] {
   return [
@@ -92,6 +97,7 @@ export function daemonCommand(host: HostSpec): string[] {
     host.runDir,
     "--cgroup-parent",
     host.cgroup,
+    ...registries(host),
   ];
 }
 
@@ -103,7 +109,7 @@ function dockerdCommand(host: HostSpec): string[] {
   }
   const dirs = ["--data-root", `${host.stateDir}/docker`, "--exec-root", `${host.runDir}/docker`];
   const parent = ["--cgroup-parent", host.cgroup, "--pidfile", `${host.runDir}/dockerd.pid`];
-  return [dockerd, "--host", `unix://${host.socket}`, ...dirs, ...parent];
+  return [dockerd, "--host", `unix://${host.socket}`, ...dirs, ...parent, ...registries(host)];
 }
 
 /** Starts the engine of a host and waits until it answers. */

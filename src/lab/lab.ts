@@ -22,6 +22,8 @@ export interface UpOptions {
   readonly managers?: number;
   /** Names of the hosts, in place of the two above. */
   readonly names?: readonly string[];
+  /** Base URL of a registry that every engine asks before Docker Hub. */
+  readonly mirror?: string;
   /** Hosts that are to run the real Docker Engine. */
   readonly dockerd?: readonly string[];
   readonly onStep?: (step: string) => void;
@@ -36,7 +38,9 @@ export interface Lab {
 export function findLab(name = "lab"): Lab | undefined {
   const state = loadState(name);
   if (!state) return undefined;
-  const spec = state.hosts.length ? labSpec({ name, subnet: state.subnet, hosts: state.hosts }) : labSpec({ name });
+  const spec = state.hosts.length
+    ? labSpec({ name, subnet: state.subnet, hosts: state.hosts, mirror: state.mirror })
+    : labSpec({ name });
   return { spec, state };
 }
 
@@ -69,6 +73,7 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
   const wanted = labSpec({
     name,
     hosts: options.names ?? hostNames(options.hosts ?? 3, options.managers ?? 1),
+    ...(options.mirror ? { mirror: options.mirror } : {}),
     ...(options.subnet === undefined ? {} : { subnet: options.subnet }),
   });
   for (const host of dockerd) {
@@ -108,6 +113,7 @@ async function create(spec: LabSpec, dockerd: readonly string[], onStep?: (step:
     subnet: spec.subnet,
     hosts: spec.hosts.map((host) => host.name),
     engines: Object.fromEntries(dockerd.map((name) => [name, "dockerd"])),
+    mirror: spec.mirror,
     complete: false,
     running: {},
   };

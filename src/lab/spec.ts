@@ -17,12 +17,17 @@ export interface LabSpec {
   /** Engines' data. */
   readonly stateDir: string;
   readonly cgroup: string;
+  /** Base URL of a registry that every engine asks before Docker Hub; "" for none. */
+  readonly mirror: string;
   readonly hosts: readonly HostSpec[];
 }
 
 export interface HostSpec {
   readonly name: string;
   readonly address: string;
+  /** The lab's. */
+  readonly subnet: string;
+  readonly mirror: string;
   /** Name of the pinned network namespace, as `ip netns` shows it. */
   readonly netns: string;
   readonly netnsPath: string;
@@ -53,13 +58,19 @@ export function hostNames(count: number, managers = 1): string[] {
  * Computes a lab.
  * @throws invalid when the name or the subnet cannot serve.
  */
-export function labSpec(options: { name?: string; subnet?: string; hosts?: readonly string[] } = {}): LabSpec {
+export function labSpec(
+  options: { name?: string; subnet?: string; hosts?: readonly string[]; mirror?: string } = {},
+): LabSpec {
   const name = options.name ?? "lab";
   if (!/^[a-z][a-z0-9]{0,7}$/.test(name)) {
     throw invalid(`lab name ${JSON.stringify(name)} must be 1 to 8 lower-case letters and digits, a letter first`);
   }
   const subnet = options.subnet ?? defaultSubnet;
   const [network, prefix] = parseSubnet(subnet);
+  const mirror = options.mirror ?? "";
+  if (mirror && !(URL.canParse(mirror) && /^https?:/.test(mirror))) {
+    throw invalid(`registry mirror ${JSON.stringify(mirror)} is not of the form http://10.77.0.1:5000`);
+  }
   const names = options.hosts ?? hostNames(3);
   for (const host of names) {
     if (!/^[a-z][a-z0-9-]{0,30}$/.test(host)) throw invalid(`host name ${JSON.stringify(host)} is not a host name`);
@@ -71,9 +82,11 @@ export function labSpec(options: { name?: string; subnet?: string; hosts?: reado
   const stateDir = `/var/lib/skein/${name}`;
   const cgroup = `skein-${name}`;
   const label = name === "lab" ? "skein" : `skein-${name}`;
+  const plain = `${toText(network)}/${prefix}`;
   return {
     name,
-    subnet: `${toText(network)}/${prefix}`,
+    subnet: plain,
+    mirror,
     prefix,
     gateway: toText(network + 1),
     bridge: `skein-${name}`,
@@ -83,6 +96,8 @@ export function labSpec(options: { name?: string; subnet?: string; hosts?: reado
     hosts: names.map((host, i) => ({
       name: host,
       address: toText(network + 11 + i),
+      subnet: plain,
+      mirror,
       netns: `${label}-${host}`,
       netnsPath: `${netnsDir}/${label}-${host}`,
       port: `sk${name.slice(0, 8)}${i + 1}`,

@@ -12,6 +12,8 @@ const labState = z.object({
   hosts: z.array(z.string()),
   /** Hosts that run something else than skeind. */
   engines: z.record(z.string(), z.enum(["skeind", "dockerd"])).default({}),
+  /** Asked by every engine before Docker Hub; "" for none. */
+  mirror: z.string().default(""),
   /** False while the lab is being made: what is found then is a half-made lab. */
   complete: z.boolean(),
   running: z.record(z.string(), hostState),
@@ -31,7 +33,7 @@ export function loadState(name: string): LabState | undefined {
   try {
     return labState.parse(JSON.parse(text));
   } catch {
-    return { name, subnet: "", hosts: [], engines: {}, complete: false, running: {} };
+    return { name, subnet: "", hosts: [], engines: {}, mirror: "", complete: false, running: {} };
   }
 }
 

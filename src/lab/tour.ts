@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { type Clock, sleep, systemClock } from "../base/clock.ts";
 import { SkeinError } from "../base/errors.ts";
 import { docker, dockerOk } from "./docker.ts";
+import { findRegistry, removeStandIns } from "./hub.ts";
 import { archiveOf, type Collection, imageNames } from "./image/library.ts";
 import { type Lab, type UpOptions, up } from "./lab.ts";
 import type { HostSpec } from "./spec.ts";
@@ -67,6 +68,8 @@ async function until<T>(
 export async function tour(options: TourOptions): Promise<TourResult> {
   const clock = options.clock ?? systemClock;
   const steps = new Steps(options.say, clock);
+  // Asked at once, so that nobody waits for a registry that does not answer.
+  const registry = findRegistry(options.mirror ?? "");
   let made: Lab | undefined;
   await steps.run("bringing the lab's hosts up", async () => {
     made = await up({ ...options, onStep: (step) => options.say(`  ${step}`) });
@@ -95,7 +98,13 @@ export async function tour(options: TourOptions): Promise<TourResult> {
       .split("\n")
       .join(", ")}`;
   });
-  await steps.run("making sure there are images", () => makeImages(lab));
+  await steps.run("making sure there are images", async () => {
+    const built = await makeImages(lab);
+    const found = await registry;
+    if (!found) return built;
+    await removeStandIns(lab);
+    return `${built}; others are pulled from ${found.base}`;
+  });
   await steps.run("creating an attachable overlay network", () => makeNetwork(manager));
   await steps.run(`deploying a service of ${replicas} replicas`, () => makeService(manager));
   await steps.run("waiting for its tasks", async () => {

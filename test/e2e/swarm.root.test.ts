@@ -4,14 +4,16 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { after, before, test } from "node:test";
+import { hostOf } from "../../src/lab/lab.ts";
 import { run } from "../../src/lab/process.ts";
 import { eventually, TestLab } from "../support/lab.ts";
+import { startRegistry } from "../support/registry.ts";
 
 let lab: TestLab;
 const hosts = ["manager", "worker-1", "worker-2"];
 
 before(async () => {
-  lab = await TestLab.up("e2e", "10.78.0.0/24");
+  lab = await TestLab.up("e2e", "10.78.0.0/24", { mirror: "http://10.78.0.11:5000" });
 });
 after(async () => {
   await lab?.[Symbol.asyncDispose]();
@@ -222,6 +224,41 @@ test("a network in use is not removed; afterwards it is, and vanishes from the w
     "gone on worker-2",
     async () => (await lab.ok("worker-2", "network", "ls", "-q", "--filter", "name=^net$")) === "",
   );
+});
+
+test("a registry on a host of the lab: every host pulls from it, and a service runs what is only there", async () => {
+  const address = "10.78.0.11";
+  const place = { scratch: lab.host("manager").stateDir, state: hostOf(lab.lab, "manager").state };
+  await using registry = await startRegistry(place, 5000, { address });
+  const image = `${registry.address}/only/here:1`;
+  // A layer of its own, so that its like is nowhere but in the registry.
+  await lab.ok("manager", "run", "--name", "made", "skein/hello", "sh", "-c", "echo made >/made");
+  await lab.ok("manager", "commit", "made", image);
+  await lab.ok("manager", "push", image);
+  await lab.ok("manager", "rm", "made");
+  await lab.ok("manager", "rmi", image);
+  assert.match(await lab.ok("worker-1", "pull", image), /Status: Downloaded newer image/);
+  await lab.ok("manager", "service", "create", "--name", "only", "--mode", "global", image, "sleep", "600");
+  for (const host of hosts) {
+    const [id = ""] = (await lab.ok(host, "ps", "-q", "--filter", "label=com.docker.swarm.service.name=only")).split(
+      "\n",
+    );
+    assert.equal(await lab.ok(host, "exec", id, "cat", "/made"), "made", host);
+  }
+  await lab.ok("manager", "service", "rm", "only");
+
+  // The same one as a mirror of Docker Hub: what it has is pulled, the rest is built.
+  await lab.ok("manager", "tag", image, `${registry.address}/library/redis:latest`);
+  await lab.ok("manager", "push", `${registry.address}/library/redis:latest`);
+  const images = await run(["bin/skein", "lab", "images", "--name", "e2e"], { timeoutMs: 120_000 });
+  assert.equal(images.code, 0, images.stderr);
+  assert.match(images.stdout, /^pulling from http:\/\/10\.78\.0\.11:5000$/m);
+  assert.match(images.stdout, /^images redis:latest pulled onto every host$/m);
+  assert.match(images.stdout, /^image nginx:latest stays the one that was built: /m);
+  const wanted = await lab.ok("manager", "inspect", "--format", "{{.Id}}", image);
+  for (const host of hosts) {
+    assert.equal(await lab.ok(host, "inspect", "--format", "{{.Id}}", "redis:latest"), wanted, host);
+  }
 });
 
 test("leaving: a manager needs --force, workers do not", async () => {
