@@ -44,11 +44,17 @@ export function findLab(name = "lab"): Lab | undefined {
   return { spec, state };
 }
 
+/** What a user types next. */
+const hintOf = (verb: "up" | "down", name: string): string =>
+  name === "lab" && verb === "up" ? "npm start" : `bin/skein lab ${verb}${name === "lab" ? "" : ` --name ${name}`}`;
+
 /** As `findLab`, or an error that says what to do. */
 export function requireLab(name = "lab"): Lab {
   const lab = findLab(name);
   if (!lab?.state.complete) {
-    throw new SkeinError("notFound", `there is no lab ${JSON.stringify(name)}`, { hint: "bring one up: npm start" });
+    throw new SkeinError("notFound", `there is no lab ${JSON.stringify(name)}`, {
+      hint: `bring one up: ${hintOf("up", name)}`,
+    });
   }
   return lab;
 }
@@ -84,7 +90,7 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
   if (existing?.state.complete) {
     if (existing.spec.hosts.map((host) => host.name).join() !== wanted.hosts.map((host) => host.name).join()) {
       throw new SkeinError("conflict", `a lab ${JSON.stringify(name)} with other hosts is up`, {
-        hint: "take it down first: bin/skein lab down",
+        hint: `take it down first: ${hintOf("down", name)}`,
       });
     }
     if (options.subnet !== undefined && existing.spec.subnet !== wanted.subnet) {
@@ -92,7 +98,7 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
         "conflict",
         `the lab ${JSON.stringify(name)} that is up has subnet ${existing.spec.subnet}`,
         {
-          hint: "take it down first: bin/skein lab down",
+          hint: `take it down first: ${hintOf("down", name)}`,
         },
       );
     }

@@ -1,5 +1,5 @@
 /** Slow cables: what the switch sends towards a host is delayed, lost or throttled, as far as the kernel can. */
-import { SkeinError } from "../base/errors.ts";
+import { invalid, SkeinError } from "../base/errors.ts";
 import { run } from "./process.ts";
 import type { HostSpec } from "./spec.ts";
 
@@ -31,6 +31,7 @@ export function qdiscOf(shaping: Shaping): string[] {
  * @throws notImplemented naming the queueing discipline that this kernel lacks.
  */
 export async function slowDown(host: HostSpec, shaping: Shaping): Promise<void> {
+  if ((shaping.loss ?? 0) > 100) throw invalid(`--loss ${shaping.loss}: a share of packets is at most 100 percent`);
   const qdisc = qdiscOf(shaping);
   await run(["tc", "qdisc", "del", "dev", host.port, "root"]);
   if (qdisc.length === 0) return;
