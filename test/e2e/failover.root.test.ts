@@ -7,8 +7,10 @@ import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { after, before, type TestContext, test } from "node:test";
 import { sleep, systemClock } from "../../src/base/clock.ts";
+import { startDaemon } from "../../src/lab/host.ts";
 import { hostOf } from "../../src/lab/lab.ts";
-import { signal } from "../../src/lab/process.ts";
+import { end, signal } from "../../src/lab/process.ts";
+import { saveState } from "../../src/lab/state.ts";
 import { setCable } from "../../src/lab/switch.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 
@@ -196,9 +198,26 @@ test("a short freeze restarts nothing", async () => {
   assert.equal(await ids(), before);
 });
 
+test("an engine is killed and away for seconds: its tasks stay where they are", async () => {
+  await ready();
+  const { host, state } = hostOf(lab.lab, "worker-2");
+  const before = await lab.ok("worker-2", "ps", "--quiet", "--no-trunc");
+  assert.ok(state.daemon && (await end(state.daemon, "SIGKILL", 15_000)));
+  await sleep(systemClock, 5_000);
+  lab.lab.state.running["worker-2"] = await startDaemon(host, state);
+  saveState(lab.lab.state);
+  await ready();
+  assert.equal(await lab.ok("worker-2", "ps", "--quiet", "--no-trunc"), before);
+});
+
 test("a host dies", async (t) => {
-  const { init } = hostOf(lab.lab, "worker-2").state;
-  await lose(t, "worker-2", () => signal(init, "SIGKILL"), true);
+  const { host, state } = hostOf(lab.lab, "worker-2");
+  const die = () => {
+    signal(state.init, "SIGKILL");
+    // Its network namespace lives on; the kernel of a dead host refuses no connections.
+    setCable(host, false);
+  };
+  await lose(t, "worker-2", die, true);
 });
 
 test("the heartbeat is the operator's to choose", async () => {

@@ -89,6 +89,18 @@ export class ContainerRegistry {
     write(path, JSON.stringify(container.record));
   }
 
+  /**
+   * The same of what has happened already and cannot be undone: a full disk keeps no container from ending. The next save
+   * writes it.
+   */
+  note(container: Container): void {
+    try {
+      this.save(container);
+    } catch (error) {
+      this.#log.warn("a container's state is not on disk", { container: container.id, error });
+    }
+  }
+
   /** Forgets the container and its files. */
   drop(container: Container): void {
     this.#byId.delete(container.id);

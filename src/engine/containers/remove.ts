@@ -52,13 +52,13 @@ export async function removeNow(
         .remove(record.id)
         .catch((error) => ctx.log.warn("leftover stays", { container: record.id, error: messageOf(error) }));
     } else {
-      ctx.registry.save(container);
+      ctx.registry.note(container);
       await ctx.runtime.remove(record.id);
     }
   } catch (error) {
     record.state.status = next(record.state.status, "removeFailed");
     record.state.error = messageOf(error);
-    ctx.registry.save(container);
+    ctx.registry.note(container);
     throw new SkeinError(
       "internal",
       `container ${record.id}: driver failed to remove root filesystem: ${messageOf(error)}`,

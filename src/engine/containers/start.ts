@@ -79,7 +79,7 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
   state.startedAt = rfc3339Nano(ctx.clock.now());
   record.started = true;
   watch(ctx, container, process);
-  ctx.registry.save(container);
+  ctx.registry.note(container);
   for (const other of linkersOf(ctx, container)) writeEtc(ctx, other);
   emitContainer(ctx, container, "start");
 }
@@ -110,7 +110,7 @@ async function failStart(ctx: EngineContext, container: Container, error: unknow
   container.runs.emit("end");
   container.settleExit(state.exitCode);
   if (container.record.hostConfig.AutoRemove) await removeNow(ctx, container, { volumes: true });
-  else ctx.registry.save(container);
+  else ctx.registry.note(container);
 }
 
 /** What cannot be run is the client's fault (400), as with dockerd. */
@@ -197,12 +197,12 @@ async function settle(ctx: EngineContext, container: Container, run: Run, status
     execDuration: String(Math.max(0, Math.floor(ran / 1000))),
   });
   if (delay !== undefined) {
-    ctx.registry.save(container);
+    ctx.registry.note(container);
     scheduleRestart(ctx, container, delay);
     return;
   }
   if (record.hostConfig.AutoRemove) await removeNow(ctx, container, { volumes: true });
-  else ctx.registry.save(container);
+  else ctx.registry.note(container);
   container.settleExit(status.exitCode);
 }
 
@@ -236,7 +236,7 @@ async function restartNow(ctx: EngineContext, container: Container): Promise<voi
     if (delay === undefined) return;
     record.restartDelay = delay;
     record.state.status = "restarting";
-    ctx.registry.save(container);
+    ctx.registry.note(container);
     scheduleRestart(ctx, container, delay);
   }
 }

@@ -18,7 +18,7 @@ const KILL_WAIT_MS = 30_000;
 function markStopped(ctx: EngineContext, container: Container): void {
   if (container.record.manuallyStopped) return;
   container.record.manuallyStopped = true;
-  ctx.registry.save(container);
+  ctx.registry.note(container);
 }
 
 /** A container between two runs of its restart policy comes to rest. Gives false when it was not. */
@@ -29,7 +29,7 @@ export function cancelRestart(ctx: EngineContext, container: Container): boolean
   container.cancelRestart = undefined;
   state.status = next(state.status, "cancelRestart");
   state.finishedAt = rfc3339Nano(ctx.clock.now());
-  ctx.registry.save(container);
+  ctx.registry.note(container);
   container.settleExit(state.exitCode);
   return true;
 }
@@ -143,7 +143,7 @@ export async function pause(ctx: EngineContext, container: Container): Promise<v
     if (state.status !== "running") throw conflict(`Container ${container.id} is not running`);
     await ctx.runtime.pause(container.id);
     state.status = next(state.status, "pause");
-    ctx.registry.save(container);
+    ctx.registry.note(container);
     emitContainer(ctx, container, "pause");
   });
 }
@@ -154,7 +154,7 @@ export async function unpause(ctx: EngineContext, container: Container): Promise
     if (state.status !== "paused") throw conflict(`Container ${container.id} is not paused`);
     await ctx.runtime.unpause(container.id);
     state.status = next(state.status, "unpause");
-    ctx.registry.save(container);
+    ctx.registry.note(container);
     emitContainer(ctx, container, "unpause");
   });
 }

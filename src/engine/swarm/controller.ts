@@ -25,7 +25,7 @@ import { type Clock, sleep } from "../../base/clock.ts";
 import { messageOf, SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { NetworkController } from "../../network/types.ts";
-import { type Dependencies, type TaskController, TaskFailed } from "../../swarm/types.ts";
+import { type Dependencies, type TaskController, TaskFailed, TaskRetry } from "../../swarm/types.ts";
 import type { ContainerStatus, Containers, Events, Images, SwarmNetworkSource } from "../types.ts";
 import { containerCreate, TASK_LABEL } from "./container.ts";
 import { taskContainerName } from "./expand.ts";
@@ -244,6 +244,9 @@ export class ContainerController implements TaskController {
     try {
       await orAbort(containers.stop(state.id, { timeout }), signal);
     } catch (error) {
+      if (signal.aborted) throw error;
+      // A task is over when its container is: what went wrong (a full disk) may be right at the next attempt.
+      if (this.#state()?.status === "running") throw new TaskRetry(messageOf(error));
       if (!isCode(error, "notFound", "notModified")) throw error;
     }
     this.#state();

@@ -18,6 +18,7 @@ import { type Authority, guarded, MANAGERS, NODES } from "./auth.ts";
 import { CaServer } from "./ca-server.ts";
 import { createControl } from "./control/control.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
+import { refusesConnections } from "./dispatcher/refusal.ts";
 import { KeyManager } from "./keys.ts";
 import { noLeaderNow } from "./leadership/errors.ts";
 import { MembershipKeeper } from "./leadership/keeper.ts";
@@ -80,6 +81,7 @@ export function startReign(options: ReignOptions): Reign {
     managerId: nodeId,
     managerHost: splitAddress(addr).host,
     isSilent: options.isSilent,
+    isRestarting: refusesConnections,
   });
   const broker = new LogBroker(store, authority);
   const allocator = new Allocator(store, clusterId, clock, log);

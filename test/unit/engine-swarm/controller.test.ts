@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { LogSubscriptionOptionsSchema } from "#proto/docker/swarmkit/logbroker_pb.js";
 import { SkeinError } from "../../../src/base/errors.ts";
-import type { TaskFailed } from "../../../src/swarm/types.ts";
+import { type TaskFailed, TaskRetry } from "../../../src/swarm/types.ts";
 import { FakeHost, makeTask } from "./host.ts";
 
 const never = new AbortController().signal;
@@ -44,6 +44,21 @@ test("a task's life, in order", async () => {
   ]);
   assert.equal(fake.containers.size, 0);
   assert.equal(controller.status()?.exitCode, 143, "the last status is still told after the container is gone");
+});
+
+test("a container that cannot be stopped is tried again: its task is not over while it runs", async () => {
+  const { fake, controller } = await running();
+  fake.stopError = new Error("ENOSPC: no space left on device, write");
+  const first = assert.rejects(controller.shutdown(never), (error) => error instanceof TaskRetry);
+  await settle();
+  await fake.clock.advanceAsync(150);
+  await first;
+  fake.stopError = undefined;
+  const second = controller.shutdown(never);
+  await settle();
+  await fake.clock.advanceAsync(150);
+  await second;
+  assert.equal(fake.find("web.1.task1").status, "exited");
 });
 
 test("a task is announced when it listens on its published ports, or after five seconds", async () => {

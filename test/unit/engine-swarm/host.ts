@@ -27,6 +27,8 @@ export class FakeHost {
   startError: Error | undefined;
   /** Health of containers that start; undefined for none. */
   startHealth: ContainerStatus["health"];
+  /** Why a container cannot be stopped. */
+  stopError: Error | undefined;
   /** Exit code of a container that is stopped. */
   stopCode = 143;
   published: PublishedPort[] = [];
@@ -117,6 +119,7 @@ export class FakeHost {
       stop: async (ref: string, options: { timeout?: number }) => {
         const state = this.find(ref);
         this.calls.push(`stop ${options.timeout}`);
+        if (this.stopError) throw this.stopError;
         if (state.status !== "running") throw new SkeinError("notModified", "already stopped");
         this.exit(state.id, this.stopCode);
       },

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { SkeinError } from "../../../src/base/errors.ts";
@@ -57,6 +57,26 @@ test("an unknown image is a 404 that makes the CLI pull, and leaves nothing", as
     (error) => error instanceof SkeinError && error.status === 404 && error.message === "No such image: nope:latest",
   );
   await host.engine.containers.create(request({ name: "x1" }));
+});
+
+test("where nothing can be written containers end, are stopped and removed all the same", async () => {
+  await using host = await testHost();
+  const { containers } = host.engine;
+  const [ending, stopped] = [await start(host, { name: "ending" }), await start(host, { name: "stopped" })];
+  const dir = join(host.root, "data/containers");
+  for (const { id } of [ending, stopped]) {
+    assert.ok(existsSync(join(dir, id)));
+    rmSync(join(dir, id), { recursive: true });
+    writeFileSync(join(dir, id), "no directory: nothing can be written into it");
+  }
+  const { exit } = containers.wait(ending.id, "not-running");
+  ending.process.end(3);
+  assert.deepEqual(await exit, { StatusCode: 3 });
+  host.runtime.onSignal = (process) => process.end(143);
+  await containers.stop(stopped.id);
+  assert.equal(containers.state(stopped.id).status, "exited");
+  for (const { id } of [ending, stopped]) await containers.remove(id, { force: false, volumes: false });
+  assert.deepEqual(await containers.list({ all: true, size: false, filters: new Map() }), []);
 });
 
 test("stop sends the stop signal and, when the grace is over, SIGKILL", async () => {

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:net";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { AssignmentChange_AssignmentAction, type AssignmentsMessage } from "#proto/docker/swarmkit/dispatcher_pb.js";
@@ -15,6 +17,7 @@ import { GrpcError, grpcCodeOf, status } from "../../../src/base/grpc.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { AssignmentSet } from "../../../src/swarm/manager/dispatcher/assignments.ts";
 import { Liveness } from "../../../src/swarm/manager/dispatcher/liveness.ts";
+import { refusesConnections } from "../../../src/swarm/manager/dispatcher/refusal.ts";
 import { firstKeys, rotateKeys, SUBSYSTEMS } from "../../../src/swarm/manager/keys.ts";
 import { LogBroker } from "../../../src/swarm/manager/log-broker.ts";
 import { MemoryBackend } from "../../../src/swarm/store/backend.ts";
@@ -140,6 +143,51 @@ test("liveness: gossip's opinion makes it two periods, or fifteen seconds; a sta
   liveness.register("d");
   clock.advance(3_000);
   assert.deepEqual(lost.splice(0), ["24650 d"]);
+});
+
+test("liveness: a host that says that only its engine is away has fifteen seconds, one that says nothing two periods", async () => {
+  const clock = new VirtualClock();
+  const lost: string[] = [];
+  let refuses = true;
+  const liveness = new Liveness(
+    clock,
+    () => 1000,
+    (node) => lost.push(`${clock.now()} ${node}`),
+    () => true,
+    async () => refuses,
+  );
+  const first = liveness.register("a");
+  await clock.advanceAsync(10_000);
+  assert.deepEqual(lost, []);
+  liveness.beat("a", first.id);
+  await clock.advanceAsync(14_999);
+  assert.deepEqual(lost, []);
+  await clock.advanceAsync(1);
+  assert.deepEqual(lost.splice(0), ["25000 a"]);
+  refuses = false;
+  liveness.expect("b");
+  await clock.advanceAsync(4_999);
+  assert.deepEqual(lost, []);
+  await clock.advanceAsync(1);
+  assert.deepEqual(lost.splice(0), ["30000 b"]);
+  refuses = true;
+  liveness.expect("c");
+  await clock.advanceAsync(14_000);
+  assert.deepEqual(lost, []);
+  refuses = false;
+  await clock.advanceAsync(1_000);
+  assert.equal(lost.length, 1, "its host went, too");
+});
+
+test("a port that nobody listens on tells that the host is there; one that is listened on does not", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  const port = typeof address === "object" && address ? address.port : 0;
+  assert.equal(await refusesConnections("127.0.0.1", port), false);
+  server.close();
+  await once(server, "close");
+  assert.equal(await refusesConnections("127.0.0.1", port), true);
 });
 
 test("liveness: three silent periods, six after a manager's start, three registrations in eight seconds", () => {

@@ -73,6 +73,8 @@ export interface DispatcherOptions {
   readonly authority: Authority;
   /** Gossip's opinion of a host: undefined where it has none. */
   readonly isSilent?: ((host: string) => boolean | undefined) | undefined;
+  /** Whether a host lives while its engine is away. */
+  readonly isRestarting?: ((host: string) => Promise<boolean>) | undefined;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -95,7 +97,8 @@ export class Dispatcher {
   readonly #orphans = new Map<string, () => void>();
   readonly #closing = new AbortController();
 
-  constructor({ store, clusterId, managerId, managerHost, authority, isSilent, clock, log }: DispatcherOptions) {
+  constructor(options: DispatcherOptions) {
+    const { store, clusterId, managerId, managerHost, authority, isSilent, isRestarting, clock, log } = options;
     this.#store = store;
     this.#clusterId = clusterId;
     this.#managerId = managerId;
@@ -106,14 +109,20 @@ export class Dispatcher {
     this.#statuses = new StatusWriter(store, managerId, clock, log);
     const period = () =>
       Math.max(durationMs(this.#cluster()?.spec?.dispatcher?.heartbeatPeriod, HEARTBEAT_PERIOD_MS), MIN_PERIOD_MS);
+    const addrOf = (nodeId: string) => store.view.get("node", nodeId)?.status?.addr;
     this.#liveness = new Liveness(
       clock,
       period,
       (nodeId, message) => this.#lost(nodeId, message),
       (nodeId) => {
-        const addr = store.view.get("node", nodeId)?.status?.addr;
+        const addr = addrOf(nodeId);
         return addr ? isSilent?.(addr) : undefined;
       },
+      isRestarting &&
+        (async (nodeId) => {
+          const addr = addrOf(nodeId);
+          return addr !== undefined && addr !== "" && isRestarting(addr);
+        }),
     );
     this.#stopWatching = store.onCommit((changes) => this.#onCommit(changes));
     this.#expectNodes();

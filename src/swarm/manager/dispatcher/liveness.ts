@@ -1,7 +1,7 @@
 /**
  * Which nodes have a session, and since when they were silent. A node that does not beat for three periods is lost.
  * Gossip gives a second opinion where it has one: two signals are enough after two periods; while gossip hears the
- * node, it has as long as with Docker.
+ * node, it has as long as with Docker. As long has one whose host says that only the engine is away (`refusal.ts`).
  */
 import type { Clock } from "../../../base/clock.ts";
 import { GrpcError, status } from "../../../base/grpc.ts";
@@ -32,21 +32,24 @@ export class Liveness {
   readonly #periodMs: () => number;
   readonly #onLost: (nodeId: string, message: string) => void;
   readonly #isSilent: (nodeId: string) => boolean | undefined;
+  readonly #isRestarting: ((nodeId: string) => Promise<boolean>) | undefined;
   readonly #sessions = new Map<string, Session>();
   readonly #timers = new Map<string, () => void>();
   readonly #registrations = new Map<string, number[]>();
 
-  /** `isSilent`: gossip's opinion of a node; undefined where it has none. */
+  /** `isSilent`: gossip's opinion of a node; undefined where it has none. `isRestarting`: its host lives without an engine. */
   constructor(
     clock: Clock,
     periodMs: () => number,
     onLost: (nodeId: string, message: string) => void,
     isSilent: (nodeId: string) => boolean | undefined = () => undefined,
+    isRestarting?: (nodeId: string) => Promise<boolean>,
   ) {
     this.#clock = clock;
     this.#periodMs = periodMs;
     this.#onLost = onLost;
     this.#isSilent = isSilent;
+    this.#isRestarting = isRestarting;
   }
 
   /** The node was known before this manager started: give it time to find us. */
@@ -110,25 +113,32 @@ export class Liveness {
   #arm(nodeId: string, periods: number, message: string): void {
     const period = this.#periodMs();
     let since = this.#clock.now();
-    const look = (inMs: number) => {
-      this.#timers.get(nodeId)?.();
-      const due = this.#clock.now() + inMs;
-      this.#timers.set(
-        nodeId,
-        this.#clock.after(inMs, () => {
-          const now = this.#clock.now();
-          if (now - due > STALL_MS) since += now - due;
-          const silent = this.#isSilent(nodeId);
-          const limit = silent === true ? graceSuspected : silent === false ? graceHeard : grace;
-          if (now - since < limit) return look(Math.min(since + limit - now, period / 4));
-          this.forget(nodeId, new GrpcError(status.NOT_FOUND, "node not registered"));
-          this.#onLost(nodeId, message);
-        }),
-      );
-    };
     const grace = periods === GRACE ? period * periods : Math.max(period * periods, LEAST_GRACE_MS);
     const graceSuspected = period * (periods - GRACE + GRACE_SUSPECTED);
     const graceHeard = Math.max(grace, LEAST_GRACE_MS);
+    const lose = () => {
+      this.forget(nodeId, new GrpcError(status.NOT_FOUND, "node not registered"));
+      this.#onLost(nodeId, message);
+    };
+    const look = (inMs: number) => {
+      this.#timers.get(nodeId)?.();
+      const due = this.#clock.now() + inMs;
+      const cancel = this.#clock.after(inMs, () => {
+        const now = this.#clock.now();
+        if (now - due > STALL_MS) since += now - due;
+        const silent = this.#isSilent(nodeId);
+        const limit = silent === true ? graceSuspected : silent === false ? graceHeard : grace;
+        if (now - since < limit) return look(Math.min(since + limit - now, period / 4));
+        if (!this.#isRestarting || now - since >= graceHeard) return lose();
+        void this.#isRestarting(nodeId).then((restarting) => {
+          // It may have been heard, or forgotten, meanwhile.
+          if (this.#timers.get(nodeId) !== cancel) return;
+          if (restarting) look(Math.min(since + graceHeard - this.#clock.now(), period));
+          else lose();
+        });
+      });
+      this.#timers.set(nodeId, cancel);
+    };
     look(graceSuspected);
   }
 }
