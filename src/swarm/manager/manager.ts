@@ -49,6 +49,9 @@ const RESTART_PATIENCE_MS = 4_000;
 const QUORUM_PATIENCE_MS = 4_000;
 const PROBE_MS = 1_500;
 
+/** Longer than an etcd takes to be back: the others keep the quorum meanwhile. */
+const ROOTS_APART_MS = 5_000;
+
 export { bootstrapCluster } from "./bootstrap.ts";
 
 /** Starts a manager on the certificates in `stateDir`; resolves when it serves, or when only a quorum is missing. */
@@ -69,6 +72,11 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
     options.signal?.removeEventListener("abort", abort);
   }
 }
+
+const none = Buffer.of();
+
+const sameCredentials = (a: NodeCredentials, b: NodeCredentials) =>
+  a.certPem === b.certPem && a.keyPem === b.keyPem && a.rootPem === b.rootPem;
 
 /** What is there once the store is open. */
 interface Open {
@@ -97,6 +105,8 @@ class HostManager implements Manager {
   readonly #lead: Lead;
   #port: Port | undefined;
   #client: EtcdClient | undefined;
+  /** With what the client proves itself. */
+  #clientAs: NodeCredentials;
   #etcdAddress = "";
   #open: Open | undefined;
   /** Until the first reign began. */
@@ -108,6 +118,7 @@ class HostManager implements Manager {
   constructor(options: ManagerOptions, credentials: NodeCredentials) {
     this.#options = options;
     this.#credentials = credentials;
+    this.#clientAs = credentials;
     this.nodeId = credentials.identity.cn;
     this.clusterId = credentials.identity.o;
     this.#log = options.log;
@@ -215,13 +226,8 @@ class HostManager implements Manager {
     const next = readCredentials(this.#options.stateDir);
     if (!next || next.identity.cn !== this.nodeId || next.identity.ou !== MANAGER_OU) return;
     this.#credentials = next;
-    this.#serveWith();
-    this.#open?.etcd.setCertificates(next);
+    this.#serveWith(0);
     this.#link.forget("the certificate was renewed");
-    const old = this.#client;
-    if (!old) return;
-    this.#client = connectEtcd(this.#etcdAddress, next);
-    old.close();
   }
 
   close(): Promise<void> {
@@ -258,11 +264,23 @@ class HostManager implements Manager {
     });
   }
 
-  /** Peers are judged by the root in the store: it may be newer than the one on disk. */
-  #serveWith(): void {
+  /**
+   * Peers are judged by the root in the store: it may be newer than the one on disk. When it is another one, the managers
+   * start their etcd again, one after another; one whose own certificate is new cannot wait for its turn.
+   */
+  #serveWith(etcdAfterMs = Math.max(0, [...this.#book.nodes].sort().indexOf(this.nodeId)) * ROOTS_APART_MS): void {
     const stored = this.#open?.store.view.get("cluster", this.clusterId)?.rootCa?.caCert;
     const rootPem = stored && stored.length > 0 ? new TextDecoder().decode(stored) : this.#credentials.rootPem;
-    this.#port?.server.setCredentials({ ...this.#credentials, rootPem });
+    const credentials = { ...this.#credentials, rootPem };
+    this.#port?.server.setCredentials(credentials);
+    const old = this.#client;
+    if (!this.#open || !old) return;
+    this.#open.etcd.setCertificates(credentials);
+    this.#open.etcd.followRoots(etcdAfterMs);
+    if (sameCredentials(this.#clientAs, credentials)) return;
+    this.#clientAs = credentials;
+    this.#client = connectEtcd(this.#etcdAddress, credentials);
+    old.close();
   }
 
   #etcdClient(): EtcdClient {
@@ -308,10 +326,23 @@ class HostManager implements Manager {
     this.#undo.defer(() => etcd.stop());
     etcd.setPeers(this.#book.nodes);
     this.#etcdAddress = etcd.address;
+    this.#clientAs = this.#credentials;
     this.#client = connectEtcd(etcd.address, this.#credentials);
     this.#undo.defer(() => this.#client?.close());
     const standing = new StandingWatch({
-      status: (given) => this.#etcdClient().maintenance.status({}, { signal: given, timeoutMs: 1_000 }),
+      status: async (given) => {
+        for (;;) {
+          const client = this.#etcdClient();
+          try {
+            const status = await client.maintenance.status({}, { signal: given, timeoutMs: 1_000 });
+            if (status.leader !== 0n || !etcd.settling) return status;
+          } catch (error) {
+            // Asked again where it was only cut short by a new certificate.
+            if (given.aborted || (client === this.#client && !etcd.settling)) throw error;
+          }
+          await sleep(clock, 20, given);
+        }
+      },
       alone: () => this.#alone,
       clock,
       onChange: () => this.#onStanding(),
@@ -346,7 +377,7 @@ class HostManager implements Manager {
         }
         for (const { kind, object, old } of changes) {
           if (kind !== "cluster") continue;
-          if (object.rootCa !== old?.rootCa) this.#serveWith();
+          if (Buffer.compare(object.rootCa?.caCert ?? none, old?.rootCa?.caCert ?? none) !== 0) this.#serveWith();
           this.#followLock(store);
         }
       }),

@@ -71,7 +71,9 @@ export class Lead {
   follow(): void {
     if (!this.#open) return;
     const { leading, current } = this.#open.standing;
-    if (this.#current && !(leading && current.term === this.#current.term)) this.end();
+    // Whoever is alone leads on when its etcd was only started again.
+    const same = leading && (current.term === this.#current?.term || this.#options.alone());
+    if (!same) this.end();
     if (this.#settling) {
       this.#settleAgain = true;
       return;

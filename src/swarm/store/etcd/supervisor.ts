@@ -5,6 +5,7 @@
  * dies. Its writes are flushed to disk (etcd's default).
  */
 import { type ChildProcess, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
@@ -43,6 +44,8 @@ export function hasEtcdData(stateDir: string): boolean {
 }
 
 const Running = z.object({
+  /** Digest of the roots that it believes. */
+  roots: z.string().default(""),
   pid: z.number(),
   startTicks: z.string(),
   clientPort: z.number(),
@@ -55,6 +58,8 @@ const ELECTION_MS = 1_000;
 const READY_TIMEOUT_MS = 15_000;
 const STOP_TIMEOUT_MS = 5_000;
 const ADOPTED_POLL_MS = 1_000;
+/** As long as other managers are given. */
+const SETTLING_MS = 5_000;
 
 export class EtcdSupervisor {
   readonly #options: EtcdOptions;
@@ -67,6 +72,8 @@ export class EtcdSupervisor {
   /** A cluster is begun anew once, not each time etcd is started again. */
   #forced = false;
   #stopPoll: () => void = () => {};
+  #cancelRoots: () => void = () => {};
+  #settledAt = 0;
   #backoff = 100;
   /** Cancels the return to the short pause. */
   #calm: () => void = () => {};
@@ -106,6 +113,48 @@ export class EtcdSupervisor {
     this.#tls?.write(credentials);
   }
 
+  /**
+   * etcd reads the roots that it believes only when it starts: it is started again, after so many milliseconds, when they
+   * are others by now.
+   */
+  followRoots(afterMs: number): void {
+    this.#cancelRoots();
+    if (this.#running?.roots === this.#roots()) return;
+    this.#cancelRoots = this.#options.clock.after(afterMs, () => void this.#startAgain());
+  }
+
+  /** While etcd is started again on purpose: its silence, and that it knows no leader, mean nothing. */
+  get settling(): boolean {
+    return this.#options.clock.now() < this.#settledAt;
+  }
+
+  async #startAgain(): Promise<void> {
+    const running = this.#running;
+    if (!running || this.#stopping || running.roots === this.#roots()) return;
+    this.#options.log.info("etcd is started again: the swarm has another root certificate");
+    this.#child = undefined;
+    this.#stopPoll();
+    this.#settledAt = this.#options.clock.now() + SETTLING_MS;
+    await this.#end(running);
+    if (this.#stopping || this.#running !== running) return;
+    try {
+      this.#spawn(running.clientPort);
+    } catch (error) {
+      this.#options.log.error("etcd could not be started again, trying on", { error });
+      this.#restart(running);
+    }
+  }
+
+  get #tlsPaths() {
+    return this.#tls?.paths ?? certificatePaths(this.#options.stateDir);
+  }
+
+  #roots(): string {
+    return createHash("sha256")
+      .update(readFileIfAny(this.#tlsPaths.root) ?? "")
+      .digest("hex");
+  }
+
   /** The nodes that are members, as far as is known: only to them there is a way. */
   setPeers(nodeIds: readonly string[]): void {
     this.#peers?.set(nodeIds);
@@ -119,6 +168,7 @@ export class EtcdSupervisor {
   async stop(): Promise<void> {
     this.#stopping = true;
     this.#stopPoll();
+    this.#cancelRoots();
     this.#calm();
     const running = this.#running;
     this.#running = undefined;
@@ -168,7 +218,7 @@ export class EtcdSupervisor {
 
   #spawn(clientPort: number): void {
     const { name, binary, forceNewCluster, log } = this.#options;
-    const paths = this.#tls?.paths ?? certificatePaths(this.#options.stateDir);
+    const paths = this.#tlsPaths;
     const client = `https://127.0.0.1:${clientPort}`;
     const joining = this.#options.join;
     const members = joining ?? [name];
@@ -202,7 +252,7 @@ export class EtcdSupervisor {
     this.#child = child;
     child.once("error", (error) => log.error("etcd could not be started", { binary, error }));
     if (child.pid === undefined) return;
-    const running: Running = { pid: child.pid, startTicks: startTicks(child.pid) ?? "", clientPort };
+    const running = { pid: child.pid, startTicks: startTicks(child.pid) ?? "", clientPort, roots: this.#roots() };
     this.#running = running;
     try {
       writeFileAtomic(this.#stateFile, JSON.stringify(running));
