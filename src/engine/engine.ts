@@ -25,6 +25,7 @@ import { type ApiRange, createSystem } from "./system/system.ts";
 import type { Engine, SwarmNetworkSource } from "./types.ts";
 import { createViews } from "./view/view.ts";
 import { VolumeStore } from "./volumes/store.ts";
+import { sweepParts } from "./volumes/subpath.ts";
 import { createVolumes } from "./volumes/volumes.ts";
 
 export interface EngineOptions {
@@ -72,6 +73,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
     swarm: () => swarm,
   };
   const stopTelling = tellNetworkEvents(ctx);
+  sweepParts(paths.run);
   await restoreContainers(ctx);
   const images = createImages(ctx);
   return {

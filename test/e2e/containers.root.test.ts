@@ -14,7 +14,7 @@ import Docker from "dockerode";
 import { WebSocket } from "ws";
 import { inside } from "../../src/lab/host.ts";
 import { run } from "../../src/lab/process.ts";
-import { control, EngineHost } from "../support/engine.ts";
+import { control, EngineHost, skipControl } from "../support/engine.ts";
 import { eventually } from "../support/lab.ts";
 import { Session } from "../support/session.ts";
 import { Terminal } from "../support/terminal.ts";
@@ -183,6 +183,77 @@ test("logs: ranges, details, drivers that keep nothing", async () => {
   await host.docker("run", "--name", "l2", "--log-driver", "none", "alpine", "echo", "x");
   assert.match((await host.attempt("logs", "l2")).stderr, /configured logging driver does not support reading/);
 });
+
+test("logs: rotated files are compressed, and told whole", async () => {
+  const options = ["--log-opt", "max-size=4k", "--log-opt", "max-file=3", "--log-opt", "compress=true"];
+  // In lines of their own time: Docker rotates between writes.
+  const say = "i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); sleep 0.002; done";
+  await host.docker("run", "--name", "lc", ...options, "alpine", "sh", "-c", say);
+  const path = await host.inspect("lc", "{{.LogPath}}");
+  await eventually("compressed", async () => existsSync(`${path}.1.gz`) && !existsSync(`${path}.1`));
+  const all = lines(await host.docker("logs", "lc"));
+  assert.deepEqual(
+    all.slice(-60),
+    Array.from({ length: 60 }, (_, n) => `line ${40 + n}`),
+  );
+  assert.deepEqual(lines(await host.docker("logs", "--tail", "55", "lc")), all.slice(-55));
+  for (const [more, words] of [
+    [["--log-opt", "compress=true"], /compress cannot be true when max-file is less than 2 or max-size is not set/],
+    [["--log-opt", "compress=maybe", "--log-opt", "max-file=2"], /strconv.ParseBool: parsing "maybe": invalid syntax/],
+    [["--log-driver", "local", "--log-opt", "max-file=1"], /compression cannot be enabled when max file count is 1/],
+  ] as const) {
+    const { code, stderr } = await host.attempt("run", "--rm", ...more, "alpine", "true");
+    assert.notEqual(code, 0, more.join(" "));
+    assert.match(stderr, words);
+  }
+});
+
+test(
+  "a part of a volume: mounted as it was found inside the volume, whatever links lie there",
+  skipControl,
+  async () => {
+    const run = (mount: string, ...command: string[]) =>
+      host.attempt("run", "--rm", "--mount", `type=volume,src=parts,dst=/p,${mount}`, "alpine", ...command);
+    await host.docker("volume", "create", "parts");
+    await host.docker(
+      ...["run", "--rm", "-v", "parts:/v", "alpine", "sh", "-c"],
+      "mkdir -p /v/a/b; echo deep > /v/a/b/f; echo top > /v/top; ln -s /a/b /v/abs; ln -s ../../../../a /v/up; ln -s /usr /v/host; mkfifo /v/fifo",
+    );
+    for (const [part, command, says] of [
+      ["a/b", "cat /p/f; echo more > /p/g", "deep"],
+      ["a/b", "cat /p/g; ls /p", "more\nf\ng"],
+      ["a/b/f", "cat /p", "deep"],
+      ["abs", "cat /p/f", "deep"],
+      ["up/b", "cat /p/f", "deep"],
+    ] as const) {
+      const { stdout, stderr } = await run(`volume-subpath=${part}`, "sh", "-c", command);
+      assert.equal(stdout.trim(), says, `${part}: ${stderr}`);
+    }
+    assert.match((await run("volume-subpath=a,readonly", "touch", "/p/x")).stderr, /Read-only file system/);
+    for (const [part, words] of [
+      ["nosuch", /cannot access path \S+\/nosuch: no such file or directory/],
+      // A link of the volume means a place in the volume.
+      ["host", /cannot access path \S+\/host: no such file or directory/],
+      ["fifo", /neither a directory nor a file/],
+      ["../x", /subpath must be a relative path within the volume/],
+      ["a/../../x", /subpath must be a relative path within the volume/],
+      ["/a", /subpath must be a relative path within the volume/],
+    ] as const) {
+      assert.match((await run(`volume-subpath=${part}`, "true")).stderr, words, part);
+    }
+    const anonymous = ["--mount", "type=volume,dst=/p,volume-subpath=a"];
+    assert.match(
+      (await host.attempt("run", "--rm", ...anonymous, "alpine", "true")).stderr,
+      /must not set Subpath when using anonymous volumes/,
+    );
+    await host.docker("create", "--name", "part", "--mount", "type=volume,src=parts,dst=/p,volume-subpath=a", "alpine");
+    assert.equal(await host.inspect("part", "{{(index .HostConfig.Mounts 0).VolumeOptions.Subpath}}"), "a");
+    await host.docker("cp", "part:/p/b/f", join(host.scratch, "part"));
+    assert.equal(readFileSync(join(host.scratch, "part"), "utf8"), "deep\n");
+    await host.docker("rm", "part");
+    await host.docker("volume", "rm", "parts");
+  },
+);
 
 test("a link follows its target to another address, names it in ps and goes with rm --link", async () => {
   await host.docker("run", "-d", "--name", "target", "alpine", "sleep", "1000");

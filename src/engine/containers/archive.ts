@@ -58,7 +58,7 @@ function within<T>(
   use: (root: string, inner: string) => Promise<T>,
 ): Promise<T> {
   const mount = mountFor(container, dir);
-  if (mount) return use(mount.source, dir.slice(mount.target.length) || "/");
+  if (mount) return use(mount.source, posix.join("/", mount.subpath, dir.slice(mount.target.length)));
   return ctx.runtime.withRootfs(container.id, (root) => use(root, dir));
 }
 
@@ -88,7 +88,7 @@ export function archives(
   const stat = (container: Container, path: string) => {
     const { dir, name } = splitPath(path);
     return within(ctx, container, dir, async (root, inner) => {
-      using open = openInRoot(root, inner, shown(container, path));
+      using open = openInRoot(root, inner, { shown: shown(container, path) });
       return statDocument(open.entry(name), posix.basename(posix.normalize(`/${path}`)) || "/", shown(container, path));
     });
   };
@@ -118,7 +118,7 @@ export function archives(
       const { dir, name } = splitPath(path);
       const body = filled((out) =>
         within(ctx, container, dir, async (root, inner) => {
-          using open = openInRoot(root, inner, shown(container, path));
+          using open = openInRoot(root, inner, { shown: shown(container, path) });
           await pack(open.fd, name, out);
           emitContainer(ctx, container, "archive-path");
         }),

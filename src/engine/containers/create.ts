@@ -135,6 +135,7 @@ async function build(
       extraMounts: [],
       pidOf: () => 0,
       ipcOf: () => ({ containerPid: 0, containerId: "" }),
+      partOf: ({ source }) => source,
     }),
   );
   await copyUp(ctx, record);

@@ -53,7 +53,7 @@ export async function extract(
   options: ExtractOptions = {},
 ): Promise<void> {
   // Fails before anything is read where there is no such directory.
-  openInRoot(root, dir, options.shown)[Symbol.dispose]();
+  openInRoot(root, dir, options.shown === undefined ? {} : { shown: options.shown })[Symbol.dispose]();
   const extraction = new Extraction(root, dir, options);
   try {
     for await (const entry of openTar(archive)) await extraction.add(entry);
@@ -113,7 +113,7 @@ class Extraction implements Disposable {
     const parent = posix.dirname(path);
     if (this.#parent?.path !== parent) {
       // The archive need not name the directories of its files.
-      const open = openInRoot(this.#root, posix.join(this.#dir, parent), undefined, true);
+      const open = openInRoot(this.#root, posix.join(this.#dir, parent), { make: true });
       this[Symbol.dispose]();
       this.#parent = { path: parent, open };
     }

@@ -108,6 +108,12 @@ function parseBind(host: MountHost, spec: string, driver: string): MountPoint {
   return point(target, { source, ...common, propagation: common.propagation || "rprivate" });
 }
 
+/** Whether a path stays below where it begins, by its text. */
+function isLocal(path: string): boolean {
+  const clean = posix.normalize(path);
+  return !posix.isAbsolute(path) && clean !== ".." && !clean.startsWith("../") && !path.includes("\0");
+}
+
 function parseMount(host: MountHost, spec: MountSpec): MountPoint {
   const bad = (what: string) => invalid(`invalid mount config for type "${spec.Type}": ${what}`);
   if (spec.Target === "") throw bad("field Target must not be empty");
@@ -120,14 +126,18 @@ function parseMount(host: MountHost, spec: MountSpec): MountPoint {
       return bindMount(spec, target, common, bad);
     case "volume": {
       const options = spec.VolumeOptions;
-      if (options?.Subpath) throw notImplemented("volume-subpath");
+      const subpath = options?.Subpath ?? "";
+      if (subpath !== "" && spec.Source === "") throw bad("must not set Subpath when using anonymous volumes");
+      if (!isLocal(subpath)) throw bad("subpath must be a relative path within the volume");
       const volume = host.volume({
         name: spec.Source,
         ...(options?.DriverConfig?.Name && { driver: options.DriverConfig.Name }),
         ...(options?.DriverConfig && { options: options.DriverConfig.Options }),
         ...(options && { labels: options.Labels }),
       });
-      return volumeMount(host, volume, target, { ...common, nocopy: options?.NoCopy ?? false });
+      // A part of a volume is somebody's already: nothing is copied into it.
+      const nocopy = subpath !== "" || (options?.NoCopy ?? false);
+      return volumeMount(host, volume, target, { ...common, nocopy, subpath });
     }
     case "tmpfs": {
       if (spec.Source !== "") throw bad("field Source must not be specified");

@@ -7,6 +7,8 @@ import { posix } from "node:path";
 import { errnoOf, invalid, notFound } from "../../base/errors.ts";
 
 const MAX_LINKS = 40;
+/** O_PATH, which Node does not name: neither read nor written. */
+const POINT = 0o10000000 | constants.O_NOFOLLOW;
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 /** A directory that stays what it is, however its path changes. */
@@ -28,8 +30,17 @@ function linkText(path: string, make: boolean): string | undefined {
   }
 }
 
-/** With `make`, directories that are not there are made, but none that only a link leads to. */
-export function openInRoot(root: string, path: string, shown = path, make = false): OpenDir {
+interface OpenOptions {
+  /** The path in messages. */
+  readonly shown?: string;
+  /** Directories that are not there are made, but none that only a link leads to. */
+  readonly make?: boolean;
+  /** The last part may be something else than a directory: opened only to be pointed at. */
+  readonly leaf?: boolean;
+}
+
+export function openInRoot(root: string, path: string, options: OpenOptions = {}): OpenDir {
+  const { shown = path, make = false, leaf = false } = options;
   // The way back for "..": the root at the bottom, never left.
   const stack = [openSync(root, constants.O_RDONLY | constants.O_DIRECTORY)];
   const top = () => stack.at(-1) ?? -1;
@@ -51,7 +62,7 @@ export function openInRoot(root: string, path: string, shown = path, make = fals
       const here = `/proc/self/fd/${top()}/${part}`;
       const target = linkText(here, make && own);
       if (target === undefined) {
-        stack.push(openSync(here, DIRECTORY));
+        stack.push(openSync(here, leaf && rest.length === 0 ? POINT : DIRECTORY));
         continue;
       }
       if (++links > MAX_LINKS) throw invalid(`too many levels of symbolic links in ${shown}`);

@@ -14,6 +14,8 @@ export interface RunPlace {
   pidOf(ref: string): number;
   /** The container behind "container:<id>" of --ipc. */
   ipcOf(ref: string): { containerPid: number; containerId: string };
+  /** Where a part of a volume can be mounted from. */
+  partOf(mount: MountPoint): string;
   /** Variables that links add. */
   readonly linkEnv?: readonly string[];
 }
@@ -52,10 +54,10 @@ export function resourcesOf(host: ContainerRecord["hostConfig"]): Resources {
 
 const rateOf = ({ Path, Rate }: { Path: string; Rate: number }) => ({ path: Path, value: Rate });
 
-function mountOf(mount: MountPoint): Mount {
+function mountOf(mount: MountPoint, place: RunPlace): Mount {
   return {
     type: mount.type,
-    source: mount.source,
+    source: mount.subpath === "" ? mount.source : place.partOf(mount),
     target: mount.target,
     readonly: !mount.rw,
     options: [...mount.options, ...(mount.propagation && mount.propagation !== "rprivate" ? [mount.propagation] : [])],
@@ -98,7 +100,7 @@ export function runtimeSpec(record: ContainerRecord, place: RunPlace): Container
     labels: config.Labels,
     ...(place.netnsPath !== undefined && { netnsPath: place.netnsPath }),
     ...(place.etc && { etc: place.etc }),
-    mounts: [...record.mounts.map(mountOf), ...place.extraMounts],
+    mounts: [...record.mounts.map((mount) => mountOf(mount, place)), ...place.extraMounts],
     readonlyRootfs: host.ReadonlyRootfs,
     privileged: host.Privileged,
     capAdd: host.CapAdd,

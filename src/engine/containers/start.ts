@@ -15,6 +15,7 @@ import type { EngineContext } from "../context.ts";
 import { LogIntake } from "../logs/intake.ts";
 import { parseRfc3339, rfc3339Nano } from "../time.ts";
 import { mountVolumes, unmountVolumes } from "../volumes/mounting.ts";
+import { openParts } from "../volumes/subpath.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container, Run } from "./container.ts";
 import { startExitCode } from "./exec.ts";
@@ -48,8 +49,10 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
     mountVolumes(ctx, container);
     const place = await joinNetworks(ctx, container);
     try {
+      using parts = openParts(ctx.paths.run);
       const spec = runtimeSpec(record, {
         ...place,
+        partOf: parts.partOf,
         extraMounts: (record.task?.files ?? []).map(({ target, path }) => ({
           type: "bind",
           source: path,

@@ -94,7 +94,6 @@ function verifyLog(log: HostConfig["LogConfig"]): void {
     if (name === "mode" && !["", "blocking", "non-blocking"].includes(value)) {
       throw invalid(`logger: logging mode not supported: ${value}`);
     }
-    if (name === "compress" && !["", "false", "0"].includes(value)) throw notImplemented(`log opt ${name}`);
   }
   verifyLogAttributes(log.Config);
   const buffer = log.Config["max-buffer-size"];
@@ -109,6 +108,30 @@ function verifyLog(log: HostConfig["LogConfig"]): void {
   if (files !== undefined && !(Number(files) >= 1 && Number.isInteger(Number(files)))) {
     throw invalid("max-file cannot be less than 1");
   }
+  verifyCompression(type, log.Config);
+}
+
+/** Only files that are rotated away are compressed. */
+function verifyCompression(type: string, config: Readonly<Record<string, string>>): void {
+  const { compress = "" } = config;
+  const on = compress === "" ? type === "local" : parseBool(compress);
+  if (on === undefined) throw invalid(`strconv.ParseBool: parsing ${JSON.stringify(compress)}: invalid syntax`);
+  if (!on) return;
+  if (type === "local" && Number(config["max-file"] ?? 5) <= 1) {
+    throw invalid("compression cannot be enabled when max file count is 1");
+  }
+  if (
+    type === "json-file" &&
+    (!config["max-size"] || config["max-size"] === "-1" || !(Number(config["max-file"]) > 1))
+  ) {
+    throw invalid("compress cannot be true when max-file is less than 2 or max-size is not set");
+  }
+}
+
+/** As Go's strconv.ParseBool; undefined for what is neither. */
+export function parseBool(text: string): boolean | undefined {
+  if (["1", "t", "T", "TRUE", "true", "True"].includes(text)) return true;
+  return ["0", "f", "F", "FALSE", "false", "False"].includes(text) ? false : undefined;
 }
 
 /** "10m" in bytes; throws Docker's words. */

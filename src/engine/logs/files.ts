@@ -1,24 +1,29 @@
-/** The log files of one container: `<path>`, older ones `<path>.1`, `<path>.2`… */
-import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readSync, renameSync, writeSync } from "node:fs";
+/** The log files of one container: `<path>`, older ones `<path>.1`, `<path>.2`…, or `<path>.1.gz` (`shelf.ts`). */
+import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { errnoOf } from "../../base/errors.ts";
+import type { Shelf } from "./shelf.ts";
 
 export interface Rotation {
   /** Bytes per file, undefined for no bound. */
   readonly maxSize: number | undefined;
   readonly maxFiles: number;
+  /** Older files are compressed. */
+  readonly compress: boolean;
 }
 
 /** Appends whole lines; rotates before a write when the current file is full. */
 export class RotatingFile {
   readonly #path: string;
   readonly #rotation: Rotation;
+  readonly #shelf: Shelf;
   #fd: number;
   #size: number;
 
-  constructor(path: string, rotation: Rotation) {
+  constructor(path: string, rotation: Rotation, shelf: Shelf) {
     this.#path = path;
     this.#rotation = rotation;
+    this.#shelf = shelf;
     mkdirSync(dirname(path), { recursive: true });
     this.#fd = openSync(path, "a", 0o640);
     this.#size = fstatSync(this.#fd).size;
@@ -53,9 +58,7 @@ export class RotatingFile {
       return;
     }
     closeSync(this.#fd);
-    for (let n = this.#rotation.maxFiles - 1; n >= 1; n--) {
-      renameIfThere(n === 1 ? this.#path : `${this.#path}.${n - 1}`, `${this.#path}.${n}`);
-    }
+    this.#shelf.take();
     this.#fd = openSync(this.#path, "a", 0o640);
     this.#size = 0;
   }
@@ -65,24 +68,43 @@ export class RotatingFile {
   }
 }
 
-function renameIfThere(from: string, to: string): void {
-  try {
-    renameSync(from, to);
-  } catch (error) {
-    if (errnoOf(error) !== "ENOENT") throw error;
-  }
+/** A file of a log as it was when it was opened. */
+export interface LogFile {
+  readonly fd: number;
+  readonly size: number;
+  readonly compressed: boolean;
 }
 
 /** Open descriptors of a log, oldest first, with the sizes at this moment. Close them all. */
-export function openSnapshot(path: string): { fd: number; size: number }[] {
-  const out: { fd: number; size: number }[] = [];
+export function openSnapshot(path: string): LogFile[] {
+  const out: LogFile[] = [];
   for (let n = 0; ; n++) {
-    try {
-      const fd = openSync(n === 0 ? path : `${path}.${n}`, "r");
-      out.unshift({ fd, size: fstatSync(fd).size });
-    } catch (error) {
-      if (errnoOf(error) === "ENOENT") return out;
-      throw error;
-    }
+    const file =
+      n === 0 ? openFile(path, false) : (openFile(`${path}.${n}`, false) ?? openFile(`${path}.${n}.gz`, true));
+    if (!file) return out;
+    out.unshift(file);
+  }
+}
+
+function openFile(path: string, compressed: boolean): LogFile | undefined {
+  try {
+    const fd = openSync(path, "r");
+    return { fd, size: fstatSync(fd).size, compressed };
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+const BLOCK = 256 * 1024;
+
+/** The bytes of an open file. It stays open, which a stream of Node's does not promise when something fails. */
+export function* blocksOf(fd: number): Generator<Buffer> {
+  for (let at = 0; ; ) {
+    const block = Buffer.allocUnsafe(BLOCK);
+    const got = readSync(fd, block, 0, BLOCK, at);
+    if (got === 0) return;
+    at += got;
+    yield block.subarray(0, got);
   }
 }

@@ -3,7 +3,7 @@ import { AsyncQueue, Emitter } from "../../base/async.ts";
 import { SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { OutputChunk } from "../../runtime/types.ts";
-import { parseSize } from "../containers/verify.ts";
+import { parseBool, parseSize } from "../containers/verify.ts";
 import type { HostConfig } from "../shapes.ts";
 import { parseRfc3339 } from "../time.ts";
 import type { LogEntry, LogOptions } from "../types.ts";
@@ -11,6 +11,7 @@ import { RotatingFile, type Rotation } from "./files.ts";
 import { encodeEntry, LineClock, toEntry } from "./format.ts";
 import { type CutLine, LineCutter } from "./lines.ts";
 import { readEntries } from "./read.ts";
+import { Shelf } from "./shelf.ts";
 
 /** Bytes that may wait for the next write. */
 const BATCH = 256 * 1024;
@@ -22,6 +23,7 @@ export function rotationOf(log: HostConfig["LogConfig"]): Rotation {
   return {
     maxSize: size && size !== "-1" ? parseSize(size) : local ? 20 * 1024 * 1024 : undefined,
     maxFiles: files ? Number(files) : local ? 5 : 1,
+    compress: parseBool(log.Config.compress || String(local)) ?? false,
   };
 }
 
@@ -37,6 +39,8 @@ export class ContainerLog {
   readonly #live = new Emitter<LogEntry | "end">();
   readonly #clock = new LineClock();
   #cutter = new LineCutter();
+  readonly #rotation: Rotation;
+  #shelf: Shelf | undefined;
   #file: RotatingFile | undefined;
   #pending = "";
   #scheduled = false;
@@ -51,6 +55,7 @@ export class ContainerLog {
     this.attributes = attributes;
     this.#attributesText = Object.keys(attributes).length ? `"attrs":${JSON.stringify(attributes)},` : "";
     this.#config = config;
+    this.#rotation = rotationOf(config);
     this.buffer =
       config.Config.mode === "non-blocking" ? parseSize(config.Config["max-buffer-size"] || "1m") : undefined;
     this.#report = report;
@@ -84,7 +89,8 @@ export class ContainerLog {
     const text = this.#pending;
     this.#pending = "";
     try {
-      this.#file ??= new RotatingFile(this.path, rotationOf(this.#config));
+      this.#shelf ??= new Shelf(this.path, this.#rotation);
+      this.#file ??= new RotatingFile(this.path, this.#rotation, this.#shelf);
       this.#file.append(text);
     } catch (error) {
       this.#report.error("log line lost", { path: this.path, error });
@@ -99,6 +105,11 @@ export class ContainerLog {
     this.#file?.close();
     this.#file = undefined;
     this.#live.emit("end");
+  }
+
+  /** Resolves when the files are as they are to stay: older ones compressed. */
+  async settled(): Promise<void> {
+    await this.#shelf?.settled();
   }
 
   /** `running`: whether there is a process whose output can be followed. */

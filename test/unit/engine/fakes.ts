@@ -138,6 +138,7 @@ export class FakeRuntime implements Runtime {
   }
   list = async () => [...this.specs.keys()].map((id) => ({ id, running: this.processes.has(id), pid: 1 }));
   withRootfs: Runtime["withRootfs"] = async (_id, fn) => fn("/nonexistent");
+  userOf = async () => ({ uid: 0, gid: 0 });
   writableSize = async () => 42;
   async [Symbol.asyncDispose](): Promise<void> {}
 }

@@ -1,11 +1,21 @@
 import assert from "node:assert/strict";
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
+import { gunzipSync } from "node:zlib";
 import { nullLogger } from "../../../src/base/log.ts";
 import { LineCutter, MAX_LINE } from "../../../src/engine/logs/lines.ts";
-import { ContainerLog } from "../../../src/engine/logs/log.ts";
+import { ContainerLog, rotationOf } from "../../../src/engine/logs/log.ts";
 import type { LogOptions } from "../../../src/engine/types.ts";
 
 const AT = 1_700_000_000_000;
@@ -19,7 +29,7 @@ function withLog(config: Record<string, string> = {}, type = "json-file") {
   const dir = mkdtempSync(join(tmpdir(), "skein-log-"));
   const path = join(dir, "c-json.log");
   const log = new ContainerLog(path, { Type: type, Config: config }, nullLogger);
-  return { log, path, [Symbol.dispose]: () => rmSync(dir, { recursive: true }) };
+  return { log, path, config, [Symbol.dispose]: () => rmSync(dir, { recursive: true }) };
 }
 
 async function read(log: ContainerLog, options: Partial<LogOptions> = {}, running = false): Promise<string[]> {
@@ -126,4 +136,63 @@ test("driver none keeps nothing and says so", () => {
     () => it.log.read({ stdout: true, stderr: true, follow: false, signal: new AbortController().signal }, false),
     /does not support reading/,
   );
+});
+
+test("rotated files are compressed, and read back as they were, whole, by their end, and while it happens", async () => {
+  using it = withLog({ "max-size": "1k", "max-file": "4", compress: "true" });
+  const line = (n: number) => `line ${n} ${"x".repeat(80)}\n`;
+  const say = (n: number) => {
+    it.log.write(chunk(line(n), "stdout", AT + n));
+    it.log.flush();
+  };
+  let said = 0;
+  for (; said < 12; said++) say(said);
+  // The first file is being compressed now; it may be read meanwhile.
+  assert.deepEqual(
+    await read(it.log),
+    Array.from({ length: 12 }, (_, n) => line(n)),
+  );
+  await it.log.settled();
+  assert.ok(existsSync(`${it.path}.1.gz`) && !existsSync(`${it.path}.1`));
+  // Faster than it can be compressed: files grow older on the way, the oldest go.
+  for (; said < 60; said++) say(said);
+  const racing = read(it.log);
+  await it.log.settled();
+  const all = await read(it.log);
+  assert.deepEqual(await racing, all);
+  const first = Number(/^line (\d+)/.exec(all[0] ?? "")?.[1]);
+  assert.ok(first > 12 && first < 60 - 15, `three older files are kept: from line ${first}`);
+  assert.deepEqual(
+    all,
+    Array.from({ length: 60 - first }, (_, n) => line(first + n)),
+  );
+  assert.deepEqual(readdirSync(dirname(it.path)).sort(), [
+    "c-json.log",
+    "c-json.log.1.gz",
+    "c-json.log.2.gz",
+    "c-json.log.3.gz",
+  ]);
+  for (const tail of [0, 1, 5, 12, 25, 1000])
+    assert.deepEqual(await read(it.log, { tail }), tail ? all.slice(-tail) : []);
+  // A daemon that was killed left half of its work, and a file that was never compressed.
+  writeFileSync(`${it.path}.gz.tmp`, "half");
+  writeFileSync(`${it.path}.2`, gunzipSync(readFileSync(`${it.path}.2.gz`)));
+  const again = new ContainerLog(it.path, { Type: "json-file", Config: it.config }, nullLogger);
+  assert.deepEqual(await read(again), all, "nothing twice");
+  for (; said < 75; said++) {
+    again.write(chunk(line(said), "stdout", AT + said));
+    again.flush();
+  }
+  await again.settled();
+  assert.ok(!existsSync(`${it.path}.gz.tmp`));
+  assert.equal((await read(again)).at(-1), line(74));
+  truncateSync(`${it.path}.3.gz`, 40);
+  assert.equal((await read(again)).at(-1), line(74), "what is damaged hides nothing else");
+});
+
+test("compress only where files are rotated away; the local driver does of itself", () => {
+  const config = (Type: string, Config: Record<string, string>) => rotationOf({ Type, Config });
+  assert.equal(config("local", {}).compress, true);
+  assert.equal(config("local", { compress: "false" }).compress, false);
+  assert.equal(config("json-file", { "max-size": "1m", "max-file": "2" }).compress, false);
 });
