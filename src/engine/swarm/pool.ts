@@ -41,7 +41,7 @@ export function checkAddressPools(pools: readonly string[], size: number): void 
 export function checkDataPathPort(port: number): number {
   if (port === 0) return DEFAULT_DATA_PATH_PORT;
   if (!Number.isInteger(port) || port < 1024 || port > 49151) {
-    throw invalid("Datapath port number is not in valid range (1024-49151)");
+    throw invalid(`Datapath port number is not in valid range (1024-49151) : ${port}`);
   }
   return port;
 }

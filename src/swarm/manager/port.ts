@@ -26,6 +26,13 @@ import { listenManager, type ManagerServer } from "./server.ts";
 /** How long a call waits for a leader to be there. */
 const CALL_PATIENCE_MS = 4_000;
 
+/** In Go's words. */
+const listenFailures: Record<string, string> = {
+  EADDRINUSE: "bind: address already in use",
+  EADDRNOTAVAIL: "bind: cannot assign requested address",
+  EACCES: "bind: permission denied",
+};
+
 export interface PortOptions {
   /** "ip:port" to listen on. */
   readonly listenAddr: string;
@@ -87,8 +94,9 @@ export async function openPort(options: PortOptions): Promise<Port> {
     return { server, authority: served.authority };
   } catch (error) {
     if (errnoOf(error) === undefined) throw error;
-    const reason = errnoOf(error) === "EADDRINUSE" ? "bind: address already in use" : messageOf(error);
-    throw new SkeinError("unavailable", `listen tcp ${listenAddr}: ${reason}`, { cause: error });
+    const reason = `listen tcp ${listenAddr}: ${listenFailures[errnoOf(error) ?? ""] ?? messageOf(error)}`;
+    const message = `manager stopped: failed to listen on remote API address: ${reason}`;
+    throw new SkeinError("unavailable", message, { cause: error });
   }
 }
 

@@ -18,12 +18,22 @@ import {
 import type { Clock } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { createRootCa, crossSign, isIssuedBy, issuerOf, keyMatches } from "../ca/certificates.ts";
+import {
+  createRootCa,
+  crossSign,
+  isIssuedBy,
+  issuerOf,
+  keyMatches,
+  type RootCa,
+  validityOf,
+} from "../ca/certificates.ts";
 import { makeToken } from "../ca/token.ts";
 import type { Store } from "../store/store.ts";
 import { rpcError } from "./control/errors.ts";
 import { Loop } from "./loop.ts";
 
+/** A year. */
+const MIN_ROOT_LIFE_MS = 365 * 86_400_000;
 const text = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes);
 const bytes = (value: string) => new TextEncoder().encode(value);
 
@@ -44,12 +54,7 @@ export async function beginRotation(cluster: Cluster, spec: ClusterSpec, now: nu
     );
   }
   const next = given.certPem ? given : await createRootCa(now);
-  try {
-    if (!keyMatches(next.certPem, next.keyPem)) throw new Error("certificate key mismatch");
-    if (!isIssuedBy(next.certPem, next.certPem)) throw new Error("it is not a self-signed CA certificate");
-  } catch (error) {
-    throw rpcError("InvalidArgument", `invalid root CA: ${messageOf(error)}`);
-  }
+  if (given.certPem) checkRoot(given, now);
   const old = { certPem: text(rootCa.caCert), keyPem: text(rootCa.caKey) };
   const rootRotation = create(RootRotationSchema, {
     caCert: bytes(next.certPem),
@@ -57,6 +62,20 @@ export async function beginRotation(cluster: Cluster, spec: ClusterSpec, now: nu
     crossSignedCaCert: bytes(await crossSign(next.certPem, old)),
   });
   return { ...rootCa, rootRotation, lastForcedRotation: spec.caConfig?.forceRotate ?? 0n };
+}
+
+/** Throws Docker's words when a root that a user gave is none, or not for long. */
+function checkRoot({ certPem, keyPem }: RootCa, now: number): void {
+  const refuse = (why: string) => rpcError("InvalidArgument", why);
+  let matches = false;
+  try {
+    matches = keyMatches(certPem, keyPem);
+  } catch (error) {
+    throw refuse(`invalid root CA: ${messageOf(error)}`);
+  }
+  if (!matches) throw refuse("certificate key mismatch");
+  if (!isIssuedBy(certPem, certPem)) throw refuse("invalid root CA: it is not a self-signed CA certificate");
+  if (validityOf(certPem).notAfter - now < MIN_ROOT_LIFE_MS) throw refuse("CA certificate expires too soon");
 }
 
 /** The root after its rotation: a single one, with new tokens. */

@@ -17,7 +17,7 @@ import { NodeIdentity } from "./identity.ts";
 import { Member } from "./member.ts";
 import * as messages from "./messages.ts";
 import { inactive, localNode, type Phase } from "./phase.ts";
-import { stateOfInit, stateOfJoin } from "./requests.ts";
+import { checkNewCluster, stateOfInit, stateOfJoin } from "./requests.ts";
 import { clearState, type NodeState, readState, writeState } from "./state-file.ts";
 
 /** How long `init` and `join` wait for the first registration. */
@@ -26,6 +26,8 @@ const registrationMs = 20_000;
 const leaveMs = 30_000;
 /** A manager that leaves waits this long for the others to take it out of their number. */
 const resignMs = 6_000;
+/** The managers need not hear that this node leaves. */
+const goodbyeMs = 1_000;
 /** A member that could not start tries again after this, doubling. */
 const comeBackMs = { first: 200, max: 30_000 };
 
@@ -120,6 +122,7 @@ class HostNode implements SwarmNode {
       const old = this.#phase.kind === "member" ? this.#phase.member : undefined;
       const forced = request.forceNewCluster && old?.manager !== undefined;
       if (this.#phase.kind !== "inactive" && !forced) throw messages.alreadyInSwarm();
+      checkNewCluster(request.spec);
       const state = stateOfInit(request);
       if (forced) await old?.close();
       else clearState(stateDir);
@@ -177,6 +180,7 @@ class HostNode implements SwarmNode {
         await limited(clock, leaveMs, phase.member.agent.removeTasks(), () =>
           log.warn("some tasks are not removed in time"),
         );
+        await phase.member.sayGoodbye(goodbyeMs).catch((error) => log.debug("leaving without a word", { error }));
       }
       await this.#abandon();
     });

@@ -1,5 +1,7 @@
 /** From what a user asked to what the node keeps of it. */
-import { invalid } from "../../base/errors.ts";
+import type { ClusterSpec } from "#proto/docker/swarmkit/specs_pb.js";
+import { invalid, SkeinError } from "../../base/errors.ts";
+import { checkCluster } from "../manager/control/cluster.ts";
 import type { InitRequest, JoinRequest } from "../types.ts";
 import { defaultPort, formatHostPort, type HostPort, parseHostPort } from "./addresses.ts";
 import type { NodeState } from "./state-file.ts";
@@ -9,6 +11,16 @@ const anyHost = "0.0.0.0";
 /** Any address is one of both families where others are told an IPv6 one. (Go listens so whenever it can.) */
 const listening = (listen: HostPort, advertised: HostPort): HostPort =>
   listen.host === anyHost && advertised.host.includes(":") ? { ...listen, host: "::" } : listen;
+
+/** Throws what Docker says when it has made the swarm and cannot have it as it is to be; here nothing is made. */
+export function checkNewCluster(spec: ClusterSpec): void {
+  try {
+    checkCluster(spec);
+  } catch (error) {
+    if (!(error instanceof SkeinError) || error.code !== "invalid") throw error;
+    throw invalid(`error updating cluster settings: ${error.message}`);
+  }
+}
 
 export function stateOfInit(request: InitRequest): NodeState {
   const listen = parseHostPort(request.listenAddr || anyHost);

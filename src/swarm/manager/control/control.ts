@@ -1,9 +1,8 @@
 /** The manager's control API: what `docker service|network|node|secret|config|swarm` ask, answered from the store. */
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { type Cluster, NetworkSchema, type Service, ServiceSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { NetworkSchema, type Service, ServiceSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import {
-  type ClusterSpec,
   ClusterSpecSchema,
   type NetworkSpec,
   NetworkSpecSchema,
@@ -16,30 +15,29 @@ import {
 import {
   BlacklistedCertificateSchema,
   JobStatusSchema,
-  JoinTokensSchema,
   NodeRole,
   NodeStatus_State,
   TaskState,
   VersionSchema,
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
-import { notFound, notImplemented } from "../../../base/errors.ts";
+import { notFound } from "../../../base/errors.ts";
 import { swarmId } from "../../../base/id.ts";
 import { validityOf } from "../../ca/certificates.ts";
 import { formatUnlockKey } from "../../ca/seal.ts";
-import { makeToken } from "../../ca/token.ts";
 import { type Kind, type ObjectOf, versionOf } from "../../store/objects.ts";
 import type { Store } from "../../store/store.ts";
 import type { Transaction } from "../../store/transaction.ts";
 import type { ControlApi } from "../../types.ts";
 import { isIngress } from "../allocator/drivers.ts";
 import type { AllocatorState } from "../allocator/state.ts";
-import { unlockKeyOf, unlockKeysFor } from "../autolock.ts";
+import { unlockKeyOf } from "../autolock.ts";
 import { PREDEFINED_LABEL, withDefaults } from "../bootstrap.ts";
 import type { LogBroker } from "../log-broker.ts";
 import { rolledBack } from "../orchestrator/updater.ts";
 import { beginRotation, needsRotation } from "../root-rotation.ts";
 import { isOver } from "../tasks.ts";
+import { updatedCluster } from "./cluster.ts";
 import { dependencyApi } from "./dependencies.ts";
 import { rpcError } from "./errors.ts";
 import { checkDemotable, checkPromotable } from "./roles.ts";
@@ -155,27 +153,6 @@ export function createControl(options: ControlOptions): ControlApi {
           listener({ action, kind, object, ...(old ? { old } : {}) });
       }),
   };
-}
-
-function updatedCluster(
-  cluster: Cluster,
-  spec: ClusterSpec,
-  rotation: { worker: boolean; manager: boolean; unlockKey: boolean },
-): Cluster {
-  if (spec.caConfig?.externalCas.length) throw notImplemented("external certificate authorities");
-  const expiry = spec.caConfig?.nodeCertExpiry;
-  if (expiry && Number(expiry.seconds) < 3600) {
-    throw rpcError("InvalidArgument", "invalid certificate expiry: it must be at least 1h0m0s");
-  }
-  const root = cluster.rootCa;
-  const tokens = root?.joinTokens;
-  const unlockKeys = unlockKeysFor(spec, cluster.unlockKeys, rotation.unlockKey);
-  if (!root || !tokens) return { ...cluster, spec, unlockKeys };
-  const joinTokens = create(JoinTokensSchema, {
-    worker: rotation.worker ? makeToken(root.caCert) : tokens.worker,
-    manager: rotation.manager ? makeToken(root.caCert) : tokens.manager,
-  });
-  return { ...cluster, spec, unlockKeys, rootCa: { ...root, joinTokens } };
 }
 
 function updateNode(tx: Transaction, id: string, version: bigint, spec: NodeSpec): void {
