@@ -197,7 +197,7 @@ describe("a swarm of our own", { skip, timeout: 120_000 }, () => {
     await worker.node.leave(false);
     assert.equal(worker.node.local().state, "inactive");
     assert.ok(!existsSync(join(worker.stateDir, "swarm")));
-    await eventually("it is down", async () => nodeState(id) === "DOWN", 30_000);
+    await eventually("it is down at once", async () => nodeState(id) === "DOWN", 2_000);
     await control().removeNode(id, false);
     assert.equal(control().node(id), undefined);
   });

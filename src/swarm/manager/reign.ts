@@ -112,7 +112,7 @@ export function startReign(options: ReignOptions): Reign {
       logs: broker.logs(),
       resources: resourceHandlers(store, authority, clock),
       raft: raftRefusal(authority, store),
-      managers: managerHandlers(options, keeper, control),
+      managers: managerHandlers(options, dispatcher, keeper, control),
     },
     close() {
       for (const loop of loops) loop.close();
@@ -125,6 +125,7 @@ export function startReign(options: ReignOptions): Reign {
 
 function managerHandlers(
   { authority, confirmLead, dataKey, store }: ReignOptions,
+  dispatcher: Dispatcher,
   keeper: MembershipKeeper,
   control: ControlApi,
 ): Handlers<typeof Managers> {
@@ -135,7 +136,11 @@ function managerHandlers(
       const addrOf = (nodeId: string) => store.view.get("node", nodeId)?.managerStatus?.addr ?? "";
       return { members: members.map((member) => ({ ...member, addr: addrOf(member.nodeId) })), dataKey: dataKey() };
     },
-    leave: async (_request, context) => {
+    leave: async ({ node }, context) => {
+      if (node) {
+        dispatcher.left(authority.require(context, NODES).cn);
+        return {};
+      }
       await keeper.leave(authority.require(context, MANAGERS).cn, context.signal);
       return {};
     },

@@ -188,6 +188,12 @@ export class Dispatcher {
     }
   }
 
+  /** The node says that it leaves the swarm: nobody needs to wait for it. */
+  left(nodeId: string): void {
+    this.#liveness.forget(nodeId, new GrpcError(status.NOT_FOUND, "node not registered"));
+    this.#lost(nodeId, "node left the swarm");
+  }
+
   #lost(nodeId: string, message: string): void {
     if (!this.#store.view.get("node", nodeId)) return;
     this.#log.warn("a node is lost", { node: nodeId, reason: message });
