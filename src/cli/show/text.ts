@@ -226,7 +226,7 @@ export function serviceText(service: ServiceView): string {
     ]),
     ...service.networks.map((network) =>
       section(
-        `${network.network}: ${network.vip ? `VIP ${network.vip}` : "no VIP, names lead to the tasks"}`,
+        `${network.network}: ${network.vip ? `VIP ${[network.vip, network.vip6].filter(Boolean).join(", ")}` : "no VIP, names lead to the tasks"}`,
         ["TASK", "ADDRESS", "HOST", "STATE", "SHARE"],
         network.backends.map((one) => [
           one.task,
@@ -257,7 +257,7 @@ export function portsText(ports: readonly PortView[]): string {
     ["PORT", "AT", "BY", "WHO", "TARGET", "BACKENDS"],
     ports.map((port) => [
       `${port.port}/${port.protocol}`,
-      port.addresses.length === 0 ? "all addresses" : port.addresses.join(","),
+      atText(port.addresses, "all addresses", ","),
       port.kind === "mesh" ? "routing mesh" : "container",
       port.kind === "mesh" ? port.services.join(",") : (port.names[port.container] ?? short(port.container)),
       port.kind === "mesh" ? port.target.join(",") : String(port.target),
@@ -266,9 +266,12 @@ export function portsText(ports: readonly PortView[]): string {
   );
 }
 
+const atText = (addresses: readonly string[] | undefined, all: string, separator: string): string =>
+  addresses === undefined ? all : addresses.join(separator) || "no address";
+
 /** One port, with the way that a connection takes. */
 export function onePortText(port: PortView): string {
-  const at = port.addresses.length === 0 ? "every address of this host" : port.addresses.join(", ");
+  const at = atText(port.addresses, "every address of this host", ", ");
   if (port.kind === "container") {
     const name = port.names[port.container] ?? short(port.container);
     return [
@@ -285,7 +288,11 @@ export function onePortText(port: PortView): string {
   const serving = port.backends.filter(({ share }) => share > 0);
   const hidden = serving.filter(({ keepsClientAddress }) => !keepsClientAddress).length;
   return [
-    fields([["port", `${port.port}/${port.protocol} at ${at}: routing mesh, ${port.services.join(", ")}`]]),
+    fields([
+      ["port", `${port.port}/${port.protocol} at ${at}: routing mesh, ${port.services.join(", ")}`],
+      ["policy", port.policy === "local" ? "local: only tasks of this host are asked" : undefined],
+      ["proxy", port.proxy ? "tasks are told the client's address by the PROXY protocol" : undefined],
+    ]),
     "\nthe way\n",
     `  host          DNAT to ${port.door.gateway}, over docker_gwbridge\n`,
     `  ingress_sbox  DNAT to one of ${count(serving.length, "task")}, chosen at random${serving.length === 0 ? ": refused" : ""}\n`,
@@ -300,7 +307,7 @@ export function onePortText(port: PortView): string {
         `${place(one.host, port.names[one.host])}${one.here ? ", here" : ""}`,
         one.state,
         percent(one.share),
-        one.keepsClientAddress ? "kept" : "hidden",
+        one.share === 0 ? "" : one.keepsClientAddress ? "kept" : "hidden",
       ]),
     ),
   ].join("");

@@ -1,4 +1,5 @@
 /** An overlay network as people see it: what was told, what became of it in the plan, what the kernel has. Pure. */
+import { toIpv6 } from "../../base/dual-stack.ts";
 import type { Link } from "../../kernel/types.ts";
 import { plainIp } from "../address.ts";
 import { type OverlayOptions, parseOverlay } from "../drivers/overlay.ts";
@@ -54,6 +55,7 @@ export function remoteEndpoints(
       name: participant?.name ?? "",
       service: participant?.service?.name ?? "",
       address: peer?.address ?? participant?.address ?? "",
+      address6: (options.dual && peer && toIpv6(options.dual, peer.address)) ?? "",
       mac: peer?.mac ?? "",
       host: peer?.vtep ?? "",
       announcedBy: { node: owner, address: ownerAddress, state: announcer.stateOf(owner) },

@@ -31,6 +31,7 @@ export function serviceLooks(networks: readonly Participants[]): ServiceLook[] {
         network: network.name,
         networkId: network.networkId,
         ingress: network.ingress,
+        vip6: members(all).find(({ vip6 }) => vip6)?.vip6 ?? "",
         vip: members(all).find(({ service }) => service?.vip)?.service?.vip ?? "",
         backends: backends(members(network.counting), members(network.suspended)),
       });
@@ -56,6 +57,7 @@ function backends(counting: readonly Participant[], suspended: readonly Particip
     task: one.name,
     endpointId: one.endpointId,
     address: one.address,
+    address6: one.address6,
     host: one.hostAddress,
     here: one.local,
     state,
@@ -67,29 +69,41 @@ function backends(counting: readonly Participant[], suspended: readonly Particip
   ].sort((a, b) => compareAddresses(a.address, b.address));
 }
 
-/** The ports of the routing mesh. `participants`: of the ingress network. */
+/** The ports of the routing mesh: `mesh` as it is planned here, `participants` of the ingress network. */
 export function meshLooks(
-  mesh: readonly (MeshPort & { readonly addresses?: readonly string[] })[],
+  mesh: readonly MeshPort[],
   participants: Participants,
   door: ReturnType<typeof doorOf>,
 ): PortLook[] {
-  return mesh.map(({ protocol, publishedPort, backends: told, addresses }) => {
-    const publishes = (one: Participant) =>
+  const all = [...participants.counting, ...participants.suspended];
+  const published = new Map(
+    all.flatMap(({ service }) =>
+      (service?.ingressPorts ?? []).map((port) => [`${port.protocol} ${port.publishedPort}`, port] as const),
+    ),
+  );
+  return [...published.values()].map(({ protocol, publishedPort }) => {
+    const planned = mesh.find((one) => one.protocol === protocol && one.publishedPort === publishedPort);
+    const ports = (one: Participant) =>
       one.service?.ingressPorts.filter((p) => p.protocol === protocol && p.publishedPort === publishedPort) ?? [];
-    const counting = participants.counting.filter((one) => publishes(one).length > 0);
-    const suspended = participants.suspended.filter((one) => publishes(one).length > 0);
-    const keeps = new Map(told.map((one) => [one.address, one.returnsToEntry]));
+    const publishing = (list: readonly Participant[]) => list.filter((one) => ports(one).length > 0);
+    const told = publishing(all).flatMap(ports);
+    // Who is asked here is what is planned: with the policy "local" only tasks of this host.
+    const asked = new Map(planned?.backends.map((one) => [one.address, one.returnsToEntry]));
+    const share = asked.size === 0 ? 0 : 1 / asked.size;
     return {
       kind: "mesh",
       protocol,
       port: publishedPort,
-      addresses: addresses ?? [],
-      services: [...new Set([...counting, ...suspended].map(({ service }) => service?.name ?? ""))],
-      target: [...new Set([...counting, ...suspended].flatMap((one) => publishes(one).map((p) => p.targetPort)))],
+      ...(planned?.bound && { addresses: planned.bound }),
+      policy: told.some(({ local }) => local) ? "local" : "mesh",
+      proxy: told.some(({ proxy }) => proxy === true),
+      services: [...new Set(publishing(all).map(({ service }) => service?.name ?? ""))],
+      target: [...new Set(told.map(({ targetPort }) => targetPort))],
       door: { gateway: plainIp(door?.gateway.ipv4 ?? ""), ingress: plainIp(door?.ingress.ipv4 ?? "") },
-      backends: backends(counting, suspended).map((one) => ({
+      backends: backends(publishing(participants.counting), publishing(participants.suspended)).map((one) => ({
         ...one,
-        keepsClientAddress: keeps.get(one.address) ?? false,
+        share: asked.has(one.address) ? share : 0,
+        keepsClientAddress: asked.get(one.address) ?? false,
       })),
     };
   });

@@ -49,8 +49,14 @@ export function trace(to: string, inputs: TraceInputs): Trace {
     const serving = backends.filter(({ state }) => state === "serving");
     const choice =
       serving.length === 0 ? "no task serves: refused" : `DNAT to one of ${serving.length}, chosen at random`;
-    step(`nft ip skein-vips: ${address} is the VIP of ${service.name}, ${choice}`, serving.length > 0);
-    return serving.map((one) => ({ address: one.address, share: one.share, ...wayTo(one.address, inputs) }));
+    step(
+      `nft ${address.includes(":") ? "ip6" : "ip"} skein-vips: ${address} is the VIP of ${service.name}, ${choice}`,
+      serving.length > 0,
+    );
+    return serving.map((one) => {
+      const at = address.includes(":") ? one.address6 : one.address;
+      return { address: at, share: one.share, ...wayTo(at, inputs) };
+    });
   });
   return result(ways);
 }
@@ -63,7 +69,7 @@ function serviceAt(
   const on = new Set(sandbox.endpoints.map(({ networkId }) => networkId));
   for (const service of services) {
     const network = service.networks.find(
-      ({ networkId, vip, ingress }) => vip === address && !ingress && on.has(networkId),
+      ({ networkId, vip, vip6, ingress }) => [vip, vip6].includes(address) && !ingress && on.has(networkId),
     );
     if (network) return { service, backends: network.backends };
   }
@@ -103,7 +109,8 @@ function through(network: NetworkLook, endpoint: EndpointState, address: string,
     what: `${endpoint.ifName} on network ${network.name}, to ${endpoint.outerName || "its device"}${stands}`,
     ok: up,
   });
-  const neighbour = network.here.find((one) => one.address === address || one.address6 === address);
+  const has = (one: { address: string; address6: string }) => one.address === address || one.address6 === address;
+  const neighbour = network.here.find(has);
   if (neighbour) {
     steps.push({ where, what: `bridge, to ${neighbour.link} of ${neighbour.name} on this host`, ok: true });
     return end(steps, neighbour.name);
@@ -112,9 +119,9 @@ function through(network: NetworkLook, endpoint: EndpointState, address: string,
     steps.push({ where, what: `${address} is the network's gateway, on the bridge itself`, ok: true });
     return { steps, reaches: steps.every(({ ok }) => ok) };
   }
-  const remote = network.elsewhere.find((one) => one.address === address && one.unused === "" && one.host !== "");
+  const remote = network.elsewhere.find((one) => has(one) && one.unused === "" && one.host !== "");
   if (!overlay || !remote) {
-    const told = network.elsewhere.find((one) => one.address === address);
+    const told = network.elsewhere.find(has);
     const why = told ? `its record is not used: ${told.unused || told.state}` : "nobody has told of it";
     steps.push({ where, what: `${address} is unknown here: ${why}`, ok: false });
     return { steps, reaches: false };

@@ -126,6 +126,8 @@ export interface RemoteEndpoint {
   readonly name: string;
   readonly service: string;
   readonly address: string;
+  /** Its twin in IPv6, "" where the network has none. */
+  readonly address6: string;
   readonly mac: string;
   /** The host behind which it is: where its frames are sent. */
   readonly host: string;
@@ -165,6 +167,8 @@ export interface ServiceLook {
     readonly ingress: boolean;
     /** "" for `--endpoint-mode dnsrr`. */
     readonly vip: string;
+    /** "" on networks without IPv6. */
+    readonly vip6: string;
     readonly backends: readonly Backend[];
   }[];
   readonly ports: readonly { readonly protocol: string; readonly published: number; readonly target: number }[];
@@ -175,6 +179,7 @@ export interface Backend {
   readonly task: string;
   readonly endpointId: string;
   readonly address: string;
+  readonly address6: string;
   readonly host: string;
   readonly here: boolean;
   readonly state: "serving" | "draining" | "suspended";
@@ -188,11 +193,15 @@ export type PortLook =
       readonly kind: "mesh";
       readonly protocol: string;
       readonly port: number;
-      /** Addresses of this host at which it answers; empty: all. */
-      readonly addresses: readonly string[];
+      /** Subnets of host addresses at which it answers; absent: all addresses, none: nowhere. */
+      readonly addresses?: readonly string[];
+      /** "local": only tasks of this host are asked, and without one connections are refused. */
+      readonly policy: "mesh" | "local";
+      /** Tasks are told the client's address by the PROXY protocol. */
+      readonly proxy: boolean;
       readonly services: readonly string[];
       readonly target: readonly number[];
-      /** `ingress_sbox` on `docker_gwbridge`, and on the ingress network. */
+      /** Where it comes in: `ingress_sbox` on `docker_gwbridge`, and on the ingress network. */
       readonly door: { readonly gateway: string; readonly ingress: string };
       readonly backends: readonly (Backend & { readonly keepsClientAddress: boolean })[];
     }

@@ -143,6 +143,7 @@ const network: NetworkLook = {
       name: "web.1.x",
       service: "web",
       address: "10.0.1.5",
+      address6: "",
       mac: "02:42:00:00:00:05",
       host: "192.0.2.2",
       announcedBy: { node: "aabb", address: "192.0.2.2", state: "suspect" },
@@ -194,12 +195,14 @@ test("a service that only the managers know; a port of the mesh with nobody behi
     kind: "mesh",
     protocol: "tcp",
     port: 8080,
-    addresses: [],
+    policy: "local",
+    proxy: false,
     services: ["web"],
     target: [80],
     door: { gateway: "172.18.0.2", ingress: "10.0.0.2" },
     backends: [],
     names: {},
   });
+  assert.match(port, /^policy +local: only tasks of this host are asked$/m);
   assert.match(port, /one of 0 tasks, chosen at random: refused/);
 });

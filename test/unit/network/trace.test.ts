@@ -9,6 +9,7 @@ const far: RemoteEndpoint = {
   name: "web.2.bbb",
   service: "web",
   address: "10.0.1.5",
+  address6: "fd00::5",
   mac: "02:42:00:00:00:05",
   host: "192.0.2.2",
   announcedBy: { node: "aabbccddeeff", address: "192.0.2.2", state: "alive" },
@@ -25,7 +26,10 @@ const net: NetworkLook = {
   scope: "swarm",
   ingress: false,
   internal: false,
-  subnets: [{ subnet: "10.0.1.0/24", gateway: "10.0.1.1", vni: 4097 }],
+  subnets: [
+    { subnet: "10.0.1.0/24", gateway: "10.0.1.1", vni: 4097 },
+    { subnet: "fd00::/64", gateway: "fd00::1" },
+  ],
   mtu: 1450,
   namespace: "/run/skein/netns/1-net",
   here: [
@@ -35,7 +39,7 @@ const net: NetworkLook = {
       sandbox: "c2",
       kind: "container",
       address: "10.0.1.4",
-      address6: "",
+      address6: "fd00::4",
       mac: "02:42:00:00:00:04",
       link: "veth2",
       state: "active",
@@ -67,6 +71,7 @@ const backend = (address: string, state: Backend["state"], share: number): Backe
   task: `web ${address}`,
   endpointId: address,
   address,
+  address6: address.replace("10.0.1.", "fd00::"),
   host: "192.0.2.2",
   here: false,
   state,
@@ -75,7 +80,7 @@ const backend = (address: string, state: Backend["state"], share: number): Backe
 const service = (backends: Backend[]): ServiceLook => ({
   id: "svc",
   name: "web",
-  networks: [{ network: "net", networkId: "net", ingress: false, vip: "10.0.1.2", backends }],
+  networks: [{ network: "net", networkId: "net", ingress: false, vip: "10.0.1.2", vip6: "fd00::2", backends }],
   ports: [],
 });
 const box = sandbox("c1", [endpoint({ networkId: "net", ifName: "eth0", outerName: "veth1", ipv4: "10.0.1.9/24" })]);
@@ -122,6 +127,16 @@ test("by a service's name: the VIP, then each task, here and behind the tunnel",
     [
       ["10.0.1.4", 0.5],
       ["10.0.1.5", 0.5],
+    ],
+  );
+});
+
+test("in IPv6 by the twins of the addresses", () => {
+  assert.deepEqual(
+    trace("fd00::2", inputs).ways.map(({ address, reaches, steps }) => [address, reaches, steps.length]),
+    [
+      ["fd00::4", true, 3],
+      ["fd00::5", true, 5],
     ],
   );
 });

@@ -216,6 +216,30 @@ test("a port of the mesh: who answers, and who is told the client's address", ()
       ],
     },
   ];
+  // A task of this host alone is asked where the policy is "local": what is planned counts.
+  const [local] = meshLooks(
+    [
+      {
+        protocol: "tcp",
+        publishedPort: 8080,
+        bound: ["192.0.2.0/24"],
+        backends: [{ address: "10.0.1.5", returnsToEntry: true }],
+      },
+    ],
+    ingress,
+    undefined,
+  );
+  assert.ok(local?.kind === "mesh");
+  assert.deepEqual(
+    local.backends.map(({ share }) => share),
+    [0, 1],
+  );
+  assert.deepEqual(local.addresses, ["192.0.2.0/24"]);
+  const [none] = meshLooks([], ingress, undefined);
+  assert.ok(
+    none?.kind === "mesh" && none.backends.every(({ share }) => share === 0),
+    "published, but not answered here",
+  );
   const [port] = meshLooks(mesh, ingress, undefined);
   assert.ok(port?.kind === "mesh");
   assert.deepEqual([port.port, port.services, port.target], [8080, ["web"], [80]]);
