@@ -3,20 +3,25 @@
  * `bin/node bench/networkdb-entries.ts [entries] [nodes]`, default 100,000 and 4; about two minutes.
  *
  * A container has two entries, as Docker's: its endpoint and where it is. All nodes publish at once; then nothing happens
- * for a while; then single changes; then a node comes that knows nothing. Printed: times, CPU, memory, how long a
- * node was busy without a break, and every counter that tells of a limit.
+ * for a while; then single changes; then a node comes that knows nothing. Printed: times, CPU, memory, the longest that a
+ * node computed without a break, and every counter that tells of a limit.
  *
  * `SKEIN_BENCH_PROFILE=dir` writes CPU profiles.
  */
 import { sleep, systemClock } from "../src/base/clock.ts";
-import { Child, type Usage } from "./support/process.ts";
+import { Child } from "./support/process.ts";
 
 const [entries = 100_000, count = 4] = process.argv.slice(2).map(Number);
 const profiles = process.env.SKEIN_BENCH_PROFILE;
 const port = 27_946;
 const idleSeconds = 62;
 const addressOf = (index: number) => `127.0.9.${index + 1}`;
-type NodeUsage = Usage & { readonly heapMb: number };
+interface NodeUsage {
+  readonly cpuMs: number;
+  readonly rssMb: number;
+  readonly heapMb: number;
+  readonly busiestMs: number;
+}
 interface State {
   readonly known: number;
   readonly changedAt: number;
@@ -31,7 +36,6 @@ const percentile = (values: readonly number[], share: number) =>
 await using stack = new AsyncDisposableStack();
 const nodes: Child[] = [];
 const start = (index: number) => {
-  // As skeind is started: a small nursery.
   const node = stack.use(new Child("./gossip-node.ts", [addressOf(index), String(port)]));
   nodes.push(node);
   return node;
@@ -64,10 +68,10 @@ async function phase(name: string, job: () => Promise<string>): Promise<void> {
   const seconds = (now() - began) / 1000;
   const cpu = after.map(({ cpuMs }, index) => cpuMs - (before[index]?.cpuMs ?? 0));
   const mean = (values: readonly number[]) => Math.round(values.reduce((sum, value) => sum + value, 0) / values.length);
-  const worst = Math.max(...after.map(({ worstLagMs }) => worstLagMs));
+  const worst = Math.max(...after.map(({ busiestMs }) => busiestMs));
   console.log(
     `${name}: ${text}; CPU per node ${(mean(cpu) / 1000).toFixed(2)} s in ${seconds.toFixed(1)} s`,
-    `(${(mean(cpu) / seconds / 10).toFixed(1)} %), longest pause ${worst} ms,`,
+    `(${(mean(cpu) / seconds / 10).toFixed(1)} %), at most ${worst} ms at a time,`,
     `RSS ${mean(after.map((u) => u.rssMb))} MB, heap ${mean(after.map((u) => u.heapMb))} MB`,
   );
 }

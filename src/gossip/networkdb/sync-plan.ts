@@ -18,8 +18,8 @@ const joinPatienceMs = 10_000;
 /** How soon after joining others may still be unaware of it. */
 export const settleMs = 2_000;
 const settlePeers = 8;
-/** Whoever joins a network gets all of it from so many members, and from each of the others what is that one's own. */
-const fullPeers = 3;
+/** Whoever joins a network gets all of it from so many members, and from each of the others what that one owns. */
+const fullPeers = 1;
 
 export class SyncPlan {
   readonly #clock: Clock;

@@ -1,0 +1,112 @@
+/**
+ * What services cost on the network: requests by a VIP and by the routing mesh beside a direct connection to the task, on
+ * this host and on another. A lab of two hosts, nginx in the tasks, wrk as the client: in a container's network for direct
+ * ways and VIPs, outside the lab's hosts for the mesh. The ways take turns; only their ratios mean anything. Root, wrk.
+ * `bin/node bench/services.ts [rounds]`
+ */
+import { writeFileSync } from "node:fs";
+import { inside } from "../src/lab/host.ts";
+import { hostOf } from "../src/lab/lab.ts";
+import { run } from "../src/lab/process.ts";
+import { eventually, TestLab } from "../test/support/lab.ts";
+import { median } from "./support/rows.ts";
+
+const rounds = Number(process.argv[2] ?? 5);
+const [here, there] = ["here", "there"];
+await using lab = await TestLab.up("bsv", "10.60.0.0/24", { names: [here, there], images: ["basic", "tutorials"] });
+await lab.swarm();
+const docker = (...args: string[]) => lab.ok(here, ...args);
+
+const page = `worker_processes 1; error_log stderr crit; events {}
+http { access_log off; keepalive_requests 100000000; server { listen 80; location / { return 200 "ok"; } } }`;
+const file = `${lab.host(here).runDir}/nginx.conf`;
+writeFileSync(file, page);
+await docker("config", "create", "page", file);
+await docker("network", "create", "-d", "overlay", "--attachable", "net");
+for (const [service, host, port] of [
+  ["near", here, 8081],
+  ["far", there, 8082],
+] as const) {
+  const where = ["--constraint", `node.hostname==${host}`, "--network", "net", "--publish", `${port}:80`];
+  const config = ["--config", "source=page,target=/etc/nginx/nginx.conf"];
+  await docker("service", "create", "-q", "--no-resolve-image", "--name", service, ...where, ...config, "nginx");
+}
+await docker("run", "-d", "--name", "client", "--network", "net", "skein/box", "sleep", "100000");
+const pin = await docker("inspect", "--format", "{{.NetworkSettings.SandboxKey}}", "client");
+
+async function addressOf(service: string, host: string): Promise<string> {
+  const [id = ""] = (
+    await lab.ok(host, "ps", "-q", "--filter", `label=com.docker.swarm.service.name=${service}`)
+  ).split("\n");
+  return lab.ok(host, "inspect", "--format", "{{.NetworkSettings.Networks.net.IPAddress}}", id);
+}
+async function vipOf(service: string): Promise<string> {
+  const shown: unknown = JSON.parse(
+    await docker("network", "inspect", "--verbose", "--format", "{{json .Services}}", "net"),
+  );
+  const services = shown as Record<string, { VIP: string } | undefined>;
+  return services[service]?.VIP ?? "";
+}
+await eventually("both services known", async () => (await vipOf("near")) !== "" && (await vipOf("far")) !== "");
+
+const inClient = inside(hostOf(lab.lab, here).state, ["nsenter", `--net=${pin}`]);
+const entry = lab.host(here).address;
+const ways = {
+  "task here, direct": { by: inClient, url: `http://${await addressOf("near", here)}/` },
+  "task here, VIP": { by: inClient, url: `http://${await vipOf("near")}/` },
+  "task here, mesh": { by: [], url: `http://${entry}:8081/` },
+  "task elsewhere, direct": { by: inClient, url: `http://${await addressOf("far", there)}/` },
+  "task elsewhere, VIP": { by: inClient, url: `http://${await vipOf("far")}/` },
+  "task elsewhere, mesh": { by: [], url: `http://${entry}:8082/` },
+} as const;
+type Way = keyof typeof ways;
+
+const units: Record<string, number> = { us: 1, ms: 1_000, s: 1_000_000 };
+async function wrk(way: Way, connections: number, ...more: string[]): Promise<{ rate: number; latency: number }> {
+  const { by, url } = ways[way];
+  const args = [...by, "wrk", "-t1", `-c${connections}`, "-d1s", ...more, url];
+  const { code, stdout, stderr } = await run(args, { timeoutMs: 20_000 });
+  const rate = Number(/Requests\/sec:\s+([\d.]+)/.exec(stdout)?.[1]);
+  const [, time, unit = ""] = /Latency\s+([\d.]+)(us|ms|s)/.exec(stdout) ?? [];
+  if (code !== 0 || !(rate > 0) || /Non-2xx|connect [1-9]/.test(stdout)) throw new Error(`${way}: ${stdout}${stderr}`);
+  return { rate, latency: Number(time) * (units[unit] ?? Number.NaN) };
+}
+
+interface Figures {
+  readonly rates: number[];
+  readonly latencies: number[];
+  readonly connections: number[];
+}
+const results = new Map<Way, Figures>();
+for (const way of Object.keys(ways) as Way[]) {
+  results.set(way, { rates: [], latencies: [], connections: [] });
+  await eventually(way, async () =>
+    wrk(way, 16).then(
+      () => true,
+      () => false,
+    ),
+  );
+}
+for (let round = 0; round < rounds; round++) {
+  for (const [way, { rates, latencies, connections }] of results) {
+    rates.push((await wrk(way, 16)).rate);
+    latencies.push((await wrk(way, 1)).latency);
+    connections.push((await wrk(way, 16, "-H", "Connection: close")).rate);
+  }
+}
+
+const spread = (values: readonly number[]) =>
+  `${median(values).toFixed(0).padStart(6)} [${Math.min(...values).toFixed(0)}–${Math.max(...values).toFixed(0)}]`.padEnd(
+    22,
+  );
+console.log(`${"".padEnd(24)}${"requests/s".padEnd(30)}${"latency of one at a time, µs".padEnd(34)}new connections/s`);
+for (const [way, { rates, latencies, connections }] of results) {
+  const direct = results.get(way.startsWith("task here") ? "task here, direct" : "task elsewhere, direct");
+  if (!direct) continue;
+  const times = (a: readonly number[], b: readonly number[]) => `× ${(median(a) / median(b)).toFixed(2)}  `;
+  const added = `+ ${(median(latencies) - median(direct.latencies)).toFixed(0)} µs  `;
+  console.log(
+    `${way.padEnd(24)}${spread(rates)}${times(rates, direct.rates)}${spread(latencies)}${added.padEnd(12)}` +
+      `${spread(connections)}${times(connections, direct.connections)}`,
+  );
+}
