@@ -6,9 +6,11 @@ import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject, rand
 
 const nonceSize = 12;
 const tagSize = 16;
-/** 1: no padding. 0: PKCS#7 padded to 16, what memberlist's protocol version 1 sends. */
+/**
+ * No padding. memberlist knows a version 0, padded, that its first protocol sent and that nobody sends since 2014. The
+ * byte is not authenticated in packets: were 0 taken, anybody could have the end of a packet cut off by changing it.
+ */
 const unpadded = 1;
-const padded = 0;
 
 /** Bytes that sealing adds. */
 export const sealOverhead = 1 + nonceSize + tagSize;
@@ -43,12 +45,10 @@ export class Keyring {
 
   /** Decrypts with whichever key fits; undefined when none does or the layout is wrong. */
   open(sealed: Buffer, aad: Uint8Array = new Uint8Array()): Buffer | undefined {
-    const version = sealed[0];
-    if (version !== unpadded && version !== padded) return undefined;
-    if (sealed.length < sealOverhead + (version === padded ? 16 : 0)) return undefined;
+    if (sealed[0] !== unpadded || sealed.length < sealOverhead) return undefined;
     for (const key of this.#keys) {
       const plain = openWith(key, sealed, aad);
-      if (plain) return version === padded ? unpad(plain) : plain;
+      if (plain) return plain;
     }
     return undefined;
   }
@@ -97,10 +97,4 @@ function openWith(key: Key, sealed: Buffer, aad: Uint8Array): Buffer | undefined
   } catch {
     return undefined;
   }
-}
-
-function unpad(plain: Buffer): Buffer | undefined {
-  const size = plain[plain.length - 1] ?? 0;
-  if (size < 1 || size > 16 || size > plain.length) return undefined;
-  return plain.subarray(0, plain.length - size);
 }

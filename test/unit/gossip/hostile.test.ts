@@ -93,6 +93,18 @@ test("one byte less, anywhere at the end: nothing that is cut opens", async () =
   assert.equal(stats("dropped.undecryptable"), whole.length);
 });
 
+test("a packet whose version is changed on the way is refused: nobody cuts it without the key", async () => {
+  const { cluster, packet, stats } = await setUp(11);
+  await using _ = cluster;
+  // The last byte of a plain text says how much of a padded one goes.
+  const sealed = ring.seal(Buffer.concat([ping, Buffer.of(1)]));
+  for (let version = 0; version < 256; version++) {
+    if (version !== 1) packet(Buffer.concat([Buffer.of(version), sealed.subarray(1)]));
+  }
+  await cluster.pass(1);
+  assert.equal(stats("dropped.undecryptable") + stats("dropped.label"), 255);
+});
+
 test("streams that claim too much, alone and together, and too many of them", async () => {
   const { cluster, stream, stats } = await setUp(5);
   await using _ = cluster;
