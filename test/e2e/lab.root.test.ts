@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { run } from "../../src/lab/process.ts";
 import { labSpec } from "../../src/lab/spec.ts";
 import { eventually } from "../support/lab.ts";
@@ -78,6 +79,41 @@ for (const [what, args, message] of [
     assert.match(stderr, message);
   });
 }
+
+/** What shows that a lab of two hosts has got so far. */
+const [firstHost, lastHost] = labSpec({ name, subnet, hosts: ["manager", "worker-1"] }).hosts;
+const steps: [string, () => boolean][] = [
+  ["its state is written", () => existsSync(`${spec.runDir}/lab.json`)],
+  ["the last host is plugged in", () => existsSync(lastHost?.netnsPath ?? "")],
+  ["a host's processes are noted", () => /"pid"/.test(readIfAny(`${spec.runDir}/lab.json`))],
+  ["an engine listens", () => existsSync(firstHost?.socket ?? "")],
+];
+const readIfAny = (path: string) => (existsSync(path) ? readFileSync(path, "utf8") : "");
+
+test("killed at any step, going up or down, it leaves nothing that the next `down` does not find", async (t) => {
+  const args = ["lab", "up", "--name", name, "--subnet", subnet, "--hosts", "2"];
+  for (const [what, reached] of steps) {
+    const child = spawn("bin/skein", args, { stdio: "ignore" });
+    await eventually(what, async () => reached());
+    child.kill("SIGKILL");
+    const began = Date.now();
+    // The first is killed, too.
+    const going = spawn("bin/skein", ["lab", "down", "--name", name], { stdio: "ignore" });
+    await delay(400);
+    going.kill("SIGKILL");
+    const { code, stderr } = await skein("lab", "down", "--name", name);
+    assert.equal(code, 0, `${what}: ${stderr}`);
+    assert.deepEqual(
+      await eventually(`nothing left of "${what}"`, async () => {
+        const left = await leftovers();
+        return left.length === 0 ? left : undefined;
+      }).catch(leftovers),
+      [],
+      what,
+    );
+    t.diagnostic(`${what}: gone after ${Date.now() - began} ms`);
+  }
+});
 
 test("a set-up killed in the middle is recovered by the next one", async () => {
   const child = spawn("bin/skein", ["lab", "up", "--name", name, "--subnet", subnet], { stdio: "ignore" });
