@@ -6,7 +6,7 @@ export type RepairKind = (typeof kinds)[number];
 const known = new Map<string, RepairKind>([...kinds.map((kind) => [kind, kind] as const), ["fwmark", "rule"]]);
 
 /** So many are remembered one by one. */
-const mostRecent = 100;
+const mostRecent = 200;
 
 export interface Mended {
   /** Milliseconds since the epoch. */

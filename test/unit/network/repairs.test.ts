@@ -42,8 +42,8 @@ test("every step is counted under what it mends", () => {
 
 test("only the last repairs are remembered, all are counted", () => {
   const repairs = new Repairs();
-  for (let i = 0; i < 250; i++) repairs.add("host", [`set sysctl net.x = ${i} (was 0)`], i);
-  assert.equal(repairs.total, 250);
-  assert.equal(repairs.recent().length, 100);
-  assert.equal(repairs.recent().at(-1)?.at, 249);
+  for (let i = 0; i < 500; i++) repairs.add("host", [`set sysctl net.x = ${i} (was 0)`], i);
+  assert.equal(repairs.total, 500);
+  assert.equal(repairs.recent().length, 200);
+  assert.equal(repairs.recent().at(-1)?.at, 499);
 });
