@@ -326,6 +326,56 @@ test("lists are filtered as Docker filters them", async () => {
   await docker("service", "rm", "f1", "f2");
 });
 
+test("published ports by labels: at some addresses, or where a task is; what is wrong with a label is refused", async () => {
+  const wrong: [string, RegExp][] = [
+    ["skein.publish.address=localhost", /'localhost' is no IP address or subnet/],
+    ["skein.publish.80.address=127.0.0.1", /the service does not publish port 80/],
+    ["skein.publish.adress=127.0.0.1", /invalid label skein\.publish\.adress/],
+    ["skein.publish.policy=near", /'near': must be mesh or local/],
+  ];
+  for (const [label, words] of wrong) {
+    assert.match(
+      await refusal("service", "create", "-d", "-q", "-p", "8101:80", "--label", label, "skein/hello"),
+      words,
+    );
+  }
+  /** "ok", or "refused"; silence is neither. */
+  const answer = ({ code, stdout }: { code: number; stdout: string }) =>
+    code === 7 ? "refused" : /^Hello from/m.test(stdout) ? "ok" : `curl ${code} ${stdout}`;
+  const curl = (place: string) => ["curl", "-s", "-m", "3", `http://${place}/cgi-bin/index.cgi`];
+  const outside = async (port: number) =>
+    Promise.all(hosts.map(async (host) => answer(await run(curl(`${lab.host(host).address}:${port}`)))));
+  const within = async (place: string) =>
+    Promise.all(hosts.map(async (host) => answer(await lab.in(host, ...curl(place)))));
+  const on = (host: string) => ["--constraint", `node.hostname==${host}`];
+
+  const at = (places: string) => ["--label", `skein.publish.address=${places}`];
+  await create("bound", "-p", "8101:80", ...at("127.0.0.1,::1"), ...on("worker-1"), "skein/hello");
+  const onHost = "mode=host,target=80,published=8102";
+  await create("here", "-p", onHost, ...at("127.0.0.1"), ...on("worker-2"), "skein/hello");
+  const all = (word: string) => hosts.map(() => word);
+  await eventually(
+    "all hosts to know the port",
+    async () => (await within("127.0.0.1:8101")).join() === all("ok").join(),
+  );
+  assert.deepEqual(await within("[::1]:8101"), all("ok"));
+  assert.deepEqual(await outside(8101), all("refused"));
+  assert.deepEqual(await outside(8102), all("refused"));
+  assert.deepEqual(await within("127.0.0.1:8102"), ["refused", "refused", "ok"]);
+  assert.match(await lab.ok("worker-2", "ps", "--format", "{{.Ports}}"), /^127\.0\.0\.1:8102->80\/tcp$/m);
+
+  const [before] = await running("bound", "{{.ID}}");
+  const local = ["--label-rm", "skein.publish.address", "--label-add", "skein.publish.8101.policy=local"];
+  await docker("service", "update", "-q", ...local, "bound");
+  const [after] = await running("bound", "{{.ID}}");
+  assert.notEqual(after, before, "labels that concern tasks make them anew");
+  await eventually("the port where its task is", async () => (await outside(8101)).join() === "refused,ok,refused");
+  assert.deepEqual(await within("127.0.0.1:8101"), ["refused", "ok", "refused"]);
+  await docker("service", "update", "-q", "--label-add", "other=1", "bound");
+  assert.deepEqual(await running("bound", "{{.ID}}"), [after], "other labels do not");
+  await docker("service", "rm", "bound", "here");
+});
+
 /** Flags of `service update` that go together, and what the spec then holds. */
 const updates: [string[], Record<string, unknown>][] = [
   [

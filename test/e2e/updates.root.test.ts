@@ -4,7 +4,11 @@
  * SKEIN_TEST_REQUESTS says how many requests there are to be at least (default 20000).
  */
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { run } from "../../src/lab/process.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 import { Load } from "../support/load.ts";
 
@@ -68,4 +72,45 @@ test("updates of both orders, scaling and draining lose no request", async (t) =
   assert.deepEqual(failures, []);
   assert.equal(failed, 0);
   assert.ok(requests >= wanted);
+});
+
+/** nginx that wants the PROXY protocol, and says whom it was told. */
+const proxied = `daemon off;
+user root;
+worker_processes 1;
+pid /run/nginx.pid;
+error_log /dev/stderr;
+events { worker_connections 256; }
+http {
+  access_log off;
+  server {
+    listen 80 proxy_protocol;
+    location / { return 200 "client $proxy_protocol_addr\\n"; }
+  }
+}
+`;
+
+test("with the PROXY protocol tasks are told their clients, and an update loses no request", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "skein-proxied-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  writeFileSync(join(dir, "nginx.conf"), proxied);
+  await lab.ok("manager", "config", "create", "proxied", join(dir, "nginx.conf"));
+  const config = ["--config", "source=proxied,target=/etc/nginx/nginx.conf"];
+  const publish = ["--publish", "8081:80", "--label", "skein.publish.proxy=v2", "--update-monitor", "200ms"];
+  await service("create", "-q", "--name", "proxied", "--replicas", "2", ...publish, ...config, "nginx");
+  const client = async (target: string) => (await run(["curl", "-s", "-m", "3", `http://${target}/`])).stdout;
+  for (const { address } of lab.lab.spec.hosts) {
+    const told = /^client (.*)$/m.exec(await client(`${address}:8080`))?.[1];
+    assert.equal(await client(`${address}:8081`), `client ${told}\n`, "as without it");
+  }
+  await using load = new Load({
+    targets: lab.lab.spec.hosts.map(({ address }) => `${address}:8081`),
+    keepAlive: 4,
+    fresh: 4,
+  });
+  await service("update", "-q", "--force", "--update-order", "start-first", "proxied");
+  const { requests, failures } = await load.stop();
+  t.diagnostic(`${failures.length} failed of ${requests}`);
+  assert.deepEqual(failures, []);
+  assert.ok(requests > 100);
 });
