@@ -20,17 +20,18 @@ import { bridgeName, bridgesOf, type World, wayOut } from "./plan/world.ts";
 import type { Reach } from "./ports.ts";
 import { gatewayBridge, ingressSandboxId, type NetworkState, type SandboxState } from "./state.ts";
 
-/** The virtual addresses of one overlay network. */
-export function vipsOf(networkId: string, participants: readonly Participant[]): VipService[] {
+/** The virtual addresses of one overlay network in one family. */
+export function vipsOf(networkId: string, participants: readonly Participant[], family: 4 | 6 = 4): VipService[] {
   const byVip = new Map<string, VipService>();
   for (const service of servicesOf(participants)) {
-    if (!service.vip) continue;
-    const backends = serving(service).map((backend) => backend.address);
-    const known = byVip.get(service.vip);
+    const vip = family === 4 ? service.vip : service.vip6;
+    if (!vip) continue;
+    const backends = serving(service).flatMap(({ address, address6 }) => (family === 4 ? address : address6) || []);
+    const known = byVip.get(vip);
     // One service, two sets of ports: a rolling update on its way.
-    byVip.set(service.vip, {
+    byVip.set(vip, {
       id: `${service.id}.${networkId.slice(0, 12)}`,
-      vip: service.vip,
+      vip,
       backends: known ? [...known.backends, ...backends] : backends,
     });
   }

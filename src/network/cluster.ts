@@ -448,7 +448,10 @@ export class Cluster {
     if (!dual) return [...local, ...remote];
     // Docker's nodes do not carry IPv6 over a tunnel, so that only what is here and on ours has an address to tell.
     const told = (p: Participant) => (this.#doors.byNode().has(p.owner) ? toIpv6(dual, p.address) : undefined);
-    return [...local, ...remote.map((p) => ({ ...p, address6: told(p) ?? "" }))];
+    return [...local, ...remote.map((p) => ({ ...p, address6: told(p) ?? "" }))].map((p) => {
+      const vip6 = p.address6 && p.service?.vip ? toIpv6(dual, p.service.vip) : undefined;
+      return vip6 === undefined ? p : { ...p, vip6 };
+    });
   }
 
   /** Addresses of a network that endpoints have, wherever they are and whatever they do. */

@@ -426,6 +426,7 @@ class Controller implements NetworkController {
       if (network) this.#datapath.changed(network);
     }
     await this.#networks.sweepUnused();
+    this.#datapath.reserve();
     await this.#followPaths();
     const mended = this.#repin(reason, "all");
     // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.

@@ -2,29 +2,20 @@
  * What resolver and balancer contribute to plans, computed from discovery once per network and change, however many
  * sandboxes show it.
  */
+import { toIpv6 } from "../base/dual-stack.ts";
 import { messageOf } from "../base/errors.ts";
 import { openConntrack } from "../kernel/conntrack.ts";
 import { hasFeature } from "../kernel/feature.ts";
 import { abortTcp } from "../kernel/sockdiag.ts";
-import {
-  callableNetworks,
-  hostState,
-  ingressOf,
-  meshEntries,
-  meshHost,
-  meshPorts,
-  meshSandbox,
-  meshTask,
-  vipsOf,
-} from "./balance.ts";
+import { hostState, ingressOf, meshEntries, meshHost, meshPorts, meshSandbox, meshTask } from "./balance.ts";
 import { meshHostSysctls, meshHostTable } from "./balancer/mesh-host.ts";
 import { meshSandboxTable } from "./balancer/mesh-sandbox.ts";
 import { planMeshTask } from "./balancer/mesh-task.ts";
 import { portsTable } from "./balancer/ports.ts";
-import type { MeshPort, VipService } from "./balancer/types.ts";
-import { updateVip, vipTable } from "./balancer/vip.ts";
+import type { MeshPort } from "./balancer/types.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Core } from "./core.ts";
+import { dualStack } from "./drivers/overlay.ts";
 import { MeshReservations } from "./mesh-ports.ts";
 import type { Names } from "./names.ts";
 import type { SandboxExtras } from "./plan/sandbox.ts";
@@ -36,40 +27,17 @@ import type { HostPorts } from "./ports.ts";
 import type { Proxies } from "./proxies.ts";
 import { resolverTable } from "./resolver/table.ts";
 import { type NetworkState, type SandboxState, sandboxKey } from "./state.ts";
-
-interface Vips {
-  readonly services: readonly VipService[];
-  readonly table: PlannedTable;
-  /** Scripts that lead here from earlier states, by their bodies. */
-  readonly paths: Map<string, string>;
-}
+import { VipTables } from "./vips.ts";
 
 const IPPROTO_TCP = 6;
-/**
- * For so long after its last task a service still refuses: connections that were open would otherwise wait for an
- * answer to their last packet as long as TCP is willing to.
- */
-const lateMs = 10 * 60_000;
 /** How long the daemon of a node that left is given to come back. */
 const returnMs = 5_000;
-
-interface Late {
-  readonly service: VipService;
-  readonly until: number;
-}
 
 export class Datapath {
   readonly #core: Core;
   readonly #cluster: Cluster;
   readonly #names: Names;
-  /** By network; dropped when the network's participants change. */
-  readonly #services = new Map<string, readonly VipService[]>();
-  /** Services by network and VIP that were there lately. */
-  readonly #late = new Map<string, Map<string, Late>>();
-  /** By the networks of a container, joined: the table that all such containers have. */
-  readonly #vips = new Map<string, Vips>();
-  /** What a loaded body was made of, to find the way from it to the next: the last few of each combination. */
-  readonly #earlier = new Map<string, Vips[]>();
+  readonly #vips: VipTables;
   #mesh: readonly MeshPort[] | undefined;
   /** Addresses that took part at the last look, by network: those that are gone leave connections behind. */
   readonly #known = new Map<string, ReadonlyMap<string, string>>();
@@ -82,21 +50,17 @@ export class Datapath {
     this.#core = core;
     this.#cluster = cluster;
     this.#names = names;
+    this.#vips = new VipTables(core, cluster);
     this.#reservations = new MeshReservations(ports, core.log);
   }
 
   /** The participants of a network changed. */
   changed(network: NetworkState): void {
     const { id, ingress } = network.spec;
-    this.#services.delete(id);
-    for (const [key, vips] of this.#vips) {
-      if (!key.split(" ").includes(id)) continue;
-      this.#vips.delete(key);
-      this.#earlier.set(key, [vips, ...(this.#earlier.get(key) ?? [])].slice(0, 4));
-    }
+    this.#vips.changed(id);
     if (!ingress) return;
     this.#mesh = undefined;
-    this.#reserve();
+    this.reserve();
   }
 
   sandboxExtras(sandbox: SandboxState): SandboxExtras {
@@ -108,8 +72,7 @@ export class Datapath {
       const state = meshSandbox(core.world, this.#meshPorts());
       return { tables: state && state.ports.length > 0 ? [...tables, meshSandboxTable(state)] : tables };
     }
-    const vips = this.#vipTable(sandbox);
-    if (vips) tables.push(vips);
+    tables.push(...this.#vips.tablesOf(sandbox));
     const entries = meshEntries(core.world, this.#cluster.doors());
     const task = meshTask(core.world, sandbox, entries, this.returns, (port) => this.#proxies.port(sandbox.id, port));
     if (!task) return { tables };
@@ -169,47 +132,6 @@ export class Datapath {
     return this.#mesh;
   }
 
-  #vipTable(sandbox: SandboxState): PlannedTable | undefined {
-    const networks = callableNetworks(this.#core.world, sandbox);
-    if (networks.length === 0) return undefined;
-    const key = networks.join(" ");
-    let vips = this.#vips.get(key);
-    if (!vips) {
-      const services = networks.flatMap((networkId) => this.#servicesOf(networkId));
-      vips = { services, table: vipTable(services), paths: new Map() };
-      this.#vips.set(key, vips);
-    }
-    if (vips.services.length === 0) return undefined;
-    const loaded = this.#core.namespaces.find(sandboxKey(sandbox.id))?.loaded.get(tableId(vips.table))?.body;
-    if (loaded === undefined || loaded === vips.table.body) return vips.table;
-    let script = vips.paths.get(loaded);
-    if (script === undefined) {
-      const before = this.#earlier.get(key)?.find(({ table }) => table.body === loaded);
-      if (!before) return vips.table;
-      script = pathBetween(before.services, vips.services);
-      vips.paths.set(loaded, script);
-    }
-    return { ...vips.table, patch: { from: loaded, script } };
-  }
-
-  #servicesOf(networkId: string): readonly VipService[] {
-    const known = this.#services.get(networkId);
-    if (known) return known;
-    const now = this.#core.clock.now();
-    const services = vipsOf(networkId, this.#cluster.participants(networkId));
-    const late = this.#late.get(networkId) ?? new Map<string, Late>();
-    for (const service of services)
-      late.set(service.vip, { service: { ...service, backends: [] }, until: now + lateMs });
-    // An address that somebody else has now is no late service's any more.
-    for (const address of this.#cluster.taken(networkId)) late.delete(address);
-    for (const [vip, { until }] of late) if (until <= now) late.delete(vip);
-    this.#late.set(networkId, late);
-    const here = new Set(services.map((service) => service.vip));
-    const all = [...services, ...[...late.values()].flatMap(({ service }) => (here.has(service.vip) ? [] : [service]))];
-    this.#services.set(networkId, all);
-    return all;
-  }
-
   /** Namespaces whose tables show who serves what on this network. */
   affected(network: NetworkState): NamespaceKey[] {
     const keys: NamespaceKey[] = attachedTo(this.#core.world, network.spec.id).map(({ sandbox }) =>
@@ -218,8 +140,8 @@ export class Datapath {
     return network.spec.ingress ? ["host", ...keys] : keys;
   }
 
-  /** Keeps the mesh's ports from other programs, and carries what cannot be translated. */
-  #reserve(): void {
+  /** Keeps the mesh's ports from other programs, and carries what cannot be translated. Again when addresses came or went. */
+  reserve(): void {
     this.#reservations.follow(this.#meshPorts(), this.#core.namespaces.host.rtnl.addrs());
   }
 
@@ -251,12 +173,18 @@ export class Datapath {
   #flush(networkId: string, addresses: readonly string[]): void {
     const core = this.#core;
     if (addresses.length === 0) return;
+    const spec = core.networks.get(networkId)?.spec;
+    const dual = spec && dualStack(spec);
+    const twins = dual ? addresses.flatMap((address) => toIpv6(dual, address) ?? []) : [];
     for (const { sandbox } of attachedTo(core.world, networkId)) {
       const ns = core.namespaces.find(sandboxKey(sandbox.id))?.ns;
       if (!ns || sandbox.kind === "lb") continue;
       try {
         using conntrack = openConntrack(ns);
-        const flows = conntrack.take({ family: 4, replySrc: addresses });
+        const flows = [
+          ...conntrack.take({ family: 4, replySrc: addresses }),
+          ...(twins.length > 0 ? conntrack.take({ family: 6, replySrc: twins }) : []),
+        ];
         // One that was not answered is dealt to another task when it is tried again.
         const streams = flows.filter(({ protocol, answered }) => protocol === IPPROTO_TCP && answered);
         const ended = abortTcp(ns, streams);
@@ -273,26 +201,9 @@ export class Datapath {
   }
 
   forget(networkId: string): void {
-    this.#services.delete(networkId);
-    this.#late.delete(networkId);
+    this.#vips.forget(networkId);
     this.#known.delete(networkId);
-    for (const map of [this.#vips, this.#earlier]) {
-      for (const key of map.keys()) if (key.split(" ").includes(networkId)) map.delete(key);
-    }
     this.#mesh = undefined;
-    this.#reserve();
+    this.reserve();
   }
-}
-
-/** The changes that lead from one set of services to another. */
-function pathBetween(before: readonly VipService[], after: readonly VipService[]): string {
-  const old = new Map(before.map((service) => [service.id, service]));
-  const script: string[] = [];
-  const kept = new Set(after.map((service) => service.id));
-  for (const service of before) if (!kept.has(service.id)) script.push(updateVip(service, undefined));
-  for (const service of after) {
-    const was = old.get(service.id);
-    if (JSON.stringify(was) !== JSON.stringify(service)) script.push(updateVip(was, service));
-  }
-  return script.join("");
 }

@@ -5,8 +5,8 @@ import type { IngressPort, ServiceBinding, VerboseService } from "./types.ts";
 
 /**
  * What a network knows by name. Container names and aliases -> their address; `tasks.<service>` -> every task;
- * `<service>` -> its VIP, or every task where it has none (in IPv6, where there are no VIPs, always). A draining task has no names, but its service keeps its
- * VIP while any task is known.
+ * `<service>` -> its VIP, or every task where it has none. A draining task has no names, but its service keeps its VIP
+ * while any task is known.
  */
 export function namesOf(
   network: { name: string; ingress: boolean },
@@ -26,13 +26,14 @@ export function namesOf(
   for (const p of network.ingress ? [] : participants) {
     const serviceNames = p.service ? [p.service.name, ...p.service.aliases] : [];
     if (p.service?.vip) for (const name of serviceNames) add(name, p.service.vip);
+    if (p.vip6) for (const name of serviceNames) add(name, p.vip6);
     if (p.draining) continue;
     for (const address of [p.address, p.address6]) {
       for (const name of [p.name, ...p.aliases]) add(name, address);
       if (address && !reverse.has(address)) reverse.set(address, `${p.name}.${network.name}`);
       for (const name of serviceNames) {
         add(`tasks.${name}`, address);
-        if (!p.service?.vip || address === p.address6) add(name, address);
+        if (!p.service?.vip) add(name, address);
       }
     }
   }
@@ -87,9 +88,13 @@ export interface ServiceBackends {
   readonly id: string;
   readonly name: string;
   readonly vip: string;
+  /** "" where the network has no IPv6, or no task of the service is reached over it. */
+  readonly vip6: string;
   readonly ports: readonly Omit<IngressPort, "name">[];
   readonly backends: readonly {
     readonly address: string;
+    /** "" for none. */
+    readonly address6: string;
     readonly local: boolean;
     readonly draining: boolean;
     readonly owner: string;
@@ -101,16 +106,18 @@ export interface ServiceBackends {
  * tables. A service whose tasks carry different ports (during an update) is one entry per set of ports.
  */
 export function servicesOf(participants: readonly Participant[]): ServiceBackends[] {
-  const found = new Map<string, ServiceBackends & { backends: ServiceBackends["backends"][number][] }>();
+  const found = new Map<string, ServiceBackends & { vip6: string; backends: ServiceBackends["backends"][number][] }>();
   for (const p of participants) {
     if (!p.service) continue;
     const ports = p.service.ingressPorts.map(({ name: _, ...port }) => port);
     const key = `${p.service.id} ${p.service.vip} ${JSON.stringify(ports)}`;
-    const entry = found.get(key) ?? { id: p.service.id, name: p.service.name, vip: p.service.vip, ports, backends: [] };
+    const { id, name, vip } = p.service;
+    const entry = found.get(key) ?? { id, name, vip, vip6: "", ports, backends: [] };
+    if (p.vip6) entry.vip6 = p.vip6;
     found.set(key, entry);
-    if (!entry.backends.some((b) => b.address === p.address)) {
-      entry.backends.push({ address: p.address, local: p.local, draining: p.draining, owner: p.owner });
-    }
+    const { address, address6, local, draining, owner } = p;
+    if (entry.backends.some((backend) => backend.address === address)) continue;
+    entry.backends.push({ address, address6, local, draining, owner });
   }
   for (const entry of found.values()) entry.backends.sort((a, b) => compare(a.address, b.address));
   return [...found.entries()].sort(([a], [b]) => compare(a, b)).map(([, entry]) => entry);

@@ -51,12 +51,8 @@ export class MeshReservations {
         if (this.#missed.has(owner)) continue;
         this.#missed.add(owner);
         // What is translated is so all the same, as with Docker.
-        const what = `${port.protocol} ${port.publishedPort}`;
-        this.#log.warn("a port of the routing mesh is in use on this host", {
-          port: what,
-          address,
-          error: messageOf(error),
-        });
+        const what = { port: `${port.protocol} ${port.publishedPort}`, address, error: messageOf(error) };
+        this.#log.warn("a port of the routing mesh is in use on this host", what);
       }
     }
   }
@@ -70,20 +66,26 @@ function placesOf(port: MeshPort, host: readonly { readonly address: string }[])
   const families = hasIpv6 ? ([4, 6] as const) : ([4] as const);
   return families.flatMap((family) =>
     subnetsOf(bound, family)
-      .flatMap((subnet) => addressesIn(subnet, host))
+      .flatMap((subnet) => addressesIn(subnet, host, protocol === "udp" && family === 6))
       .map((address) => ({ port: { protocol, publishedPort }, address })),
   );
 }
 
-/** The addresses of this host in a subnet; loopback addresses are this host's, all of them. */
-function addressesIn(subnet: string, host: readonly { readonly address: string }[]): string[] {
-  if (subnet === "0.0.0.0/0") return ["0.0.0.0"];
-  if (subnet === "::/0") return ["::"];
+/**
+ * The addresses of this host in a subnet. `each`: one by one even where one socket would do for all, because datagrams
+ * from such a socket leave by the address that the kernel prefers, not by the one that was asked.
+ */
+function addressesIn(subnet: string, host: readonly { readonly address: string }[], each: boolean): string[] {
+  if (subnet === "0.0.0.0/0" && !each) return ["0.0.0.0"];
+  if (subnet === "::/0" && !each) return ["::"];
   const [address = "", prefix] = subnet.split("/");
   if (prefix === (address.includes(":") ? "128" : "32")) return [address];
   const parsed = parseCidr(subnet)?.subnet;
   return host.flatMap((one) => {
     const ip = parseIp(one.address);
-    return ip && parsed && contains(parsed, ip) ? [one.address] : [];
+    return ip && parsed && contains(parsed, ip) && !isLinkLocal(one.address) ? [one.address] : [];
   });
 }
+
+/** Means nothing without its device. */
+const isLinkLocal = (address: string): boolean => /^fe[89ab]/i.test(address);

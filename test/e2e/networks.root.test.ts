@@ -80,7 +80,7 @@ test("dual stack: both addresses from the managers, names, reverse names, and a 
   await eventually("gone", async () => (await dig("manager", "one", "two", "AAAA")).length === 0, 2_000);
 });
 
-test("dual stack: services by the IPv6 addresses of their tasks; an address may be asked for in either family", async () => {
+test("dual stack: services by a virtual address in IPv6, too; an address may be asked for in either family", async () => {
   await lab.ok(
     "manager",
     "service",
@@ -100,8 +100,20 @@ test("dual stack: services by the IPv6 addresses of their tasks; an address may 
     const found = await dig("manager", "one", "tasks.web", "AAAA");
     return found.length === 2 && found;
   });
-  assert.deepEqual(await dig("manager", "one", "web", "AAAA"), tasks);
-  assert.equal((await dig("manager", "one", "web", "A")).length, 1, "the virtual address");
+  const [a = "", ...rest] = await dig("manager", "one", "web", "A");
+  const twin = `AAAA fd00:21::${Number(a.split(".").at(-1)).toString(16)}`;
+  assert.deepEqual(
+    [rest, await dig("manager", "one", "web", "AAAA")],
+    [[], [twin]],
+    "the virtual address and its twin",
+  );
+  const names = new Set<string>();
+  for (let i = 0; i < 12; i++) {
+    const page = await lab.ok("manager", "exec", "one", "curl", "-6", "-sS", "-m", "3", "http://web/cgi-bin/index.cgi");
+    names.add(/^Hello from (.*)$/m.exec(page)?.[1] ?? page);
+  }
+  assert.equal(names.size, 2, `both tasks: ${[...names]}`);
+  await reaches("manager", "one", twin.split(" ")[1] ?? "");
   for (const task of tasks) {
     const url = `http://[${task.split(" ")[1]}]/`;
     assert.match(await beside("manager", "one", "curl", "-sS", "--max-time", "3", url), /./);

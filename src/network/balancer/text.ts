@@ -53,4 +53,6 @@ export const CLAMP_MSS = "tcp flags & (syn | rst) == syn tcp option maxseg size 
  */
 export const REFUSAL = ["meta l4proto tcp reject with tcp reset", "reject with icmp port-unreachable"];
 
+export const REFUSAL6 = ["meta l4proto tcp reject with tcp reset", "reject with icmpv6 port-unreachable"];
+
 export const quoted = (name: string): string => JSON.stringify(name);

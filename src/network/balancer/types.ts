@@ -4,12 +4,12 @@
  */
 export type Protocol = "tcp" | "udp" | "sctp";
 
-/** A service's virtual address on one network, as one container sees it. IPv4 only, as in Docker. */
+/** A service's virtual address in one family on one network, as one container sees it. */
 export interface VipService {
   /** Unique in the namespace; letters, digits, `-`, `_`, `.`. Several networks: "<service>.<network>". */
   readonly id: string;
   readonly vip: string;
-  /** Addresses of the tasks; none: connections are refused. */
+  /** Addresses of the tasks in the VIP's family; none: connections are refused. */
   readonly backends: readonly string[];
 }
 

@@ -27,6 +27,8 @@ export interface Participant {
   readonly address: string;
   /** Plain address, "" for none. Not told between nodes: it follows from the IPv4 one (`base/dual-stack.ts`). */
   readonly address6: string;
+  /** The service's virtual address in IPv6, for participants who are reached over it. Follows from `service.vip`. */
+  readonly vip6?: string;
   readonly service: ServiceBinding | undefined;
   /** About to stop: keeps its connections, gets no new ones, has no names. */
   readonly draining: boolean;

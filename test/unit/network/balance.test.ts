@@ -202,6 +202,14 @@ test("mesh: a task's half is there only where it has ports", () => {
   assert.deepEqual(leads(none), [[8081, 80]], "and without it the port is closed");
 });
 
+test("VIPs in IPv6: of services with tasks that are reached over it, and these alone", () => {
+  const six = (n: number) => ({ address6: `fd00::${n}`, vip6: "fd00::200" });
+  const list = [task(11, "", [], six(11)), task(12, "x", [], { ...six(12), draining: true }), task(13, "docker", [])];
+  const [service, ...others] = vipsOf("net1aaaaaaaaaaaaaaaaaaaaa", list, 6);
+  assert.deepEqual([service?.vip, service?.backends, others], ["fd00::200", ["fd00::11"], []]);
+  assert.deepEqual(vipsOf("net1aaaaaaaaaaaaaaaaaaaaa", [task(13, "docker", [])], 6), []);
+});
+
 test("VIPs: one per service, its tasks without the draining ones", () => {
   const list = [task(11, ""), task(12, "x"), task(13, "x", [], { draining: true })];
   assert.deepEqual(vipsOf("net1aaaaaaaaaaaaaaaaaaaaa", list), [

@@ -166,14 +166,21 @@ test("tables: last word counts, a suspect's records are kept aside, a late delet
   );
 });
 
-test("IPv6: container names, tasks, and services too, which have no virtual address there", () => {
+test("IPv6: container names, tasks, and services by the twin of their virtual address, or by their tasks", () => {
+  const vip6 = "fd00::99";
   const names = namesOf(net, [
-    participant(1, { address6: "fd00::1" }),
-    participant(2, { address6: "fd00::2" }),
-    participant(3, { address6: "fd00::3", draining: true }),
+    participant(1, { address6: "fd00::1", vip6 }),
+    participant(2, { address6: "fd00::2", vip6 }),
+    participant(3, { address6: "fd00::3", vip6, draining: true }),
     participant(4),
   ]);
-  assert.deepEqual(names.lookup("web"), { ipv4: ["10.0.1.2"], ipv6: ["fd00::1", "fd00::2"] });
+  assert.deepEqual(names.lookup("web"), { ipv4: ["10.0.1.2"], ipv6: [vip6] });
+  const draining = namesOf(net, [participant(3, { address6: "fd00::3", vip6, draining: true })]);
+  assert.deepEqual(draining.lookup("web"), { ipv4: ["10.0.1.2"], ipv6: [vip6] });
+  assert.deepEqual(namesOf(net, [participant(4)]).lookup("web")?.ipv6, [], "nobody is reached over IPv6");
+  const service = { ...web, vip: "" };
+  const dnsrr = namesOf(net, [participant(1, { service, address6: "fd00::1" }), participant(4, { service })]);
+  assert.deepEqual(dnsrr.lookup("web"), { ipv4: ["10.0.1.1", "10.0.1.4"], ipv6: ["fd00::1"] });
   assert.deepEqual(names.lookup("tasks.web")?.ipv6, ["fd00::1", "fd00::2"]);
   assert.deepEqual(names.lookup("alias1"), { ipv4: ["10.0.1.1"], ipv6: ["fd00::1"] });
   assert.deepEqual(names.lookup("web.4"), { ipv4: ["10.0.1.4"], ipv6: [] });

@@ -45,6 +45,16 @@ test("a bound port is kept at the host's addresses in its subnets, and nowhere e
   assert.deepEqual(places(), []);
 });
 
+test("datagrams over IPv6 have a socket at each address, or they would be answered from another", () => {
+  const { reservations, places } = setup();
+  const port = { ...tcp(53), protocol: "udp" } as const;
+  const at = (...addresses: string[]) => addresses.map((address) => ({ address }));
+  reservations.follow([port], [...host, ...at("fe80::1")]);
+  assert.deepEqual(places(), ["0.0.0.0 53", "::1 53", "fd00::7 53"]);
+  reservations.follow([port], at("::1", "fd00::8"));
+  assert.deepEqual(places(), ["0.0.0.0 53", "::1 53", "fd00::8 53"]);
+});
+
 test("one address that is taken costs no other; it is told once, and had as soon as it is free", () => {
   const { reservations, refused, warnings, places } = setup();
   refused.add("0.0.0.0 80");

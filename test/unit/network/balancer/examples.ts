@@ -7,6 +7,11 @@ const vips: VipService[] = [
   { id: "nobody.n1", vip: "10.0.1.8", backends: [] },
 ];
 
+const vips6: VipService[] = [
+  { id: "k3web.n1", vip: "fd00:1::2", backends: ["fd00:1::4", "fd00:1::5"] },
+  { id: "nobody.n1", vip: "fd00:1::8", backends: [] },
+];
+
 const meshHost: MeshHost = {
   bridge: "docker_gwbridge",
   bridgeSubnet: "172.18.0.0/16",
@@ -68,4 +73,4 @@ const host: HostState = {
   ],
 };
 
-export const examples = { vips, meshHost, meshSandbox, meshTask, host };
+export const examples = { vips, vips6, meshHost, meshSandbox, meshTask, host };

@@ -23,6 +23,7 @@ function golden(name: string, text: string): void {
 test("tables are the agreed text", () => {
   golden("vips", renderVips(examples.vips));
   golden("vips-empty", renderVips([]));
+  golden("vips6", renderVips(examples.vips6, 6));
   golden("mesh-host", replaceScript(meshHostTable(examples.meshHost)));
   golden("mesh-sandbox", replaceScript(meshSandboxTable(examples.meshSandbox)));
   golden("mesh-task", planMeshTask(examples.meshTask).tables.map(replaceScript).join(""));
@@ -54,6 +55,9 @@ test("a service's change is the smallest transaction", () => {
     updateVip(web, { ...web, backends: [] }),
     updateVip(web, undefined),
   ];
+  const [six] = examples.vips6;
+  assert.ok(six);
+  steps.push(updateVip(undefined, six), updateVip(six, { ...six, backends: [] }), updateVip(six, undefined));
   golden("vip-updates", steps.join("---\n"));
   assert.equal(updateVip(undefined, undefined), "");
 });

@@ -38,6 +38,31 @@ test("a VIP leads to every task, over TCP, UDP and ping, with the caller's own a
   assert.equal(await askUdp(caller, "10.0.1.9", 80), "ECONNREFUSED");
 });
 
+test("a VIP in IPv6 is as one in IPv4", async () => {
+  await using lab = new Lab();
+  const overlay = lab.namespace();
+  lab.bridge(overlay, "br0");
+  const [caller, a, b] = [lab.namespace(), lab.namespace(), lab.namespace()];
+  lab.plug(caller, "eth0", ["fd00:1::3/64"], overlay, "br0");
+  lab.plug(a, "eth0", ["fd00:1::4/64"], overlay, "br0");
+  lab.plug(b, "eth0", ["fd00:1::5/64"], overlay, "br0");
+  await lab.serve(a, 80, "a", "fd00:1::4");
+  await lab.serve(b, 80, "b", "fd00:1::5");
+  const six = { id: "web", vip: "fd00:1::2", backends: ["fd00:1::4", "fd00:1::5"] };
+  lab.nft(caller, renderVips([six, { id: "none", vip: "fd00:1::9", backends: [] }], 6));
+  const answers = new Set<string>();
+  for (let i = 0; i < 20; i++) {
+    answers.add(await askTcp(caller, "fd00:1::2", 80));
+    answers.add(await askUdp(caller, "fd00:1::2", 80));
+  }
+  assert.deepEqual([...answers].sort(), ["a fd00:1::3", "b fd00:1::3"]);
+  caller.run(() => execFileSync("ping", ["-6", "-c1", "-W1", "fd00:1::2"]));
+  assert.equal(await askTcp(caller, "fd00:1::9", 80), "ECONNREFUSED");
+  assert.equal(await askUdp(caller, "fd00:1::9", 80), "ECONNREFUSED");
+  lab.nft(a, renderVips([{ ...six, backends: ["fd00:1::4"] }], 6));
+  assert.equal(await askTcp(a, "fd00:1::2", 80), "a fd00:1::4", "a task reaches itself");
+});
+
 test("connections spread evenly over ten tasks", async () => {
   await using lab = new Lab();
   const switch_ = lab.namespace();
