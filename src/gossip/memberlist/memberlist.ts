@@ -1,25 +1,26 @@
 /**
- * The shell around SWIM: it owns timers and the transport, feeds packets to the state machine and carries out
- * what that decides. Start reading at `#onMessage` (what comes in) and `#perform` (what goes out).
+ * The shell around SWIM: it owns the timers, feeds packets to the state machine and carries out what that decides.
+ * Start reading at `#onMessage` (what comes in) and `#perform` (what goes out). Packets leave by `outbox.ts`; exchanges on
+ * streams are `streams.ts`.
  */
 import type { Clock } from "../../base/clock.ts";
-import { messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import type { GossipStream, Transport } from "../types.ts";
+import type { Transport } from "../types.ts";
 import { addressBytes, addressText } from "./address.ts";
 import { afterReading } from "./after-reading.ts";
 import { Awareness } from "./awareness.ts";
 import { type MemberlistConfig, pushPullInterval } from "./config.ts";
 import type { Counters } from "./counters.ts";
-import { type Keyring, sealOverhead } from "./crypto.ts";
+import type { Keyring } from "./crypto.ts";
 import { decodeMessage, encodeMessage, type IndirectPing, messageType, type Ping } from "./messages.ts";
-import { compoundHead, compoundPart, encodeCompounds, openPacket, packetRoom, sealPacket } from "./packet.ts";
+import { Outbox, userMessage } from "./outbox.ts";
+import { openPacket } from "./packet.ts";
 import { Prober } from "./probe.ts";
-import { decodePushPull, decodeUserStream, encodePushPull, encodeUserStream, type PushPull } from "./pushpull.ts";
+import type { PushPull } from "./pushpull.ts";
 import { retransmitLimit, TransmitQueue } from "./queue.ts";
 import { sample } from "./shuffle.ts";
-import { type Action, type Member, type MemberChange, MemberState } from "./state.ts";
-import { readStream, StreamBudget, StreamError, writeStream } from "./stream.ts";
+import { type Action, isLive, type Member, type MemberChange, MemberState } from "./state.ts";
+import { Streams } from "./streams.ts";
 
 /** What is built on memberlist. */
 export interface Delegate {
@@ -48,10 +49,6 @@ export interface MemberlistOptions {
   readonly log: Logger;
 }
 
-/** From this version on a node verifies checksums. */
-const checksumVersion = 5;
-/** What all streams being read may hold together. */
-const streamMemory = 64 << 20;
 /** A departure is told at once to so many nodes. */
 const floodNodes = 32;
 
@@ -62,11 +59,11 @@ export class Memberlist {
   readonly #awareness: Awareness;
   readonly #prober: Prober;
   readonly #delegate: Delegate;
-  readonly #budget = new StreamBudget(streamMemory);
+  readonly #outbox: Outbox;
+  readonly #streams: Streams;
   readonly #timers = new Set<() => void>();
   #cancelSuspicion = () => {};
   #cancelPushPull = () => {};
-  #streams = 0;
   #closed = false;
 
   constructor(options: MemberlistOptions, delegate: Delegate) {
@@ -76,6 +73,13 @@ export class Memberlist {
     this.#state = new MemberState({ ...config, name: options.name });
     this.#queue = new TransmitQueue(() => retransmitLimit(config.retransmitMult, this.#state.size));
     this.#awareness = new Awareness(config.awarenessMax);
+    this.#outbox = new Outbox(options, this.#queue, delegate);
+    this.#streams = new Streams(options, {
+      localState: (join) => ({ join, nodes: this.#state.all(), userState: delegate.localState(join) }),
+      merge: (remote) => this.#merge(remote),
+      message: (payload) => delegate.message(payload),
+      isForUs: (ping) => this.#isForUs(ping),
+    });
     this.#prober = this.#newProber();
   }
 
@@ -87,7 +91,7 @@ export class Memberlist {
     this.#perform(this.#state.start({ addr, port, meta: new Uint8Array(), vsn: config.vsn }, clock.now()));
     transport.onPacket((packet, address, from) => this.#onPacket(packet, address, from));
     transport.onStream((stream, address) => {
-      this.#onStream(stream, address);
+      this.#streams.accept(stream, address);
     });
     this.#timers.add(clock.every(config.gossipIntervalMs, () => this.#gossip()));
     // Nodes started together should not probe in step.
@@ -130,33 +134,19 @@ export class Memberlist {
     return this.#awareness.score;
   }
 
-  /** Exchanges everything with the node at this address; rejects when that fails. */
-  async pushPull(host: string, port: number, join: boolean): Promise<void> {
-    const { transport, config, keyring, counters } = this.#options;
-    const stream = await transport.dial(host, port, config.streamTimeoutMs);
-    await this.#withDeadline(stream, async () => {
-      await writeStream(stream, keyring, encodePushPull(this.#localState(join)));
-      const reply = await readStream(stream, keyring, this.#budget);
-      if (reply[0] === messageType.err) {
-        const refused = decodeMessage(reply);
-        throw new Error(`gossip: ${host} refused: ${refused?.kind === "err" ? refused.error : "unknown"}`);
-      }
-      if (reply[0] !== messageType.pushPull) throw new StreamError("streamMalformed");
-      this.#merge(decodePushPull(reply));
-      counters.add("pushPulls");
-    });
-  }
-
   /** Sends a user message by packet; it may be lost. */
   sendPacket(to: Member, payload: Uint8Array): void {
-    this.#send(to, [userMessage(payload)]);
+    this.#outbox.send(to, [userMessage(payload)]);
+  }
+
+  /** Exchanges everything with the node at this address; rejects when that fails. */
+  pushPull(host: string, port: number, join: boolean): Promise<void> {
+    return this.#streams.pushPull(host, port, join);
   }
 
   /** Sends a user message on a stream of its own. */
-  async sendStream(to: Member, payload: Uint8Array): Promise<void> {
-    const { transport, config, keyring } = this.#options;
-    const stream = await transport.dial(to.address, to.port, config.streamTimeoutMs);
-    await this.#withDeadline(stream, () => writeStream(stream, keyring, encodeUserStream(payload)));
+  sendStream(to: Member, payload: Uint8Array): Promise<void> {
+    return this.#streams.send(to, payload);
   }
 
   /** Tells the others that we go; resolves when that was gossiped, or after a second. */
@@ -174,7 +164,7 @@ export class Memberlist {
       for (const action of actions) {
         if (action.kind !== "broadcast") continue;
         const message = encodeMessage(action.message);
-        for (const member of sample(others, random, floodNodes)) this.#send(member, [message]);
+        for (const member of sample(others, random, floodNodes)) this.#outbox.send(member, [message]);
         this.#queue.push({ key: action.message.node, message, done });
       }
     });
@@ -191,6 +181,8 @@ export class Memberlist {
   /** Stops everything; the transport is its owner's to close. */
   close(): void {
     this.#closed = true;
+    this.#outbox.close();
+    this.#streams.close();
     for (const cancel of this.#timers) cancel();
     this.#timers.clear();
     this.#cancelSuspicion();
@@ -214,8 +206,8 @@ export class Memberlist {
         self: () => this.self,
         members: () => this.#state.all(),
         ping: (target, ping) => this.#ping(target, ping),
-        indirect: (through, request) => this.#sendTo(through.address, through.port, [encodeMessage(request)]),
-        streamPing: (target, ping, timeoutMs) => this.#streamPing(target, ping, timeoutMs),
+        indirect: (through, request) => this.#outbox.sendTo(through.address, through.port, [encodeMessage(request)]),
+        streamPing: (target, ping, timeoutMs) => this.#streams.ping(target, ping, timeoutMs),
         wrapped: () => this.#state.forget(config.gossipToDeadMs, clock.now()),
         failed: (target) => {
           if (this.#closed) return;
@@ -280,66 +272,19 @@ export class Memberlist {
         (member) => member.name !== name && (isLive(member) || isFreshlyDead(member, now, config.gossipToDeadMs)),
       );
     for (const target of sample(targets, random, config.gossipNodes)) {
-      const messages = this.#broadcasts(packetRoom(config.packetBytes));
-      if (messages.length === 0) return;
-      this.#send(target, messages);
+      if (!this.#outbox.gossip(target)) return;
     }
-  }
-
-  /** Queued messages for so many bytes: membership first, then the delegate's. */
-  #broadcasts(room: number): Uint8Array[] {
-    const own = this.#queue.take(compoundPart, room);
-    const left = own.reduce((rest, message) => rest - message.length - compoundPart, room);
-    if (left <= compoundPart + 1) return own;
-    return [...own, ...this.#delegate.broadcasts(compoundPart + 1, left).map(userMessage)];
-  }
-
-  #send(to: Member, messages: readonly Uint8Array[]): void {
-    this.#sendTo(to.address, to.port, messages, (to.vsn[1] ?? 0) >= checksumVersion);
-  }
-
-  #sendTo(address: string, port: number, messages: readonly Uint8Array[], checksum = false): void {
-    if (this.#closed) return;
-    const { transport, keyring } = this.#options;
-    const [first] = messages;
-    if (!first) return;
-    const packets = messages.length === 1 ? [first] : encodeCompounds(messages);
-    for (const packet of packets) transport.send(address, port, sealPacket(keyring, packet, checksum));
-  }
-
-  /** A message and, in the room that it leaves, queued broadcasts. */
-  #sendAlong(address: string, port: number, message: Buffer): void {
-    const room = this.#options.config.packetBytes - message.length - compoundHead - compoundPart - sealOverhead;
-    this.#sendTo(address, port, [message, ...this.#broadcasts(room)]);
   }
 
   #ping(target: Member, ping: Ping): void {
     if (target.state === "alive") {
-      this.#sendAlong(target.address, target.port, encodeMessage(ping));
+      this.#outbox.sendAlong(target.address, target.port, encodeMessage(ping));
       return;
     }
     // Tell a suspect of the suspicion with the ping: it can refute at once.
     const { incarnation } = target;
     const suspect = encodeMessage({ kind: "suspect", incarnation, node: target.name, from: this.#options.name });
-    this.#send(target, [encodeMessage(ping), suspect]);
-  }
-
-  async #streamPing(target: Member, ping: Ping, timeoutMs: number): Promise<boolean> {
-    const { transport, keyring, clock } = this.#options;
-    try {
-      const stream = await transport.dial(target.address, target.port, timeoutMs);
-      const cancel = clock.after(timeoutMs, () => stream.close());
-      try {
-        await writeStream(stream, keyring, encodeMessage(ping));
-        const reply = decodeMessage(await readStream(stream, keyring, this.#budget));
-        return reply?.kind === "ack" && reply.seqNo === ping.seqNo;
-      } finally {
-        cancel();
-        stream.close();
-      }
-    } catch {
-      return false;
-    }
+    this.#outbox.send(target, [encodeMessage(ping), suspect]);
   }
 
   #schedulePushPull(factor = 1): void {
@@ -350,12 +295,8 @@ export class Memberlist {
       const others = this.#state.all().filter((m) => m.state === "alive" && m.name !== this.#options.name);
       const [target] = sample(others, this.#options.random, 1);
       if (!target) return;
-      this.pushPull(target.address, target.port, false).catch((error) => this.#streamFailed(error, target.address));
+      this.pushPull(target.address, target.port, false).catch((error) => this.#streams.failed(error, target.address));
     });
-  }
-
-  #localState(join: boolean): PushPull {
-    return { join, nodes: this.#state.all(), userState: this.#delegate.localState(join) };
   }
 
   // -- what comes in ---------------------------------------------------------------------------------------------
@@ -383,7 +324,11 @@ export class Memberlist {
       case "ping": {
         if (!this.#isForUs(message)) return;
         const to = replyTo(message, address, port);
-        this.#sendAlong(to.address, to.port, encodeMessage({ kind: "ack", seqNo: message.seqNo, payload: null }));
+        this.#outbox.sendAlong(
+          to.address,
+          to.port,
+          encodeMessage({ kind: "ack", seqNo: message.seqNo, payload: null }),
+        );
         break;
       }
       case "indirectPing":
@@ -425,7 +370,7 @@ export class Memberlist {
     const answer = (kind: "ack" | "nack") => {
       const message =
         kind === "ack" ? ({ kind, seqNo: request.seqNo, payload: null } as const) : { kind, seqNo: request.seqNo };
-      this.#sendTo(requester.address, requester.port, [encodeMessage(message)]);
+      this.#outbox.sendTo(requester.address, requester.port, [encodeMessage(message)]);
     };
     const cancelNack = request.nack ? clock.after(config.probeTimeoutMs, () => answer("nack")) : () => {};
     const seqNo = this.#prober.expect(config.probeTimeoutMs, () => {
@@ -434,84 +379,17 @@ export class Memberlist {
     });
     const { addr: sourceAddr, port: sourcePort, name: sourceNode } = this.self;
     const ping: Ping = { kind: "ping", seqNo, node: request.node, sourceAddr, sourcePort, sourceNode };
-    this.#sendTo(target, request.port, [encodeMessage(ping)]);
-  }
-
-  async #onStream(stream: GossipStream, address: string): Promise<void> {
-    if (this.#closed || this.#streams >= this.#options.config.maxStreams) {
-      this.#options.counters.add("dropped.streamLimit");
-      stream.close();
-      return;
-    }
-    this.#streams++;
-    try {
-      await this.#withDeadline(stream, () => this.#serve(stream));
-    } catch (error) {
-      this.#streamFailed(error, address);
-    } finally {
-      this.#streams--;
-    }
-  }
-
-  async #serve(stream: GossipStream): Promise<void> {
-    const { keyring, counters } = this.#options;
-    const bytes = await readStream(stream, keyring, this.#budget);
-    if (this.#closed) return;
-    counters.add("streams");
-    switch (bytes[0]) {
-      case messageType.user:
-        this.#delegate.message(decodeUserStream(bytes));
-        return;
-      case messageType.pushPull: {
-        const remote = decodePushPull(bytes);
-        await writeStream(stream, keyring, encodePushPull(this.#localState(remote.join)));
-        this.#merge(remote);
-        return;
-      }
-      case messageType.ping: {
-        const ping = decodeMessage(bytes);
-        if (ping?.kind !== "ping" || !this.#isForUs(ping)) return;
-        await writeStream(stream, keyring, encodeMessage({ kind: "ack", seqNo: ping.seqNo, payload: null }));
-        return;
-      }
-      default:
-        throw new StreamError("streamMalformed");
-    }
+    this.#outbox.sendTo(target, request.port, [encodeMessage(ping)]);
   }
 
   #merge(remote: PushPull): void {
-    if (this.#closed) return;
     this.#perform(this.#state.merge(remote.nodes, this.#options.clock.now()));
     if (remote.userState.length > 0) this.#delegate.mergeState(Buffer.from(remote.userState));
   }
-
-  async #withDeadline<T>(stream: GossipStream, job: () => Promise<T>): Promise<T> {
-    const cancel = this.#options.clock.after(this.#options.config.streamTimeoutMs, () => stream.close());
-    try {
-      return await job();
-    } finally {
-      cancel();
-      stream.close();
-    }
-  }
-
-  #streamFailed(error: unknown, address: string): void {
-    const reason = error instanceof StreamError ? error.reason : "streamFailed";
-    this.#options.counters.add(`dropped.${error instanceof RangeError ? "streamMalformed" : reason}`);
-    this.#options.log.debug("gossip stream failed", { address, error: messageOf(error) });
-  }
-}
-
-function isLive(member: Member): boolean {
-  return member.state === "alive" || member.state === "suspect";
 }
 
 function isFreshlyDead(member: Member, now: number, windowMs: number): boolean {
   return member.state === "dead" && now - member.changedAt < windowMs;
-}
-
-function userMessage(payload: Uint8Array): Buffer {
-  return Buffer.concat([Uint8Array.of(messageType.user), payload]);
 }
 
 /** Answers go to the address that the message names, else to where the packet came from. */

@@ -246,6 +246,11 @@ export class MemberState {
   }
 }
 
+/** Not known to be gone: suspects have their chance. */
+export function isLive(member: Member): boolean {
+  return member.state === "alive" || member.state === "suspect";
+}
+
 /** A member as an alive message. */
 export function aliveOf(member: Member): Alive {
   const { name: node, incarnation, addr, port, meta, vsn } = member;
