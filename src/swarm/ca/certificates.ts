@@ -124,8 +124,8 @@ export async function crossSign(next: string, old: RootCa): Promise<string> {
   const issuer = new x509.X509Certificate(firstPem(old.certPem));
   const crossed = await x509.X509CertificateGenerator.create({
     serialNumber: serial(),
-    subject: certificate.subjectName.toJSON(),
-    issuer: issuer.subjectName.toJSON(),
+    subject: certificate.subjectName,
+    issuer: issuer.subjectName,
     notBefore: certificate.notBefore,
     notAfter: certificate.notAfter,
     publicKey: certificate.publicKey,
@@ -180,7 +180,7 @@ export async function signCsr(request: SignRequest): Promise<string> {
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: serial(),
     subject: [{ O: [request.o] }, { OU: [request.ou] }, { CN: [request.cn] }],
-    issuer: issuer.subjectName.toJSON(),
+    issuer: issuer.subjectName,
     notBefore: new Date(notBefore),
     notAfter: new Date(notBefore + expiry + BACKDATE_MS),
     publicKey: csr.publicKey,

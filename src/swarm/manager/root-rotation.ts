@@ -25,6 +25,7 @@ import {
   issuerOf,
   keyMatches,
   type RootCa,
+  splitPem,
   validityOf,
 } from "../ca/certificates.ts";
 import { makeToken } from "../ca/token.ts";
@@ -37,8 +38,26 @@ const MIN_ROOT_LIFE_MS = 365 * 86_400_000;
 const text = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes);
 const bytes = (value: string) => new TextEncoder().encode(value);
 
+/** The root that a user wants, without what stands around the certificate in its file. */
+function wantedRoot({ caConfig }: ClusterSpec): RootCa | undefined {
+  const { signingCaCert, signingCaKey } = caConfig ?? {};
+  const certPem = splitPem(text(signingCaCert)).map((pem) => `${pem.trim()}\n`);
+  const keyPem = text(signingCaKey);
+  if (text(signingCaCert) === "" && keyPem === "") return undefined;
+  if (certPem.length === 0) {
+    const missing = "if a signing CA key is provided, the signing CA cert must also be provided";
+    throw rpcError(
+      "InvalidArgument",
+      text(signingCaCert) === "" ? missing : "invalid root CA: no PEM certificate found",
+    );
+  }
+  return { certPem: certPem.join(""), keyPem };
+}
+
 /** True when the spec asks for another root than the cluster has or is changing to. */
 export function needsRotation(cluster: Cluster, spec: ClusterSpec): boolean {
+  const wanted = wantedRoot(spec);
+  if (wanted) return wanted.certPem !== text(cluster.rootCa?.rootRotation?.caCert ?? cluster.rootCa?.caCert);
   return (spec.caConfig?.forceRotate ?? 0n) !== (cluster.rootCa?.lastForcedRotation ?? 0n);
 }
 
@@ -46,22 +65,25 @@ export function needsRotation(cluster: Cluster, spec: ClusterSpec): boolean {
 export async function beginRotation(cluster: Cluster, spec: ClusterSpec, now: number): Promise<RootCA> {
   const { rootCa } = cluster;
   if (!rootCa) throw rpcError("FailedPrecondition", "the cluster has no root CA");
-  const given = { certPem: text(spec.caConfig?.signingCaCert), keyPem: text(spec.caConfig?.signingCaKey) };
-  if (given.certPem && !given.keyPem) {
+  const lastForcedRotation = spec.caConfig?.forceRotate ?? 0n;
+  const given = wantedRoot(spec);
+  // The rotation that goes on is not wanted any more; what was issued meanwhile, the old root vouches for.
+  if (given?.certPem === text(rootCa.caCert)) return { ...rootCa, rootRotation: undefined, lastForcedRotation };
+  if (given && !given.keyPem) {
     throw rpcError(
       "InvalidArgument",
       "rotating to a CA certificate needs its key: external CAs are not supported by skein yet",
     );
   }
-  const next = given.certPem ? given : await createRootCa(now);
-  if (given.certPem) checkRoot(given, now);
+  if (given) checkRoot(given, now);
+  const next = given ?? (await createRootCa(now));
   const old = { certPem: text(rootCa.caCert), keyPem: text(rootCa.caKey) };
   const rootRotation = create(RootRotationSchema, {
     caCert: bytes(next.certPem),
     caKey: bytes(next.keyPem),
     crossSignedCaCert: bytes(await crossSign(next.certPem, old)),
   });
-  return { ...rootCa, rootRotation, lastForcedRotation: spec.caConfig?.forceRotate ?? 0n };
+  return { ...rootCa, rootRotation, lastForcedRotation };
 }
 
 /** Throws Docker's words when a root that a user gave is none, or not for long. */

@@ -2,22 +2,28 @@ import "reflect-metadata";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { X509Certificate } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
 import * as x509 from "@peculiar/x509";
+import { ClusterSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { ClusterSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import {
   createCsr,
   createRootCa,
+  crossSign,
   identityOf,
   issuerOf,
   keyMatches,
   signCsr,
+  splitPem,
   validityOf,
   verifyChain,
 } from "../../../src/swarm/ca/certificates.ts";
 import { makeToken, parseToken, rootDigest, sameToken } from "../../../src/swarm/ca/token.ts";
+import { beginRotation, needsRotation } from "../../../src/swarm/manager/root-rotation.ts";
 
 const VECTOR = "SWMTKN-1-27gwpqy8zrr16lkorbxjgux3bumowvt4v6hdq9lyyb887iohs3-0054v5h7phl5wc4e458l6ckxr";
 
@@ -102,4 +108,67 @@ test("openssl agrees", async () => {
   } finally {
     rmSync(dir, { recursive: true });
   }
+});
+
+/** A root as `openssl` makes it: other kinds of strings, several parts, text around the certificate. */
+function opensslRoot(days = 3650) {
+  const dir = mkdtempSync(join(tmpdir(), "skein-ca-"));
+  try {
+    const [key, cert] = [join(dir, "k.pem"), join(dir, "c.pem")];
+    execFileSync("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key]);
+    const subject = ["-subj", "/C=NL/O=Möbel & Co/CN=own root", "-utf8"];
+    execFileSync("openssl", ["req", "-x509", "-new", "-key", key, ...subject, "-days", String(days), "-out", cert]);
+    const text = execFileSync("openssl", ["x509", "-in", cert, "-text"], { encoding: "utf8" });
+    return { certPem: readFileSync(cert, "utf8"), keyPem: readFileSync(key, "utf8"), text };
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+}
+
+test("a root of openssl's issues certificates that name it byte for byte, and is vouched for", async () => {
+  const old = await createRootCa();
+  const own = opensslRoot();
+  const { csrPem } = await createCsr();
+  const crossed = await crossSign(own.certPem, old);
+  const chain = await signCsr({
+    ...{ root: own, csrPem, cn: "n", ou: "swarm-worker", o: "c", intermediatesPem: crossed },
+  });
+  const subjectOf = (pem: string) => Buffer.from(new x509.X509Certificate(pem).subjectName.toArrayBuffer());
+  const leaf = new x509.X509Certificate(splitPem(chain)[0] ?? "");
+  assert.deepEqual(Buffer.from(leaf.issuerName.toArrayBuffer()), subjectOf(own.certPem));
+  assert.deepEqual(Buffer.from(leaf.issuerName.toArrayBuffer()), Buffer.from(issuerOf(own.certPem).subject));
+  assert.deepEqual(subjectOf(crossed), subjectOf(own.certPem));
+  assert.equal(verifyChain(chain, own.certPem), undefined);
+  assert.equal(verifyChain(chain, old.certPem), undefined);
+});
+
+test("which root a cluster is to have: as it is, a fresh one, one's own, the former one again", async () => {
+  const now = Date.now();
+  const old = await createRootCa();
+  const own = opensslRoot();
+  const encode = (text: string) => new TextEncoder().encode(text);
+  const cluster = create(ClusterSchema, { rootCa: { caCert: encode(old.certPem), caKey: encode(old.keyPem) } });
+  const spec = (cert = "", key = "", forceRotate = 0n) =>
+    create(ClusterSpecSchema, {
+      caConfig: { signingCaCert: encode(cert), signingCaKey: encode(key), forceRotate },
+    });
+  assert.equal(needsRotation(cluster, spec()), false);
+  assert.equal(needsRotation(cluster, spec("", "", 1n)), true);
+  assert.equal(needsRotation(cluster, spec(old.certPem, old.keyPem)), false, "it has that one");
+  assert.equal(needsRotation(cluster, spec(own.text, own.keyPem)), true);
+  const rotating = create(ClusterSchema, { rootCa: await beginRotation(cluster, spec(own.text, own.keyPem), now) });
+  assert.equal(new TextDecoder().decode(rotating.rootCa?.rootRotation?.caCert), own.certPem, "nothing around it");
+  assert.equal(needsRotation(rotating, spec(own.certPem, own.keyPem)), false, "it gets that one");
+  const back = spec(old.certPem, old.keyPem);
+  assert.equal(needsRotation(rotating, back), true);
+  assert.equal((await beginRotation(rotating, back, now)).rootRotation, undefined);
+  const refused = async (given: ReturnType<typeof spec>, words: RegExp) => {
+    await assert.rejects(async () => needsRotation(cluster, given) && beginRotation(cluster, given, now), words);
+  };
+  await refused(spec(own.certPem, old.keyPem), /InvalidArgument desc = certificate key mismatch$/);
+  await refused(spec(own.certPem), /external CAs are not supported/);
+  await refused(spec("", own.keyPem), /the signing CA cert must also be provided/);
+  await refused(spec("nonsense", own.keyPem), /no PEM certificate found/);
+  const brief = opensslRoot(300);
+  await refused(spec(brief.certPem, brief.keyPem), /CA certificate expires too soon/);
 });
