@@ -13,6 +13,7 @@ import { Announcements } from "./announce.ts";
 import { reachOf } from "./balance.ts";
 import { isUserChainWhole, relayedScript, userChainScript } from "./balancer/user.ts";
 import { Cluster } from "./cluster.ts";
+import { ConnectionTables, type TableUse, tablesOf } from "./connection-tables.ts";
 import { busyConnections, isListening } from "./connections.ts";
 import { Core } from "./core.ts";
 import { Datapath } from "./datapath.ts";
@@ -75,6 +76,7 @@ class Controller implements NetworkController {
   readonly #overlays: Overlays;
   readonly #names: Names;
   readonly #neighbours: Neighbours;
+  readonly #tables: ConnectionTables;
   readonly #datapath: Datapath;
   readonly #proxies: Proxies;
   readonly #paths: Paths;
@@ -102,6 +104,7 @@ class Controller implements NetworkController {
     });
     this.#networks = new Networks(core);
     this.#neighbours = new Neighbours(core);
+    this.#tables = new ConnectionTables({ clock: core.clock, log: core.log, read: () => tablesOf(core) });
     const failed = (error: unknown) =>
       core.log.error("cannot follow a change of the network", { error: messageOf(error) });
     this.#cluster = new Cluster(
@@ -475,6 +478,10 @@ class Controller implements NetworkController {
     return this.#paths.list().map((path) => ({ ...path, expected: this.#core.deviceMtu }));
   }
 
+  fullConnectionTables(): TableUse[] {
+    return this.#tables.full();
+  }
+
   /** Pins of namespaces that somebody removed. */
   #repin(reason: "restored" | "drift", which: "pins" | "all"): string[] {
     const mended = this.#overlays.repin(which);
@@ -573,6 +580,7 @@ class Controller implements NetworkController {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cancelPass();
     this.#cancelLook();
+    this.#tables[Symbol.dispose]();
     this.#ports.close();
     this.#paths.close();
     this.#datapath.close();

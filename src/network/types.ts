@@ -230,6 +230,9 @@ export interface NetworkController extends AsyncDisposable {
   /** The paths to the other hosts of this node's overlays: what fits (undefined: nobody answers), what should. */
   paths(): { host: string; mtu: number | undefined; expected: number }[];
 
+  /** Connection tables of the kernel that are full: whose, how many entries, how many are allowed. */
+  fullConnectionTables(): { owner: string; count: number; max: number }[];
+
   /** What people can see of all this; looking changes nothing. */
   readonly view: NetworkView;
 

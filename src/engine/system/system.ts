@@ -192,5 +192,10 @@ function warnings(ctx: EngineContext): string[] | null {
     ({ host, mtu, expected }) =>
       `WARNING: packets of more than ${mtu} bytes do not reach ${host} (${expected} expected): overlay networks use smaller ones`,
   );
+  for (const { owner, count, max } of ctx.network.fullConnectionTables()) {
+    texts.push(
+      `WARNING: the connection table of ${owner} is full (${count} of ${max}): new connections may be lost; see net.netfilter.nf_conntrack_max`,
+    );
+  }
   return texts.length > 0 ? texts : null;
 }

@@ -231,6 +231,7 @@ export function fakeNetwork(): NetworkController & { readonly sandboxes: Map<str
     stopCluster: async () => {},
     reconcile: async () => [],
     paths: () => [],
+    fullConnectionTables: () => [],
     explain: () => [],
     view: {
       differences: async () => [],
