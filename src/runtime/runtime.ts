@@ -99,9 +99,10 @@ class ContainerdRuntime implements Runtime {
       log,
     );
     this.#sweepSoon(log);
+    if (supervisor) supervisor.onRestart = () => this.#sweepSoon(log);
   }
 
-  /** After a start, and when containerd went away in the middle of a task's end. */
+  /** After a start, and whenever containerd may have gone away in the middle of a task's beginning or end. */
   #sweepSoon(log: Logger): void {
     const sweep = () =>
       this.#containers

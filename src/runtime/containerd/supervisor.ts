@@ -28,6 +28,8 @@ export class Supervisor implements AsyncDisposable {
   #cancelWatch: () => void = () => {};
   #restarting: Promise<void> | undefined;
   #delay = restartDelay.first;
+  /** containerd had died and answers again. */
+  onRestart: (() => void) | undefined;
 
   constructor(paths: OwnPaths, client: Containerd, log: Logger, clock: Clock = systemClock) {
     this.#paths = paths;
@@ -163,6 +165,7 @@ export class Supervisor implements AsyncDisposable {
       if (this.#stopping) return;
       try {
         await this.#spawn();
+        this.onRestart?.();
         return;
       } catch (error) {
         this.#log.error("containerd could not be restarted", { error: messageOf(error) });

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
+import { sleep, systemClock } from "../../../src/base/clock.ts";
 import { readFileIfAny } from "../../../src/base/file.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { startRuntime } from "../../../src/runtime/runtime.ts";
+import { shims } from "../../../src/runtime/tasks/shims.ts";
 import { bench, output, specOf } from "./support.ts";
 
 const parentOf = (pid: number): number =>
@@ -74,4 +76,25 @@ test("a shim that is killed takes its container's end with it, and the container
   const state = readFileIfAny(`/proc/${first.pid}/status`)?.match(/^State:\s*(\w)/m)?.[1];
   assert.ok(state === undefined || state === "Z" || state === "X", state);
   await b.runtime.remove("orphan");
+});
+
+test("containerd is killed while tasks are made: what it leaves half-made is ended", async () => {
+  await using b = await bench();
+  const of = () => shims(`${b.dir}/run/containerd/containerd.sock`, "skein").map(({ id }) => id);
+  const ids = Array.from({ length: 6 }, (_, index) => `half${index}`);
+  const starts = Promise.allSettled(ids.map((id) => b.runtime.start(b.spec(id, ["sleep", "100"]))));
+  while (of().length === 0) await sleep(systemClock, 2);
+  b.killContainerd();
+  await starts;
+  const until = Date.now() + 25_000;
+  for (;;) {
+    const list = await b.runtime.list().catch(() => undefined);
+    const running = list?.filter((one) => one.running).map(({ id }) => id);
+    const lost = running && of().filter((id) => !running.includes(id));
+    if (lost?.length === 0) break;
+    assert.ok(Date.now() < until, `shims that nobody knows: ${lost}`);
+    await sleep(systemClock, 100);
+  }
+  await Promise.all(ids.map((id) => b.runtime.remove(id).catch(() => {})));
+  assert.deepEqual(of(), []);
 });
