@@ -121,7 +121,8 @@ export async function startDaemon(
 ): Promise<HostState> {
   const command = engine === "dockerd" ? dockerdCommand(host) : daemonCommand(host);
   const outer = startDetached(inside(state, command), host.logFile);
-  const deadline = clock.now() + 15_000;
+  // The real engine in a swarm answers when it has found a manager, or after 20 s without one.
+  const deadline = clock.now() + (engine === "dockerd" ? 40_000 : 15_000);
   for (;;) {
     const pid = childrenOf(outer.pid)[0];
     const daemon = pid === undefined ? undefined : processRef(pid);
