@@ -74,7 +74,10 @@ export function containerRoutes(engine: Engine): Route[] {
       const body = await request.json(createBody);
       const name = request.query.string("name");
       const platform = request.query.string("platform");
-      const made = await containers.create({ name, ...(platform && { platform }), ...body });
+      // Before 1.40 the memory of every container could be shared.
+      const ipc = !request.atLeast("1.40") && body.hostConfig.IpcMode === "" ? { IpcMode: "shareable" } : {};
+      const hostConfig = { ...body.hostConfig, ...ipc };
+      const made = await containers.create({ name, ...(platform && { platform }), ...body, hostConfig });
       return json(made, 201);
     }),
     route("POST", "/containers/prune", async ({ query }) => json(await containers.prune(query.filters()))),

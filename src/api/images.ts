@@ -87,17 +87,25 @@ function asOf(version: string, document: Json): Json {
   };
 }
 
+/** An entry of a list of images; "VirtualSize" has meant the same as "Size" for long. */
+export const sizesAsOf = (version: string, image: Json): Json => ({
+  ...image,
+  ...(compareVersions(version, "1.44") < 0 && { VirtualSize: image.Size }),
+});
+
 export function imageRoutes(engine: Engine): Route[] {
   const { images } = engine;
   return [
     route("GET", "/images/json", async ({ query, version }) =>
       json(
-        await images.list({
-          all: query.bool("all"),
-          digests: query.bool("digests"),
-          filters: query.filters(),
-          version,
-        }),
+        (
+          await images.list({
+            all: query.bool("all"),
+            digests: query.bool("digests"),
+            filters: query.filters(),
+            version,
+          })
+        ).map((image) => sizesAsOf(version, image)),
       ),
     ),
     route("POST", "/images/create", (request) => createImage(engine, request)),

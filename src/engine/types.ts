@@ -256,7 +256,7 @@ export interface Images {
 
 export interface Volumes {
   create(request: VolumeCreate): Promise<Json>;
-  list(filters: Filters): Promise<{ Volumes: Json[]; Warnings: string[] }>;
+  list(filters: Filters): Promise<{ Volumes: Json[]; Warnings: null }>;
   inspect(name: string): Promise<Json>;
   remove(name: string, force: boolean): Promise<void>;
   prune(filters: Filters, version?: string): Promise<{ VolumesDeleted: string[]; SpaceReclaimed: number }>;

@@ -3,12 +3,15 @@
  * engine's answers, and the Python SDK, with a swarm of its own.
  */
 import assert from "node:assert/strict";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { after, afterEach, before, test } from "node:test";
 import { run } from "../../src/lab/process.ts";
-import { EngineHost } from "../support/engine.ts";
+import { control, EngineHost } from "../support/engine.ts";
 import { eventually } from "../support/lab.ts";
+import { differences, type Shape, shapeOf } from "../support/shape.ts";
 
 let host: EngineHost;
 const lines = (text: string): string[] => text.split("\n").filter(Boolean);
@@ -103,4 +106,104 @@ test("the Python SDK: a swarm, services, containers, secrets, errors", async () 
     { step: "missing", words: "No such container: nosuch" },
     { step: "left", state: "inactive" },
   ]);
+});
+
+/** What Docker 20.10 has not: fields of newer versions, which older clients do not look at. */
+const newer = [
+  /^\+ .*NetworkSettings\.Networks\.\*\.(DNSNames|GwPriority)$/,
+  /^\+ (\[\])?\.EnableIPv4$/,
+  // The default bridge's gateway, which 20.10 tells only where it was asked for.
+  /^\+ \.IPAM\.Config\[\]\.Gateway$/,
+];
+
+const golden = new URL("../support/docker-20.10-shapes.json", import.meta.url);
+
+test("documents have the keys and types of Docker's, by the versions of the API", async () => {
+  const socketPath = host.host("host").socket;
+  const ask = (version: string, path: string, method = "GET", body?: object): Promise<unknown> =>
+    new Promise((resolve, reject) => {
+      const headers = body ? { "Content-Type": "application/json" } : {};
+      const call = request({ socketPath, path: `/v${version}${path}`, method, headers }, (response) => {
+        // Of a stream the first document.
+        text(response).then((all) => resolve(JSON.parse(all.split("\n")[0] ?? "")), reject);
+      });
+      call.on("error", reject);
+      call.end(body && JSON.stringify(body));
+    });
+  await host.docker("volume", "create", "--label", "a=b", "shapes");
+  await host.docker("network", "create", "--label", "a=b", "shapes");
+  const options = [
+    "--name",
+    "full",
+    "-l",
+    "x=y",
+    "-p",
+    "8123:80",
+    "-v",
+    "shapes:/v",
+    "-v",
+    "/tmp:/t:ro",
+    "-v",
+    "/anonymous",
+  ];
+  const more = ["--mount", "type=tmpfs,dst=/m", "-m", "100m", "--network", "shapes", "--network-alias", "alias"];
+  const health = [
+    "--health-cmd",
+    "true",
+    "--health-interval",
+    "100ms",
+    "--restart",
+    "on-failure:3",
+    "--add-host",
+    "a:1.2.3.4",
+  ];
+  await host.docker(
+    "run",
+    "-d",
+    ...options,
+    ...more,
+    ...health,
+    "alpine",
+    "sh",
+    "-c",
+    "echo x > /new; exec sleep 1000",
+  );
+  await host.docker("create", "--name", "bare", "alpine");
+  await host.attempt("run", "--name", "ended", "alpine", "sh", "-c", "exit 3");
+  await eventually("healthy", async () => (await host.inspect("full", "{{.State.Health.Status}}")) === "healthy");
+  const shapes: Record<string, Shape> = {};
+  for (const version of ["1.41", "1.24"]) {
+    const { Id: exec } = (await ask(version, "/containers/full/exec", "POST", { Cmd: ["true"], User: "0" })) as {
+      Id: string;
+    };
+    const documents = {
+      ...{ full: "/containers/full/json?size=1", bare: "/containers/bare/json", ended: "/containers/ended/json" },
+      ...{ list: "/containers/json?all=1&size=1", top: "/containers/full/top", changes: "/containers/full/changes" },
+      ...{
+        stats: "/containers/full/stats?stream=0",
+        idle: "/containers/bare/stats?stream=0",
+        exec: `/exec/${exec}/json`,
+      },
+      ...{ image: "/images/alpine/json", images: "/images/json?all=1", history: "/images/alpine/history" },
+      ...{ network: "/networks/shapes", bridge: "/networks/bridge", networks: "/networks", volume: "/volumes/shapes" },
+      ...{ volumes: "/volumes", info: "/info", version: "/version", usage: "/system/df" },
+      events: `/events?since=0&until=${Math.ceil(Date.now() / 1000)}&filters={"event":["start"],"container":["full"]}`,
+    };
+    for (const [name, path] of Object.entries(documents)) {
+      shapes[`${name} ${version}`] = shapeOf(await ask(version, encodeURI(path)));
+    }
+  }
+  await host.clear();
+  await host.docker("network", "rm", "shapes");
+  await host.docker("volume", "rm", "shapes");
+  if (control) {
+    if (process.env.SKEIN_GOLDEN === "1") writeFileSync(golden, `${JSON.stringify(shapes, undefined, 1)}\n`);
+  }
+  const theirs = JSON.parse(readFileSync(golden, "utf8")) as Record<string, Shape>;
+  const found = Object.entries(shapes).flatMap(([name, shape]) =>
+    differences(theirs[name] ?? {}, shape)
+      .filter((line) => !newer.some((pattern) => pattern.test(line)))
+      .map((line) => `${name}: ${line}`),
+  );
+  assert.deepEqual(found, []);
 });

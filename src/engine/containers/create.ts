@@ -150,6 +150,8 @@ function withDefaults(host: HostConfig): HostConfig {
     RestartPolicy: { ...host.RestartPolicy, Name: host.RestartPolicy.Name || "no" },
     ShmSize: host.ShmSize || SHM_SIZE,
     IpcMode: host.IpcMode || "private",
+    // As much swap as memory.
+    MemorySwap: host.MemorySwap || Math.max(0, host.Memory) * 2,
     CgroupnsMode: host.CgroupnsMode || (cgroupVersion() === "2" && !host.Privileged ? "private" : "host"),
   };
 }

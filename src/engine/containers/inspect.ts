@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { Endpoint } from "../../network/types.ts";
 import type { EngineContext } from "../context.ts";
+import { cgroupVersion } from "../system/system.ts";
 import type { Json } from "../types.ts";
 import type { Container } from "./container.ts";
 import { parseLink } from "./links.ts";
@@ -195,7 +196,9 @@ function configDocument({ config }: ContainerRecord): Json {
     Volumes: Object.keys(config.Volumes).length ? config.Volumes : null,
     OnBuild: null,
     ...(Object.keys(ExposedPorts).length && { ExposedPorts }),
-    ...(Healthcheck && { Healthcheck }),
+    ...(Healthcheck && {
+      Healthcheck: withoutEmpty(Healthcheck, ["Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"]),
+    }),
     ...(Shell && { Shell }),
     ...(StopTimeout !== undefined && { StopTimeout }),
     ...(StopSignal && { StopSignal }),
@@ -203,6 +206,11 @@ function configDocument({ config }: ContainerRecord): Json {
     ...(ArgsEscaped && { ArgsEscaped }),
     ...(NetworkDisabled && { NetworkDisabled }),
   };
+}
+
+/** Without these fields where they are zero: what Docker's own encoding leaves out. */
+export function withoutEmpty(document: Json, fields: readonly string[]): Json {
+  return Object.fromEntries(Object.entries(document).filter(([name, value]) => !fields.includes(name) || value));
 }
 
 const orNull = <T>(list: readonly T[]): readonly T[] | null => (list.length ? list : null);
@@ -227,13 +235,15 @@ function hostConfigDocument(record: ContainerRecord): Json {
     BlkioDeviceWriteIOps: orNull(host.BlkioDeviceWriteIOps),
     DeviceCgroupRules: orNull(host.DeviceCgroupRules),
     DeviceRequests: orNull(host.DeviceRequests),
-    MemorySwappiness: host.MemorySwappiness ?? null,
-    OomKillDisable: host.OomKillDisable ?? null,
+    MemorySwappiness: host.MemorySwappiness === -1 ? null : (host.MemorySwappiness ?? null),
+    OomKillDisable: host.OomKillDisable ?? (cgroupVersion() === "1" ? false : null),
     PidsLimit: host.PidsLimit || null,
     Ulimits: orNull(host.Ulimits),
     MaskedPaths: host.Privileged ? null : (host.MaskedPaths ?? MASKED),
     ReadonlyPaths: host.Privileged ? null : (host.ReadonlyPaths ?? READONLY),
-    ...(Mounts.length && { Mounts }),
+    ...(Mounts.length && {
+      Mounts: Mounts.map((mount) => withoutEmpty(mount, ["Source", "ReadOnly", "Consistency"])),
+    }),
     ...(Object.keys(Tmpfs).length && { Tmpfs }),
     ...(Object.keys(StorageOpt).length && { StorageOpt }),
     ...(Object.keys(Sysctls).length && { Sysctls }),

@@ -5,7 +5,7 @@ import { exact, flag, knownFilters, labels, pattern } from "../filters.ts";
 import { humanDuration, parseRfc3339 } from "../time.ts";
 import type { Filters, Json } from "../types.ts";
 import type { Container } from "./container.ts";
-import { endpointDocument, mountDocument, sizes } from "./inspect.ts";
+import { endpointDocument, mountDocument, sizes, withoutEmpty } from "./inspect.ts";
 import { linkNames } from "./links.ts";
 import { parsePort, portList } from "./ports.ts";
 import type { ContainerRecord } from "./record.ts";
@@ -190,7 +190,7 @@ async function summary(ctx: EngineContext, container: Container, size: boolean):
     Command: [record.path, ...record.args.map((arg) => (/\s/.test(arg) ? `'${arg}'` : arg))].join(" "),
     Created: Math.floor((parseRfc3339(record.created) ?? 0) / 1000),
     Ports: container.up ? portList(Object.keys(record.config.ExposedPorts), ctx.network.publishedPorts(record.id)) : [],
-    ...(size && (await sizes(ctx, record))),
+    ...(size && withoutEmpty(await sizes(ctx, record), ["SizeRw"])),
     Labels: record.config.Labels,
     State: record.state.status,
     Status: statusText(container, ctx.clock.now()),

@@ -31,6 +31,11 @@ export async function update(
   return ctx.locks.run(container.id, async () => {
     const { record } = container;
     const wanted: HostConfig = { ...record.hostConfig };
+    if (wanted.MemorySwap > 0 && (change.Memory ?? 0) > wanted.MemorySwap && !change.MemorySwap) {
+      throw conflict(
+        "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+      );
+    }
     for (const name of LIMITS) if (change[name]) wanted[name] = change[name];
     if (change.CpusetCpus) wanted.CpusetCpus = change.CpusetCpus;
     if (change.CpusetMems) wanted.CpusetMems = change.CpusetMems;

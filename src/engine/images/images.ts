@@ -43,12 +43,9 @@ export function createImages(ctx: EngineContext): Images {
     async list({ filters }) {
       knownFilters(filters, ["before", "dangling", "label", "reference", "since", "until"]);
       const images = await select(ctx, filters);
-      const counts = new Map<string, number>();
-      for (const container of ctx.registry.all()) {
-        counts.set(container.record.imageId, (counts.get(container.record.imageId) ?? 0) + 1);
-      }
       return images.map((image) => ({
-        Containers: counts.get(image.id) ?? 0,
+        // Counted and shared by `system df` only, as the API has it.
+        Containers: -1,
         Created: created(image),
         Id: image.id,
         Labels: image.config.Labels ?? null,

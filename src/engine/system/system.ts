@@ -1,12 +1,13 @@
 /** `docker info`, `version` and `system df`. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statfsSync } from "node:fs";
 import { arch, availableParallelism, release, totalmem } from "node:os";
 import type { RegistryRules } from "../../runtime/registry/rules.ts";
+import type { Image } from "../../runtime/types.ts";
 import { listContainers } from "../containers/list.ts";
 import { volumeUsers } from "../containers/remove.ts";
 import type { EngineContext } from "../context.ts";
 import { rfc3339Nano } from "../time.ts";
-import type { Filters, Images, System } from "../types.ts";
+import type { Filters, Images, Json, System } from "../types.ts";
 import { gitCommit, VERSION } from "../version.ts";
 import { treeSize, volumeDocument } from "../volumes/volumes.ts";
 
@@ -92,7 +93,10 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
         ContainersStopped: total - running - paused,
         Images: stored.length,
         Driver: "overlay2",
-        DriverStatus: [["Backing", "containerd overlayfs"]],
+        DriverStatus: [
+          ["Backing Filesystem", fileSystemOf(ctx.paths.root)],
+          ["Snapshotter", "containerd overlayfs"],
+        ],
         Plugins: {
           Volume: ["local"],
           Network: ctx.network.drivers(),
@@ -108,7 +112,7 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
         PidsLimit: true,
         IPv4Forwarding: true,
         Debug: options.debug,
-        NFd: 0,
+        NFd: readdirSync("/proc/self/fd").length,
         OomKillDisable: cgroupVersion() === "1",
         NGoroutines: 0,
         SystemTime: rfc3339Nano(ctx.clock.now()),
@@ -123,8 +127,8 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
         Architecture: unameArch(),
         IndexServerAddress: "https://index.docker.io/v1/",
         RegistryConfig: {
-          AllowNondistributableArtifactsCIDRs: null,
-          AllowNondistributableArtifactsHostnames: null,
+          AllowNondistributableArtifactsCIDRs: [],
+          AllowNondistributableArtifactsHostnames: [],
           InsecureRegistryCIDRs: [...options.registries.insecure.filter(isCidr), "127.0.0.0/8", "::1/128"],
           IndexConfigs: {
             "docker.io": { Name: "docker.io", Mirrors: options.registries.mirrors, Secure: true, Official: true },
@@ -174,14 +178,51 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
           }))
         : [];
       return {
-        LayersSize: layers.reduce((sum, image) => sum + image.size, 0),
-        // Nothing is known of shared layers: each image counts whole.
-        Images: stored.map((image) => ({ ...image, SharedSize: 0 })),
+        ...sharing(ctx, layers, stored),
         Containers: containers,
         Volumes: volumes,
         BuildCache: wants("build-cache") ? [] : null,
       };
     },
+  };
+}
+
+/** Docker's names for the file systems that it is seen on. */
+function fileSystemOf(dir: string): string {
+  const names: Readonly<Record<number, string>> = {
+    61267: "extfs",
+    1481003842: "xfs",
+    2435016766: "btrfs",
+    16914836: "tmpfs",
+    801189825: "zfs",
+    2035054128: "overlayfs",
+  };
+  return names[statfsSync(dir).type] ?? "<unknown>";
+}
+
+/** What images take together, and of each what others have too: a layer is one only on the same layers. */
+function sharing(ctx: EngineContext, images: readonly Image[], listed: readonly Json[]): Json {
+  const layers = new Map<string, { size: number; users: number }>();
+  const chainOf = ({ layers: diffIds }: Image) => diffIds.map((_, index) => diffIds.slice(0, index + 1).join());
+  for (const image of images) {
+    for (const [index, chain] of chainOf(image).entries()) {
+      const { users } = layers.get(chain) ?? { users: 0 };
+      layers.set(chain, { size: image.layerSizes?.[index] ?? 0, users: users + 1 });
+    }
+  }
+  const sum = (of: Iterable<{ size: number } | undefined>) =>
+    [...of].reduce((total, one) => total + (one?.size ?? 0), 0);
+  const byId = new Map(images.map((image) => [image.id, image]));
+  const sharedBy = (image: Image | undefined) =>
+    sum((image ? chainOf(image) : []).map((chain) => layers.get(chain)).filter((layer) => (layer?.users ?? 0) > 1));
+  const containersOf = (id: unknown) => ctx.registry.all().filter(({ record }) => record.imageId === id).length;
+  return {
+    LayersSize: sum(layers.values()),
+    Images: listed.map((image) => ({
+      ...image,
+      Containers: containersOf(image.Id),
+      SharedSize: sharedBy(byId.get(String(image.Id))),
+    })),
   };
 }
 

@@ -61,7 +61,7 @@ export function createVolumes(ctx: EngineContext): Volumes {
             (dangling === undefined || dangling === (volumeUsers(ctx, volume.name).length === 0)),
         )
         .map(volumeDocument);
-      return { Volumes, Warnings: [] };
+      return { Volumes, Warnings: null };
     },
     async inspect(name) {
       return volumeDocument(ctx.volumes.get(name));
