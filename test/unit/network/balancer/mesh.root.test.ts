@@ -4,13 +4,14 @@
  */
 
 import assert from "node:assert/strict";
+import { execFile, execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { subnetsOf } from "../../../../src/base/publish.ts";
 import { openConntrack } from "../../../../src/kernel/conntrack.ts";
 import { missingFeature } from "../../../../src/kernel/feature.ts";
 import { openRtnl } from "../../../../src/kernel/rtnl.ts";
 import { tcpConnectIn, tcpListenerIn, udpSocketIn } from "../../../../src/kernel/socket.ts";
-import { writeSysctl } from "../../../../src/kernel/sysctl.ts";
+import { readSysctl, writeSysctl } from "../../../../src/kernel/sysctl.ts";
 import type { NetNs } from "../../../../src/kernel/types.ts";
 import { meshHostSysctls, meshHostTable } from "../../../../src/network/balancer/mesh-host.ts";
 import { goneMeshBackends, meshSandboxTable } from "../../../../src/network/balancer/mesh-sandbox.ts";
@@ -329,4 +330,71 @@ test("connections of a task that went are forgotten in the sandbox", { skip }, a
   assert.deepEqual(gone, [first.taskAddress]);
   assert.equal(conntrack.flush({ family: 4, replySrc: first.taskAddress }), 1);
   assert.equal(await askTcp(client, first.address, 8080), "task2 192.168.50.100");
+});
+
+test("a flood of half-begun connections to one service leaves the others answering, and itself afterwards", {
+  skip,
+}, async (t) => {
+  await using lab = new Lab();
+  const { client, hosts } = await build(lab, 2);
+  const [entry, other] = hosts;
+  assert.ok(entry && other);
+  const [flooded, quiet] = [8080, 8081].map(
+    (publishedPort) => ({ protocol: "tcp", publishedPort, targetPort: 80 }) as const,
+  );
+  assert.ok(flooded && quiet);
+  const bridge = { bridge: "docker_gwbridge", bridgeSubnet: "172.18.0.0/16" };
+  lab.nft(entry.ns, replaceScript(meshHostTable({ ...bridge, sandbox: "172.18.0.2", ports: [flooded, quiet] })));
+  // Strangers' packets may come, and the answers to them go where nobody minds.
+  lab.route(entry.ns, "192.168.50.100");
+  client.run(() => execFileSync("ip", ["route", "add", "blackhole", "198.18.0.0/15"]));
+  const table = meshSandboxTable({
+    ingressDevice: "eth0",
+    ingressAddress: entry.entry.address,
+    gatewayDevice: "eth1",
+    gatewaySubnet: "172.18.0.0/16",
+    ports: [
+      { ...flooded, backends: [{ address: entry.taskAddress, returnsToEntry: true }] },
+      { ...quiet, backends: [{ address: other.taskAddress, returnsToEntry: true }] },
+    ],
+  });
+  lab.nft(entry.sandbox, replaceScript(table));
+  const half = planMeshTask({
+    ingressDevice: "eth0",
+    ingressAddress: other.taskAddress,
+    ingressSubnet: "10.0.0.0/24",
+    defaultSource: "172.18.0.3",
+    ports: [quiet],
+    headed: [],
+    entries: hosts.map((host) => host.entry),
+    egressHook: true,
+  });
+  for (const one of half.tables) lab.nft(other.task, replaceScript(one));
+  assert.equal(await askTcp(client, entry.address, 8081), "task2 192.168.50.100");
+
+  const rate = process.env.SKEIN_FLOOD_RATE ?? "15000";
+  const script = new URL("../../../support/flood.ts", import.meta.url).pathname;
+  const flood = Promise.withResolvers<number>();
+  let ended = false;
+  const args = ["--disable-warning=ExperimentalWarning", script, entry.address, "8080", rate, "2000"];
+  client.run(() => {
+    execFile(process.execPath, args, (error, stdout) => {
+      ended = true;
+      if (error) flood.reject(error);
+      else flood.resolve(Number(stdout));
+    });
+  });
+  using conntrack = openConntrack(entry.sandbox);
+  while (conntrack.count() < 1_000 && !ended) await new Promise((resolve) => setTimeout(resolve, 5));
+  const answers: string[] = [];
+  while (!ended) answers.push(await askTcp(client, entry.address, 8081));
+  const sent = await flood.promise;
+  const max = Number(readSysctl("net.netfilter.nf_conntrack_max"));
+  const right = answers.filter((answer) => answer === "task2 192.168.50.100").length;
+  t.diagnostic(
+    `${sent} sent, ${conntrack.count()} remembered of ${max}; ${right} of ${answers.length} others answered`,
+  );
+  assert.ok(conntrack.count() > 10_000 && conntrack.count() <= max, `${conntrack.count()}`);
+  assert.ok(answers.length >= 10 && right >= answers.length * 0.95, `${right} of ${answers.length}: ${answers.at(-1)}`);
+  assert.equal(await askTcp(client, entry.address, 8080), "task1 192.168.50.100", "the one that was flooded");
 });
