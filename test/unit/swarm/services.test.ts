@@ -379,7 +379,15 @@ test("a job runs to its number of completions and again when updated", async () 
   assert.equal(world.store.view.tasksOfService(id).length, 5);
   await update(world, id, { ...spec, task: service(0, { task: image("again") }).task });
   await world.run(5000);
-  assert.deepEqual(complete().map(imageOf), Array(5).fill("again"));
+  assert.deepEqual(complete().map(imageOf).sort(), [...Array(5).fill("again"), ...Array(5).fill("busybox")]);
+  const slots = world.store.view.tasksOfService(id).map(({ slot }) => Number(slot));
+  assert.deepEqual([...new Set(slots)].sort(), [0, 1, 2, 3, 4], "slots of jobs begin at 0, as Docker's");
+  for (const name of ["c", "d", "e", "f", "g"]) {
+    await update(world, id, { ...spec, task: service(0, { task: image(name) }).task });
+    await world.run(5000);
+  }
+  assert.deepEqual([...new Set(complete().map(imageOf))].sort(), ["c", "d", "e", "f", "g"]);
+  assert.equal(complete().length, 25, "the history of each slot is five tasks");
   const global = await world.control.createService(service(0, { mode: { case: "globalJob", value: {} } }));
   await world.run(3000);
   assert.deepEqual(

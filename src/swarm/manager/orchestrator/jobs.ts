@@ -1,15 +1,17 @@
 /**
- * Jobs: services whose tasks are to finish. Each change of a job begins a new iteration; tasks of older ones are removed.
+ * Jobs: services whose tasks are to finish. Each change of a job begins a new iteration; tasks of older ones that are not
+ * over are removed, the others are its history.
  * Pure: (service, its tasks, nodes, time) -> actions.
  */
 import type { Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { NodeSpec_Availability } from "#proto/docker/swarmkit/specs_pb.js";
 import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { TASK_HISTORY } from "../defaults.ts";
 import { type Constraint, parseConstraints } from "../scheduler/constraints.ts";
 import { isInvalid, isOver, stateOf } from "../tasks.ts";
 import type { Actions } from "./actions.ts";
 import { isEligible, type World } from "./plan.ts";
-import { createdAt, newTask, restartDelayMs, shouldRestart } from "./task.ts";
+import { byAge, createdAt, newTask, restartDelayMs, shouldRestart } from "./task.ts";
 
 const iterationOf = (object: { jobIteration?: { index: bigint } | undefined } | undefined) =>
   object?.jobIteration?.index ?? 0n;
@@ -20,7 +22,9 @@ export function planJob(service: Service, tasks: readonly Task[], world: World, 
     tasks.filter((task) => iterationOf(task) === iteration),
     tasks.filter((task) => iterationOf(task) !== iteration),
   ];
-  for (const task of old) actions.want(task, TaskState.REMOVE);
+  for (const task of [...old.filter((one) => !isOver(one)), ...surplus(service, old.filter(isOver), world)]) {
+    actions.want(task, TaskState.REMOVE);
+  }
   const live = current.filter((task) => {
     if (task.desiredState > TaskState.COMPLETE || (isOver(task) && stateOf(task) !== TaskState.COMPLETE)) return false;
     if (isOver(task) || task.nodeId === "" || !isInvalid(world.node(task.nodeId))) return true;
@@ -62,6 +66,15 @@ export function planJob(service: Service, tasks: readonly Task[], world: World, 
       );
     }
   }
+}
+
+/** What is past the history limit, which counts the present iteration; Docker keeps the tasks of all of them. */
+function surplus(service: Service, over: readonly Task[], { cluster }: World): Task[] {
+  const limit = Number(cluster?.spec?.orchestration?.taskHistoryRetentionLimit ?? BigInt(TASK_HISTORY));
+  if (limit < 0) return [];
+  const replicated = service.spec?.mode.case === "replicatedJob";
+  const places = Map.groupBy(over, ({ nodeId, slot }) => (replicated ? String(slot) : nodeId));
+  return [...places.values()].flatMap((tasks) => tasks.sort(byAge).slice(0, Math.max(0, tasks.length - limit + 1)));
 }
 
 /** Makes a task for a place, after the restart delay when tasks failed there before. */
