@@ -28,7 +28,7 @@ import { Liveness, type Session } from "./liveness.ts";
 import { bounded, StatusWriter } from "./status.ts";
 
 const MANAGER_WEIGHT = 10n;
-/** Assignments are held back this long after a change, and sent at once past this many. */
+/** Assignments of a node follow each other at this distance: what changes meanwhile is told together. */
 const BATCH_MS = 20;
 const MIN_PERIOD_MS = 1_000;
 const ORPHAN_MS = 24 * 3_600_000;
@@ -283,9 +283,12 @@ export class Dispatcher {
     const set = new AssignmentSet(nodeId);
     try {
       yield set.complete(this.#store.view);
+      let told = this.#clock.now();
       while (await feed.next(signal)) {
-        await sleep(this.#clock, BATCH_MS, signal).catch(() => {});
+        const early = told + BATCH_MS - this.#clock.now();
+        if (early > 0) await sleep(this.#clock, early, signal).catch(() => {});
         if (signal.aborted) break;
+        told = this.#clock.now();
         const tasks = [...feed.tasks];
         const dependencies = [...feed.dependencies.values()];
         feed.tasks.clear();
