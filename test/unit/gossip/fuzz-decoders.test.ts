@@ -3,7 +3,7 @@
  * must be the same when encoded and decoded again, and within its bounds.
  *
  * `corpus/` keeps, per decoder, an input for each behaviour seen so far, one a line in hexadecimal; all of them are tried
- * again, and damaged further. SKEIN_FUZZ=n tries n inputs in all (ten million take some minutes), SKEIN_FUZZ_KEEP=1 adds
+ * again, and damaged further. SKEIN_GOSSIP_FUZZ=n tries n inputs in all (ten million take some minutes), SKEIN_GOSSIP_KEEP=1 adds
  * inputs with new behaviour to the corpus, GOSSIP_SEED=n starts elsewhere.
  */
 import assert from "node:assert/strict";
@@ -13,8 +13,8 @@ import { reason, type Target, targets } from "./fuzz-targets.ts";
 import { seeded } from "./harness.ts";
 import { mutate } from "./mutate.ts";
 
-const inputs = Number(process.env.SKEIN_FUZZ ?? 28_000);
-const keep = process.env.SKEIN_FUZZ_KEEP === "1";
+const inputs = Number(process.env.SKEIN_GOSSIP_FUZZ ?? 28_000);
+const keep = process.env.SKEIN_GOSSIP_KEEP === "1";
 const seed = Number(process.env.GOSSIP_SEED ?? 1);
 /** A corpus is small: some decoders have nearly as many behaviours as there are inputs. */
 const mostKept = 60;
