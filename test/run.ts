@@ -15,6 +15,8 @@ import { imageCache } from "../src/lab/tour.ts";
 
 const root = new URL("..", import.meta.url).pathname;
 process.chdir(root);
+// No test depends on what a registry has, or on how long it takes to find out that there is none.
+process.env.SKEIN_LAB_OFFLINE = "1";
 const patterns = process.argv.slice(2);
 
 /** Files that hold the machine to a time, or look at all of it. */

@@ -7,6 +7,7 @@ import type { Engine } from "../engine/types.ts";
 import { VERSION } from "../engine/version.ts";
 import { archiveRoutes } from "./archive.ts";
 import { containerRoutes } from "./containers.ts";
+import { distributionRoutes } from "./distribution.ts";
 import { execRoutes } from "./exec.ts";
 import { type Route, Router } from "./http/router.ts";
 import { createHttpServer } from "./http/server.ts";
@@ -36,6 +37,7 @@ export function apiRoutes({ engine, interfaces }: Pick<ApiOptions, "engine" | "i
     ...archiveRoutes(engine),
     ...containerRoutes(engine),
     ...imageRoutes(engine),
+    ...distributionRoutes(engine),
     ...networkRoutes(engine),
     ...volumeRoutes(engine),
     ...allSwarmRoutes({

@@ -21,5 +21,4 @@ export const unsupportedRoutes: Route[] = [
   refuse("POST", "/build/cancel", "image build"),
   refuse("POST", "/session", "BuildKit sessions"),
   refuse("POST", "/grpc", "BuildKit"),
-  refuse("GET", "/distribution/:rest*", "registry inspection"),
 ];

@@ -5,6 +5,7 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { docker, dockerOk } from "./docker.ts";
+import { offline } from "./host.ts";
 import type { Collection } from "./image/library.ts";
 import { imageNames } from "./image/library.ts";
 import type { Lab } from "./lab.ts";
@@ -25,7 +26,7 @@ export interface Registry {
 
 /** The registry that serves Docker Hub's images to this lab, if one answers. */
 export async function findRegistry(mirror: string): Promise<Registry | undefined> {
-  const [near, far] = await Promise.all([mirror !== "" && answers(mirror, "v2/"), answers(hub, "v2/")]);
+  const [near, far] = await Promise.all([mirror !== "" && answers(mirror, "v2/"), !offline() && answers(hub, "v2/")]);
   if (near) return { base: mirror, hub: far };
   return far ? { base: hub, hub: true } : undefined;
 }

@@ -88,6 +88,11 @@ export interface FileChange {
   readonly kind: "modified" | "added" | "deleted";
 }
 
+export interface Distribution {
+  readonly descriptor: { readonly mediaType: string; readonly digest: string; readonly size: number };
+  readonly platforms: readonly { readonly os: string; readonly architecture: string; readonly variant?: string }[];
+}
+
 export interface ImageStore {
   list(): Promise<Image[]>;
   /** By reference (normalised here: "alpine" = "docker.io/library/alpine:latest"), id or id prefix. */
@@ -110,6 +115,8 @@ export interface ImageStore {
     reference: string,
     options: { auth?: RegistryAuth; platform?: string; onProgress?: (p: Progress) => void; signal?: AbortSignal },
   ): Promise<string>;
+  /** What the registry says of an image, without pulling it. */
+  distribution(reference: string, options: { auth?: RegistryAuth; signal?: AbortSignal }): Promise<Distribution>;
   /** Pushes a tagged name that is here. */
   push(
     reference: string,

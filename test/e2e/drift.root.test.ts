@@ -7,6 +7,7 @@ import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { run } from "../../src/lab/process.ts";
 import { inconsistencies } from "../support/consistency.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 
@@ -175,6 +176,28 @@ const cases: [string, RegExp, () => Promise<unknown>][] = [
 ];
 
 for (const [what, expected, breaking] of cases) test(what, () => mends(what, expected, breaking));
+
+test("what was mended can be looked up: by people, by programs, from inside a host", async () => {
+  const skein = (...args: string[]) =>
+    run(["bin/skein", "lab", "exec", "--name", "ovd", "manager", "--", "skein", ...args]);
+  const status = await skein("show");
+  assert.equal(status.code, 0, status.stderr);
+  assert.match(status.stdout, /^swarm +active, leader/m);
+  assert.match(status.stdout, /^kernel +\d+ namespaces, as planned; mended \d+ since the start \(.*\d fdb/m);
+  const network = await skein("show", "network", "net", "--json");
+  const parsed = JSON.parse(network.stdout) as { differences: string[]; repairs: { difference: string }[] };
+  assert.deepEqual(parsed.differences, []);
+  const mended = parsed.repairs.map(({ difference }) => difference).join("\n");
+  for (const [what, expected] of cases) {
+    const words = /^\^drift overlay\\\/\.\*(.*)/.exec(expected.source)?.[1];
+    if (words) assert.match(mended, new RegExp(words), what);
+  }
+  const socket = `unix://${lab.host("manager").socket}`;
+  const way = await run(["bin/skein", "trace", "--host", socket, "box", "far"]);
+  assert.match(way.stdout, /nothing amiss/);
+  const service = await run(["bin/skein", "show", "--host", socket, "service", "web"]);
+  assert.match(service.stdout, /web\.1\..* serving +50 %/);
+});
 
 test("in quiet times nothing is mended", async (t) => {
   t.diagnostic(times.join("; "));

@@ -239,6 +239,7 @@ test("a registry on a host of the lab: every host pulls from it, and a service r
   await lab.ok("manager", "rm", "made");
   await lab.ok("manager", "rmi", image);
   assert.match(await lab.ok("worker-1", "pull", image), /Status: Downloaded newer image/);
+  // The command line asks the manager for the digest: all nodes run the same, wherever the tag points later.
   const service = ["--detach", "--name", "only", "--mode", "global", image, "sleep", "600"];
   await lab.ok("manager", "service", "create", ...service);
   for (const host of hosts) {
@@ -249,6 +250,11 @@ test("a registry on a host of the lab: every host pulls from it, and a service r
     );
     assert.equal(await lab.ok(host, "exec", id, "cat", "/made"), "made", host);
   }
+  const spec = JSON.parse(
+    await lab.ok("manager", "service", "inspect", "--format", "{{json .Spec.TaskTemplate}}", "only"),
+  );
+  assert.match(spec.ContainerSpec.Image, /^10\.78\.0\.11:5000\/only\/here:1@sha256:[0-9a-f]{64}$/);
+  assert.equal(spec.Placement.Platforms.length, 1);
   await lab.ok("manager", "service", "rm", "only");
 
   // The same one as the lab's mirror of Docker Hub: what it has is pulled, once, and passed on.

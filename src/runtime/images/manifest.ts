@@ -128,3 +128,12 @@ export function hostPlatform(): { os: string; architecture: string } {
   const names: Partial<Record<NodeJS.Architecture, string>> = { x64: "amd64", ia32: "386" };
   return { os: "linux", architecture: names[process.arch] ?? process.arch };
 }
+
+const platform = z.object({
+  os: z.string().default("linux"),
+  architecture: z.string().default(""),
+  variant: z.string().nullish(),
+});
+
+/** The platform that an image's configuration names. */
+export const parsePlatform = (bytes: Uint8Array) => parse(platform, bytes, "image configuration");

@@ -68,7 +68,7 @@ export async function pullImage(
 }
 
 /** The first registry that has it: mirrors of Docker Hub, which are never told credentials, then the image's own. */
-async function reach(reference: Reference, tag: string, options: PullOptions) {
+export async function reach(reference: Reference, tag: string, options: PullOptions) {
   const { auth, onProgress: say = () => {}, log, ...common } = options;
   for (const mirror of reference.domain === "docker.io" ? (options.rules?.mirrors ?? []) : []) {
     try {

@@ -6,10 +6,20 @@ import type { Logger } from "../../base/log.ts";
 import { type Containerd, withLease } from "../containerd/client.ts";
 import { login } from "../registry/login.ts";
 import { noRules, type RegistryRules } from "../registry/rules.ts";
-import type { CommitOptions, Image, ImageConfig, ImageStore, Progress, PushedTag, RegistryAuth } from "../types.ts";
+import type {
+  CommitOptions,
+  Distribution,
+  Image,
+  ImageConfig,
+  ImageStore,
+  Progress,
+  PushedTag,
+  RegistryAuth,
+} from "../types.ts";
 import { imageOfLayer, keepImage } from "./assemble.ts";
 import { commitContainer } from "./commit.ts";
 import { writeBlob } from "./content.ts";
+import { inspectDistribution } from "./distribution.ts";
 import { loadArchive } from "./load.ts";
 import { mediaTypes } from "./manifest.ts";
 import { pullImage } from "./pull.ts";
@@ -153,6 +163,10 @@ export class ContainerdImages implements ImageStore {
     });
     this.#log.info("image pulled", { reference, id });
     return id;
+  }
+
+  distribution(reference: string, options: { auth?: RegistryAuth; signal?: AbortSignal }): Promise<Distribution> {
+    return inspectDistribution(parseReference(reference), { ...options, rules: this.#rules, log: this.#log });
   }
 
   async push(

@@ -89,6 +89,9 @@ export class FakeRuntime implements Runtime {
     pull: async () => {
       throw notImplemented("pull");
     },
+    distribution: async () => {
+      throw notImplemented("distribution");
+    },
     push: async () => ({ tag: "latest", digest: busybox.id, size: 1 }),
     commit: async () => busybox.id,
     login: async () => {},
