@@ -1,9 +1,14 @@
 /** What a service may not be is refused in SwarmKit's words, before anything is written. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { ContainerSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
-import { PortConfig_PublishMode } from "#proto/docker/swarmkit/types_pb.js";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { EndpointSchema, ServiceSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import {
+  type ContainerSpecSchema,
+  EndpointSpec_ResolutionMode,
+  type ServiceSpec,
+} from "#proto/docker/swarmkit/specs_pb.js";
+import { AnnotationsSchema, PortConfig_Protocol, PortConfig_PublishMode } from "#proto/docker/swarmkit/types_pb.js";
 import { checkService } from "../../../src/swarm/manager/control/validate.ts";
 import { Tables } from "../../../src/swarm/store/memory.ts";
 import { service } from "./support/world.ts";
@@ -59,4 +64,56 @@ test("labels of published ports", () => {
   assert.throws(() => publish({ "skein.publish.address": "localhost" }), /'localhost' is no IP address or subnet/);
   assert.throws(() => publish({ "skein.publish.80.policy": "local" }), /does not publish port 80/);
   assert.throws(() => publish({ "skein.publish.proxy": "v2" }, PortConfig_PublishMode.HOST), /in mode host/);
+});
+
+test("published ports: within a service, and beside those of others", () => {
+  const { INGRESS, HOST } = PortConfig_PublishMode;
+  const { TCP, UDP } = PortConfig_Protocol;
+  type Port = readonly [publishedPort: number, publishMode?: PortConfig_PublishMode, protocol?: PortConfig_Protocol];
+  const published = (ports: readonly Port[], mode = EndpointSpec_ResolutionMode.VIP) =>
+    service(1, {
+      annotations: { name: "mine" },
+      endpoint: {
+        mode,
+        ports: ports.map(([publishedPort, publishMode = INGRESS, protocol = TCP]) => {
+          return { targetPort: 80, publishedPort, publishMode, protocol };
+        }),
+      },
+      task: { runtime: { case: "container", value: { image: "busybox" } } },
+    });
+  const others = new Tables();
+  const other = (id: string, spec: ServiceSpec) => others.put("service", create(ServiceSchema, { id, spec }));
+  other("id1", { ...published([[8080], [8081, HOST]]), annotations: create(AnnotationsSchema, { name: "web" }) });
+  const dynamic = create(EndpointSchema, { ports: [{ targetPort: 80, publishedPort: 30000, publishMode: INGRESS }] });
+  others.put("service", create(ServiceSchema, { id: "id2", spec: published([[0]]), endpoint: dynamic }));
+  const dnsrr = EndpointSpec_ResolutionMode.DNSRR;
+  const duplicate = /EndpointSpec: duplicate published ports provided/;
+  const table: [string, ServiceSpec, RegExp | undefined][] = [
+    ["both protocols on one port", published([[53], [53, INGRESS, UDP]]), undefined],
+    ["two ports to be chosen", published([[0], [0]]), undefined],
+    ["one port twice", published([[90], [90]]), duplicate],
+    ["one port in both modes", published([[90], [90, HOST]]), duplicate],
+    [
+      "a port of the mesh",
+      published([[8080]]),
+      /port '8080' is already in use by service 'web' \(id1\) as an ingress port/,
+    ],
+    ["the same in mode host", published([[8080, HOST]]), /port '8080' .* 'web' \(id1\) as an ingress port/],
+    ["a port of a host in mode ingress", published([[8081]]), /port '8081' .* \(id1\) as a host-published port/],
+    ["a port of a host in mode host: the scheduler's business", published([[8081, HOST]]), undefined],
+    ["its other protocol", published([[8080, INGRESS, UDP]]), undefined],
+    ["one that was chosen for another", published([[30000]]), /port '30000' .* \(id2\) as an ingress port/],
+    ["beyond the range", published([[65536]]), /invalid port/],
+    [
+      "ingress without a VIP",
+      published([[90]], dnsrr),
+      /port published with ingress mode can't be used with dnsrr mode/,
+    ],
+    ["mode host without a VIP", published([[90, HOST]], dnsrr), undefined],
+  ];
+  for (const [what, spec, words] of table) {
+    if (words) assert.throws(() => checkService(spec, others), words, what);
+    else assert.doesNotThrow(() => checkService(spec, others), what);
+  }
+  assert.doesNotThrow(() => checkService(published([[8080]]), others, "id1"), "what a service has already");
 });

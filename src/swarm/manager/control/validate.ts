@@ -169,9 +169,9 @@ function checkEndpoint(spec: ServiceSpec): void {
   for (const port of ports) {
     if (port.targetPort === 0 || port.targetPort > 65535 || port.publishedPort > 65535) throw wrong("invalid port");
     if (port.publishedPort === 0) continue;
-    const key = `${portName(port)}/${port.publishMode}`;
-    if (seen.has(key)) throw wrong("EndpointSpec: duplicate published ports provided");
-    seen.add(key);
+    // In one mode or in both.
+    if (seen.has(portName(port))) throw wrong("EndpointSpec: duplicate published ports provided");
+    seen.add(portName(port));
   }
   const problem = publishProblem(spec.annotations?.labels ?? {}, ports.map(publishedPort));
   if (problem !== undefined) throw wrong(problem);
