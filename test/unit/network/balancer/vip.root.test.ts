@@ -7,6 +7,7 @@ import { openNft } from "../../../../src/kernel/nft.ts";
 import { abortTcp } from "../../../../src/kernel/sockdiag.ts";
 import { tcpConnectIn } from "../../../../src/kernel/socket.ts";
 import { goneBackends, renderVips, updateVip } from "../../../../src/network/balancer/vip.ts";
+import { INIT, INIT_ACK, SctpSocket, TAG } from "./sctp.ts";
 import { askTcp, askUdp, Lab } from "./wires.ts";
 
 async function overlay(lab: Lab) {
@@ -19,6 +20,13 @@ async function overlay(lab: Lab) {
   await lab.serve(a, 80, "a");
   await lab.serve(b, 80, "b");
   return { caller, a, b };
+}
+
+async function until(what: () => boolean): Promise<void> {
+  for (let wait = 0; !what(); wait++) {
+    assert.ok(wait < 400, "it did not happen in time");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
 
 const web = { id: "web", vip: "10.0.1.2", backends: ["10.0.1.4", "10.0.1.5"] };
@@ -168,4 +176,24 @@ test("a program that only waits for a gone task is told at once; one that was ne
   assert.equal(abortTcp(caller, answered), 0, "no socket any more");
   await connected;
   trying.destroy();
+});
+
+test("a VIP leads to every task over SCTP, and answers come from the VIP", async () => {
+  await using lab = new Lab();
+  const { caller, a, b } = await overlay(lab);
+  lab.nft(caller, renderVips([web]));
+  using asking = new SctpSocket(caller);
+  using atA = new SctpSocket(a);
+  using atB = new SctpSocket(b);
+  // Whoever is asked first is looked for first.
+  caller.run(() => execFileSync("sh", ["-c", "ping -c1 -W1 10.0.1.4 && ping -c1 -W1 10.0.1.5"]));
+  for (let port = 40_000; port < 40_020; port++) asking.send("10.0.1.2", port, 9_000, INIT);
+  const [first, second] = [atA.received(), atB.received()];
+  await until(() => atA.received().length + atB.received().length === 20);
+  assert.ok(first.length > 0 && second.length > 0, `${first.length} and ${second.length}`);
+  for (const packet of [...first, ...second]) assert.deepEqual([packet.from, packet.dstPort], ["10.0.1.3", 9_000]);
+  const port = first[0]?.srcPort ?? 0;
+  atA.send("10.0.1.3", 9_000, port, INIT_ACK, TAG);
+  await until(() => asking.received().length > 0);
+  assert.deepEqual(asking.received(), [{ from: "10.0.1.2", srcPort: 9_000, dstPort: port, chunk: INIT_ACK }]);
 });
