@@ -58,8 +58,8 @@ export class Agent implements AsyncDisposable {
   #lastError: unknown;
   #loop: Promise<void> | undefined;
   /**
-   * Of a session that its manager ended while it stayed itself: another manager leads now, and the next session comes
-   * the same way. A thousand nodes need no new handshakes for that.
+   * Of a session that its manager ended (ABORTED) while it stayed itself: another manager leads now, and the next session
+   * comes the same way. A thousand nodes need no new handshakes for that.
    */
   #kept: { readonly peer: ManagerPeer; readonly connection: Connection } | undefined;
 

@@ -11,7 +11,7 @@ import {
 } from "#proto/docker/swarmkit/logbroker_pb.js";
 import type { Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { deferred, Mutex } from "../../base/async.ts";
-import { type Client, grpcCodeOf, status } from "../../base/grpc.ts";
+import { type Client, GrpcError, grpcCodeOf, status } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import type { TaskRunner } from "./task-runner.ts";
 import type { Worker } from "./worker.ts";
@@ -47,7 +47,7 @@ export async function serveLogSubscriptions(options: LogPublisherOptions): Promi
         .catch((error) => log.warn("publishing logs ended early", { subscription: message.id, error }))
         .finally(() => active.delete(message.id));
     }
-    throw new Error("the managers ended the stream of log subscriptions");
+    throw new GrpcError(status.ABORTED, "the managers ended the stream of log subscriptions");
   } catch (error) {
     if (grpcCodeOf(error) !== status.UNIMPLEMENTED) throw error;
     log.warn("the managers do not collect logs");

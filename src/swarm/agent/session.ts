@@ -8,7 +8,7 @@ import { type AssignmentsMessage, Dispatcher, type SessionMessage } from "#proto
 import { LogBroker } from "#proto/docker/swarmkit/logbroker_pb.js";
 import type { NodeDescription } from "#proto/docker/swarmkit/types_pb.js";
 import { type Clock, sleep } from "../../base/clock.ts";
-import { type Client, grpcCodeOf, status } from "../../base/grpc.ts";
+import { type Client, GrpcError, grpcCodeOf, status } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import { follows } from "./assignments.ts";
 import { serveLogSubscriptions } from "./log-publisher.ts";
@@ -76,7 +76,7 @@ export async function runSession(options: SessionOptions): Promise<never> {
     const read = async (): Promise<never> => {
       for (;;) {
         const next = await messages.next();
-        if (next.done) throw new Error("the manager ended the session");
+        if (next.done) throw new GrpcError(status.ABORTED, "the manager ended the session");
         options.onMessage(next.value, false);
       }
     };
@@ -138,7 +138,7 @@ async function watchAssignments(
       stream.abort();
     }
     signal.throwIfAborted();
-    if (held === "") throw new Error("the manager ended the stream of assignments");
+    if (held === "") throw new GrpcError(status.ABORTED, "the manager ended the stream of assignments");
   }
 }
 

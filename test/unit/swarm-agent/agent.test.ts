@@ -69,6 +69,9 @@ describe("the agent", () => {
     manager.last.messages.fail(new GrpcError(status.UNAVAILABLE, "connection dropped"));
     await settle(1_000);
     assert.deepEqual([manager.sessions.length, manager.connections, manager.closed], [3, 2, 1]);
+    manager.last.assignments[0]?.end();
+    await settle(1_000);
+    assert.deepEqual([manager.sessions.length, manager.connections, manager.closed], [4, 2, 1]);
     manager.last.messages.fail(new GrpcError(status.ABORTED, "node must disconnect"));
     await settle();
     await agent.close();
