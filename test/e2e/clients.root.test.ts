@@ -8,6 +8,7 @@ import { request } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { after, afterEach, before, test } from "node:test";
+import Docker from "dockerode";
 import { run } from "../../src/lab/process.ts";
 import { control, EngineHost } from "../support/engine.ts";
 import { eventually } from "../support/lab.ts";
@@ -206,4 +207,76 @@ test("documents have the keys and types of Docker's, by the versions of the API"
       .map((line) => `${name}: ${line}`),
   );
   assert.deepEqual(found, []);
+});
+
+/** The oldest and the newest version; with `SKEIN_CLIS=all` two between as well. */
+const newest = control ? "1.41" : "1.51";
+const versions = ["1.24", ...(process.env.SKEIN_CLIS === "all" ? ["1.30", "1.40"] : []), newest];
+
+test("the Python SDK by old and new versions of the API finds the same", async () => {
+  const script = new URL("../support/sdk-versions.py", import.meta.url).pathname;
+  const { code, stdout, stderr } = await run(
+    ["/usr/bin/python3", script, `unix://${host.host("host").socket}`, ...versions],
+    { timeoutMs: 90_000 },
+  );
+  assert.equal(code, 0, stderr + stdout);
+  for (const [index, line] of lines(stdout).entries()) {
+    const version = versions[index] ?? "";
+    assert.deepEqual(JSON.parse(line), {
+      ...{ version, status: "running", network: ["old"], port: "8098", mount: ["/v"], memory: 67108864 },
+      ...{ exec: [4, "1\n", "bad\n"], archive: ["put", 4], listed: ["old"], summary: ["old"], stats: 67108864, top: 1 },
+      ...{ logs: ["cried", "said"], wait: 137, tags: ["old:made"], info: "linux", missing: 404, events: [] },
+      // Fields that were given up go to those who may look for them.
+      image: [
+        "Config",
+        ...(version === "1.51" ? [] : ["Container"]),
+        "Id",
+        "RootFS",
+        ...(version === "1.51" ? [] : ["VirtualSize"]),
+      ],
+      df:
+        version === "1.24"
+          ? []
+          : [
+              "BuildCache",
+              ...(version === "1.51" ? [] : ["BuilderSize"]),
+              "Containers",
+              "Images",
+              "LayersSize",
+              "Volumes",
+            ],
+    });
+  }
+});
+
+test("dockerode by old and new versions of the API; versions that are not spoken", async () => {
+  for (const version of versions) {
+    const docker = new Docker({ socketPath: host.host("host").socket, version: `v${version}` });
+    const container = await docker.createContainer({
+      Image: "alpine",
+      name: "dv",
+      Tty: true,
+      Cmd: ["sh", "-c", "echo hi"],
+    });
+    const stream = await container.attach({ stream: true, stdout: true, stderr: true });
+    const heard = text(stream);
+    const waiting = container.wait();
+    await container.start();
+    assert.equal((await waiting).StatusCode, 0, version);
+    assert.equal(await heard, "hi\r\n", version);
+    assert.equal((await container.logs({ stdout: true })).toString(), "hi\r\n", version);
+    assert.equal((await container.inspect()).State.ExitCode, 0, version);
+    await container.remove();
+  }
+  const socketPath = host.host("host").socket;
+  for (const [version, words] of [
+    // 20.10 spoke versions down to 1.12.
+    [control ? "1.11" : "1.23", /client version 1\.\d+ is too old\. Minimum supported API version is 1\.\d+/],
+    ["1.99", /client version 1\.99 is too new\. Maximum supported API version is 1\.\d+/],
+  ] as const) {
+    await assert.rejects(new Docker({ socketPath, version: `v${version}` }).version(), (error: Error) => {
+      assert.match(error.message, words);
+      return true;
+    });
+  }
 });

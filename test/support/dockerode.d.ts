@@ -19,7 +19,7 @@ declare module "dockerode" {
     exec(options: object): Promise<Exec>;
   }
   export default class Docker {
-    constructor(options: { socketPath: string });
+    constructor(options: { socketPath: string; version?: string });
     readonly modem: {
       demuxStream(stream: NodeJS.ReadableStream, out: NodeJS.WritableStream, err: NodeJS.WritableStream): void;
     };
