@@ -52,6 +52,7 @@ function legacy(cgroup: string): Figures {
     },
     pids: { current: num("pids", "pids.current"), ...limitField(pidsMax) },
     blkio: parseBlkio(text("blkio", "blkio.throttle.io_service_bytes_recursive")),
+    blkioOperations: parseBlkio(text("blkio", "blkio.throttle.io_serviced_recursive")),
   };
 }
 

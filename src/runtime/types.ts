@@ -222,7 +222,10 @@ export interface ProcessStats {
   readonly cpu: { usageNs: number; userNs: number; systemNs: number; perCpuNs?: number[] };
   readonly memory: { usage: number; limit: number; maxUsage?: number; stats: Record<string, number> };
   readonly pids: { current: number; limit?: number };
+  /** Bytes. */
   readonly blkio: { major: number; minor: number; op: string; value: number }[];
+  /** Counted by cgroup v1 only. */
+  readonly blkioOperations?: { major: number; minor: number; op: string; value: number }[];
 }
 
 /** What a process says; with a TTY everything is "stdout". */

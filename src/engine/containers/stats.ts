@@ -71,6 +71,8 @@ const throttling = { periods: 0, throttled_periods: 0, throttled_time: 0 };
 
 function document(container: Container, sample: Sample | undefined, before: Sample | undefined): Json {
   const { stats } = sample ?? {};
+  // Of a scheduler that kernels of today have not; cgroup v2 has no such fields at all.
+  const uncounted = stats?.blkioOperations ? [] : null;
   return {
     name: `/${container.name}`,
     id: container.id,
@@ -81,13 +83,13 @@ function document(container: Container, sample: Sample | undefined, before: Samp
     storage_stats: {},
     blkio_stats: {
       io_service_bytes_recursive: stats?.blkio ?? null,
-      io_serviced_recursive: null,
-      io_queue_recursive: null,
-      io_service_time_recursive: null,
-      io_wait_time_recursive: null,
-      io_merged_recursive: null,
-      io_time_recursive: null,
-      sectors_recursive: null,
+      io_serviced_recursive: stats?.blkioOperations ?? null,
+      io_queue_recursive: uncounted,
+      io_service_time_recursive: uncounted,
+      io_wait_time_recursive: uncounted,
+      io_merged_recursive: uncounted,
+      io_time_recursive: uncounted,
+      sectors_recursive: uncounted,
     },
     cpu_stats: cpuDocument(sample),
     precpu_stats: cpuDocument(before),
