@@ -69,6 +69,7 @@ lab.apply(
     ingressSubnet: "10.0.0.0/24",
     defaultSource: "172.18.0.3",
     ports,
+    headed: [],
     entries: [{ address: "10.0.0.2", mac }],
     egressHook: true,
   }),

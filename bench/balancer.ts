@@ -1,12 +1,17 @@
 /**
- * The balancer's tables: time to load 1,000 services of 10 tasks, to change one, and what a new connection's first
- * packet costs at 10 and at 1,000 services (TCP connections per second on loopback, interleaved). Root.
+ * The balancer's tables: time to load 1,000 services of 10 tasks, to change one, and what packets cost at 10 and at 1,000
+ * services: those of open connections, and the first of new ones (on loopback, in turns). Root, wrk, nginx.
  * Usage: node bench/balancer.ts [rounds]
  */
+import { execFile, spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { openConntrack } from "../src/kernel/conntrack.ts";
 import { scratchNetNs } from "../src/kernel/netns.ts";
 import { openNft } from "../src/kernel/nft.ts";
-import { tcpConnectIn, tcpListenerIn } from "../src/kernel/socket.ts";
+import { tcpConnectIn } from "../src/kernel/socket.ts";
 import type { VipService } from "../src/network/balancer/types.ts";
 import { renderVips, updateVip } from "../src/network/balancer/vip.ts";
 
@@ -48,33 +53,66 @@ function services(count: number): VipService[] {
 }
 
 using ns = scratchNetNs();
-const server = await tcpListenerIn(ns, "127.0.0.1", 8000);
-server.on("connection", (socket) =>
-  socket
-    .on("error", () => {})
-    .resume()
-    .on("end", () => socket.end()),
+const directory = mkdtempSync(join(tmpdir(), "bench-balancer-"));
+writeFileSync(
+  join(directory, "nginx.conf"),
+  `daemon off; worker_processes 1; pid ${directory}/pid; error_log stderr crit; events {}
+   http { access_log off; keepalive_requests 10000000; server { listen 127.0.0.1:8000; location / { return 200 "ok"; } } }`,
 );
+const inside = `--net=/proc/${process.pid}/fd/${ns.fd}`;
+const nginx = spawn("nsenter", [inside, "nginx", "-c", join(directory, "nginx.conf")], { stdio: "inherit" });
+await new Promise((resolve) => setTimeout(resolve, 500));
+const target = { id: "target", vip: "127.9.9.9", backends: ["127.0.0.1"] };
+
+async function wrk(...more: string[]): Promise<number> {
+  const args = [inside, "wrk", "-t1", "-c16", "-d1s", ...more, `http://${target.vip}:8000/`];
+  const { stdout } = await promisify(execFile)("nsenter", args);
+  return Number(/Requests\/sec:\s+([\d.]+)/.exec(stdout)?.[1] ?? Number.NaN);
+}
+
+async function connects(): Promise<number> {
+  const times: number[] = [];
+  for (let i = 0; i < 200; i++) {
+    const start = performance.now();
+    const socket = tcpConnectIn(ns, target.vip, 8000);
+    await new Promise((resolve) => socket.once("connect", resolve));
+    times.push(performance.now() - start);
+    socket.destroy();
+  }
+  return median(times) * 1000;
+}
+
+const measures = {
+  "requests/s on open connections": () => wrk(),
+  "requests/s, each on a new connection": () => wrk("-H", "Connection: close"),
+  "µs to connect": connects,
+} as const;
 using nft = openNft(ns);
 using conntrack = openConntrack(ns);
-const results = new Map<number, number[]>();
-for (let round = 0; round < rounds; round++) {
-  for (const count of [10, 1000]) {
-    const target = { id: "target", vip: "127.9.9.9", backends: ["127.0.0.1"] };
-    nft.run(renderVips([...services(count), target]));
-    const times: number[] = [];
-    for (let i = 0; i < 200; i++) {
-      const start = performance.now();
-      const socket = tcpConnectIn(ns, target.vip, 8000);
-      await new Promise((resolve) => socket.once("connect", resolve));
-      times.push(performance.now() - start);
-      socket.destroy();
+const counts = [10, 1000] as const;
+const results = new Map<string, Map<number, number[]>>();
+try {
+  for (let round = 0; round < rounds; round++) {
+    for (const [what, measure] of Object.entries(measures)) {
+      // In turns, and first the one, then the other.
+      for (const count of round % 2 === 0 ? counts : counts.toReversed()) {
+        nft.run(renderVips([...services(count), target]));
+        const found = results.get(what) ?? new Map<number, number[]>();
+        results.set(what, found.set(count, [...(found.get(count) ?? []), await measure()]));
+        conntrack.flush({ family: 4 });
+      }
     }
-    conntrack.flush({ family: 4 });
-    results.set(count, [...(results.get(count) ?? []), median(times)]);
   }
+} finally {
+  const gone = new Promise((resolve) => nginx.once("exit", resolve));
+  nginx.kill();
+  await gone;
+  rmSync(directory, { recursive: true });
 }
-for (const [count, medians] of results) {
-  console.log(`connect through a VIP among ${count}: median ${(median(medians) * 1000).toFixed(0)} us`);
+for (const [what, found] of results) {
+  const [few, many] = counts.map((count) => median(found.get(count) ?? []));
+  if (few === undefined || many === undefined) continue;
+  console.log(
+    `${what}: ${few.toFixed(0)} among 10 services, ${many.toFixed(0)} among 1,000: × ${(many / few).toFixed(3)}`,
+  );
 }
-server.close();
