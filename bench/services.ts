@@ -13,11 +13,12 @@ import { median } from "./support/rows.ts";
 
 const rounds = Number(process.argv[2] ?? 5);
 const [here, there] = ["here", "there"];
-await using lab = await TestLab.up("bsv", "10.60.0.0/24", { names: [here, there], images: ["basic", "tutorials"] });
+await using lab = await TestLab.up("bsv", "10.60.0.0/24", { names: [here, there], images: ["basic", "web"] });
 await lab.swarm();
 const docker = (...args: string[]) => lab.ok(here, ...args);
 
-const page = `worker_processes 1; error_log stderr crit; events {}
+const page = `daemon off; user root; worker_processes 1; pid /run/nginx.pid; error_log stderr crit;
+events { worker_connections 1024; }
 http { access_log off; keepalive_requests 100000000; server { listen 80; location / { return 200 "ok"; } } }`;
 const file = `${lab.host(here).runDir}/nginx.conf`;
 writeFileSync(file, page);
