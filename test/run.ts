@@ -10,7 +10,7 @@ import { globSync } from "node:fs";
 import { cpus } from "node:os";
 import { relative } from "node:path";
 import { run } from "node:test";
-import { archiveOf } from "../src/lab/image/library.ts";
+import { archiveOf, collections } from "../src/lab/image/library.ts";
 import { imageCache } from "../src/lab/tour.ts";
 
 const root = new URL("..", import.meta.url).pathname;
@@ -117,8 +117,7 @@ async function onThisMachine(files: string[]): Promise<void> {
   };
   const isAlone = (file: string) => ALONE.some((prefix) => file.startsWith(prefix));
   const shared = files.filter((file) => !isAlone(file));
-  if (files.length > 1)
-    for (const collection of ["basic", "tutorials"] as const) await archiveOf(imageCache, collection);
+  if (files.length > 1) for (const collection of collections) await archiveOf(imageCache, collection);
   await take(files.filter(isAlone));
   await Promise.all(Array.from({ length: Math.min(2, cpus().length) }, () => take(shared)));
   for (const { file, first } of failed) {

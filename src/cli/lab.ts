@@ -3,6 +3,7 @@ import { Command, Option } from "commander";
 import { SkeinError } from "../base/errors.ts";
 import { inside, startDaemon } from "../lab/host.ts";
 import { borrowedNames, findRegistry, pullImages } from "../lab/hub.ts";
+import { collections } from "../lab/image/library.ts";
 import { down, hostOf, report, requireLab, up } from "../lab/lab.ts";
 import { end, signal } from "../lab/process.ts";
 import { type Shaping, slowDown } from "../lab/slow.ts";
@@ -178,15 +179,10 @@ export function labCommand(): Command {
       const registry = options.from === "auto" ? await findRegistry(found.spec.mirror) : undefined;
       if (registry === undefined && options.from === "auto")
         say("no registry answers: images are built from Debian packages");
-      say(await makeImages(found, "basic"));
-      say(await makeImages(found, "tutorials"));
+      for (const collection of collections) say(await makeImages(found, collection));
       if (registry === undefined) return;
       say(`pulling from ${registry.base}`);
-      const { pulled, missing } = await pullImages(
-        found,
-        [...borrowedNames("basic"), ...borrowedNames("tutorials")],
-        registry,
-      );
+      const { pulled, missing } = await pullImages(found, collections.flatMap(borrowedNames), registry);
       say(`images ${pulled.join(", ")} pulled onto every host`);
       for (const { name, why } of missing) say(`image ${name} stays the one that was built: ${why}`);
     });

@@ -16,7 +16,7 @@ const wanted = Number(process.env.SKEIN_TEST_REQUESTS ?? 20_000);
 let lab: TestLab;
 
 before(async () => {
-  lab = await TestLab.up("upd", "10.68.0.0/24", { images: ["tutorials"] });
+  lab = await TestLab.up("upd", "10.68.0.0/24", { images: ["web"] });
   await lab.swarm();
 });
 after(async () => {

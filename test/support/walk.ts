@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { inside } from "../../src/lab/host.ts";
+import type { Collection } from "../../src/lab/image/library.ts";
 import { hostOf } from "../../src/lab/lab.ts";
 import { run } from "../../src/lab/process.ts";
 import { TestLab } from "./lab.ts";
@@ -16,8 +17,14 @@ export class Walk implements AsyncDisposable {
     this.lab = lab;
   }
 
-  static async in(name: string, subnet: string, hosts: readonly string[]): Promise<Walk> {
-    return new Walk(await TestLab.up(name, subnet, { names: hosts, images: ["basic", "tutorials"] }));
+  /** `images`: what the document runs; loading more takes seconds per host. */
+  static async in(
+    name: string,
+    subnet: string,
+    hosts: readonly string[],
+    images: readonly Collection[] = ["basic", "web"],
+  ): Promise<Walk> {
+    return new Walk(await TestLab.up(name, subnet, { names: hosts, images }));
   }
 
   #command(host: string, command: string): string[] {

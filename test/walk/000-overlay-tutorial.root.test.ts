@@ -176,7 +176,7 @@ describe("2. the default overlay network", () => {
 describe("4. an overlay network for standalone containers", () => {
   let walk: Walk;
   before(async () => {
-    walk = await Walk.in("walk0b", "10.75.1.0/24", ["host1", "host2"]);
+    walk = await Walk.in("walk0b", "10.75.1.0/24", ["host1", "host2"], ["basic"]);
     await walk.sh("host1", "ip addr add 192.0.2.1/24 dev eth0");
     await walk.sh("host2", "ip addr add 192.0.2.2/24 dev eth0");
   });
@@ -247,7 +247,7 @@ describe("4. an overlay network for standalone containers", () => {
 describe("5. two containers on the default bridge", () => {
   let walk: Walk;
   before(async () => {
-    walk = await Walk.in("walk0c", "10.75.2.0/24", ["alone"]);
+    walk = await Walk.in("walk0c", "10.75.2.0/24", ["alone"], ["basic"]);
   });
   after(() => walk?.[Symbol.asyncDispose]());
 

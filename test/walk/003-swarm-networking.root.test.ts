@@ -8,6 +8,7 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { collections } from "../../src/lab/image/library.ts";
 import { run } from "../../src/lab/process.ts";
 import { eventually } from "../support/lab.ts";
 import { rows, Walk } from "../support/walk.ts";
@@ -89,7 +90,7 @@ describe("section 3: overlay networks", () => {
   let walk: Walk;
   const hosts = ["manager1", "worker1", "worker2", "worker3"];
   before(async () => {
-    walk = await Walk.in("walk3b", "10.75.8.0/24", hosts);
+    walk = await Walk.in("walk3b", "10.75.8.0/24", hosts, collections);
     await walk.sh("manager1", "docker swarm init --advertise-addr eth0");
     const token = await walk.sh("manager1", "docker swarm join-token -q worker");
     for (const host of hosts.slice(1)) await walk.sh(host, `docker swarm join --token ${token} 10.75.8.11:2377`);
@@ -200,7 +201,7 @@ sixeyed/ubuntu-with-utils sleep infinity`,
 describe("how it works inside", () => {
   let walk: Walk;
   before(async () => {
-    walk = await Walk.in("walk3c", "10.75.9.0/24", ["node1", "node2"]);
+    walk = await Walk.in("walk3c", "10.75.9.0/24", ["node1", "node2"], collections);
     await walk.sh("node1", "docker swarm init --advertise-addr eth0");
     const token = await walk.sh("node1", "docker swarm join-token -q worker");
     await walk.sh("node2", `docker swarm join --token ${token} 10.75.9.11:2377`);

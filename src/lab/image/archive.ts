@@ -55,6 +55,8 @@ export async function writeArchive(path: string, recipes: readonly ImageRecipe[]
   });
   add("manifest.json", JSON.stringify(manifest));
   tar.finalize();
-  await pipeline(tar, createWriteStream(`${path}.part`));
-  renameSync(`${path}.part`, path);
+  // Whole or not at all, also where two build it at once.
+  const part = `${path}.${process.pid}.part`;
+  await pipeline(tar, createWriteStream(part));
+  renameSync(part, path);
 }
