@@ -18,7 +18,7 @@ let lab: TestLab;
 const hosts = ["manager", "worker-1", "worker-2"];
 
 before(async () => {
-  lab = await TestLab.up("fov", "10.69.0.0/24", { images: ["basic", "tutorials"] });
+  lab = await TestLab.up("fov", "10.69.0.0/24", { images: ["basic", "web"] });
   await lab.swarm();
   await lab.ok("manager", "network", "create", "--driver", "overlay", "--attachable", "net");
   const options = ["--network", "net", "--publish", "8080:80", "--stop-grace-period", "2s"];
