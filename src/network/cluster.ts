@@ -32,9 +32,9 @@ const mostKept = 20_000;
 const judgeMs = 200;
 /**
  * How long a doubted record counts at most: while its host has not told yet what it has; while its host is not to be
- * seen, though others of the network are; while this host seems to be alone.
+ * seen, though others of the network are; while this host seems to be alone; after gossip lost the host.
  */
-const patienceMs = { syncing: 30_000, joining: 5_000, absent: 5_000, alone: 60_000 };
+const patienceMs = { syncing: 30_000, joining: 5_000, absent: 5_000, alone: 60_000, lost: 600_000 };
 
 export class Cluster {
   readonly #core: Core;
@@ -44,6 +44,11 @@ export class Cluster {
   readonly #doors = new Doors();
   /** Nodes that gossip suspects: their names and backends are withdrawn until they answer or are given up. */
   readonly #suspended = new Set<string>();
+  /**
+   * Nodes that gossip lost. Names and balancers forget them, the way to their containers stays: most likely only the
+   * daemon is away, and what talks to them over there goes on talking. Addresses rest before they are given again.
+   */
+  readonly #lost = new Set<string>();
   /** "table endpoint" of what this node has told. */
   readonly #published = new Set<string>();
   readonly #dirty = new Map<string, Set<Changed>>();
@@ -161,6 +166,7 @@ export class Cluster {
     this.#doors.clear();
     this.#suspended.clear();
     this.#replaced.clear();
+    this.#lost.clear();
     this.#dirty.clear();
     this.#published.clear();
     this.#core.cluster = undefined;
@@ -269,7 +275,8 @@ export class Cluster {
 
   #heard(event: TableEvent): void {
     if (event.local) return;
-    const doubted = event.kind === "delete" && this.#replaced.has(event.owner);
+    const way = event.table === peerTable && this.#lost.has(event.owner);
+    const doubted = event.kind === "delete" && (way || this.#replaced.has(event.owner));
     if (event.table === meshTable) {
       if (doubted) return;
       if (!this.#doors.apply(event)) return;
@@ -317,6 +324,7 @@ export class Cluster {
         let patience: number;
         if (host !== undefined) patience = gossip.synced(host, networkId) ? 0 : patienceMs.syncing;
         else if (alive.has(doubt.ownerAddress)) patience = patienceMs.joining;
+        else if (this.#lost.has(doubt.owner)) patience = patienceMs.lost;
         else patience = members.size > 1 ? patienceMs.absent : patienceMs.alone;
         if (now - doubt.since < patience) behind.add(doubt.owner);
         else this.#changed(networkId, doubt.key, tables.drop(doubt));
@@ -330,6 +338,7 @@ export class Cluster {
       for (const { spec } of this.#core.networks.values()) if (spec.ingress) this.#mark(spec.id, "endpoints");
     }
     for (const name of this.#replaced) if (!behind.has(name)) this.#replaced.delete(name);
+    for (const name of this.#lost) if (!behind.has(name)) this.#lost.delete(name);
     if (behind.size > 0) this.#judgeSoon();
   }
 
@@ -338,6 +347,10 @@ export class Cluster {
     if (event.kind === "suspect") this.#suspended.add(event.name);
     else this.#suspended.delete(event.name);
     // The database drops a failed node's entries itself, event by event.
+    if (event.kind === "failed") {
+      this.#lost.add(event.name);
+      this.#judgeSoon();
+    }
     if (event.kind === "replaced") {
       this.#replaced.add(event.name);
       this.#judgeSoon();

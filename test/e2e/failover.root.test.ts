@@ -18,7 +18,7 @@ let lab: TestLab;
 const hosts = ["manager", "worker-1", "worker-2"];
 
 before(async () => {
-  lab = await TestLab.up("fov", "10.69.0.0/24", { images: ["basic", "web"] });
+  lab = await TestLab.up("fov", "10.69.0.0/24", { images: ["basic", "tutorials"] });
   await lab.swarm();
   await lab.ok("manager", "network", "create", "--driver", "overlay", "--attachable", "net");
   const options = ["--network", "net", "--publish", "8080:80", "--stop-grace-period", "2s"];
@@ -198,12 +198,17 @@ test("a short freeze restarts nothing", async () => {
   assert.equal(await ids(), before);
 });
 
-test("an engine is killed and away for seconds: its tasks stay where they are", async () => {
+test("an engine is killed and away for seconds: its tasks stay where they are and can be talked to", async () => {
   await ready();
   const { host, state } = hostOf(lab.lab, "worker-2");
   const before = await lab.ok("worker-2", "ps", "--quiet", "--no-trunc");
+  const task = (await lab.ok("worker-2", "ps", "--quiet", "--filter", "ancestor=nginx")).split("\n")[0] ?? "";
+  const address = await lab.ok("worker-2", "inspect", "--format", "{{.NetworkSettings.Networks.net.IPAddress}}", task);
   assert.ok(state.daemon && (await end(state.daemon, "SIGKILL", 15_000)));
-  await sleep(systemClock, 5_000);
+  await eventually("withdrawn", async () => (await backends("manager")).length === 2);
+  await sleep(systemClock, 6_000);
+  const ping = await lab.try("manager", "exec", "box", "ping", "-c", "3", "-W", "2", address);
+  assert.match(ping.stdout, / 0% packet loss/);
   lab.lab.state.running["worker-2"] = await startDaemon(host, state);
   saveState(lab.lab.state);
   await ready();
