@@ -8,7 +8,13 @@ import { pack } from "tar-stream";
 import { nullLogger } from "../../../src/base/log.ts";
 import { removeCgroups } from "../../../src/runtime/cgroup.ts";
 import { startRuntime } from "../../../src/runtime/runtime.ts";
-import type { ContainerSpec, OutputChunk, Runtime, StartedProcess } from "../../../src/runtime/types.ts";
+import type {
+  ContainerSpec,
+  OutputChunk,
+  Runtime,
+  RuntimeOptions,
+  StartedProcess,
+} from "../../../src/runtime/types.ts";
 
 const applets =
   "sh true false echo cat sleep id env hostname ls mount grep sed head dd stty touch rm mkdir wc ps tr yes kill pwd ip test uname od";
@@ -52,10 +58,10 @@ export interface Bench extends AsyncDisposable {
 }
 
 /** `place`: a directory for its files; what tmpfs there is under it is the caller's to unmount. */
-export async function bench(place = tmpdir()): Promise<Bench> {
+export async function bench(place = tmpdir(), more: Partial<RuntimeOptions> = {}): Promise<Bench> {
   const dir = mkdtempSync(`${place}/rt-`);
   const cgroupParent = `/skein-test${dir.slice(dir.lastIndexOf("/"))}`;
-  const options = { root: `${dir}/root`, run: `${dir}/run`, cgroupParent };
+  const options = { root: `${dir}/root`, run: `${dir}/run`, cgroupParent, ...more };
   const runtime = await startRuntime(options, nullLogger);
   const image = await runtime.images.importTar(busyboxTar(), { reference: "box" });
   let disposed = false;
