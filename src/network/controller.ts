@@ -435,8 +435,8 @@ class Controller implements NetworkController {
     // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.
     const depth = reason === "drift" ? "pass" : "quick";
     for (const key of core.namespaces.keys()) mended.push(...(await this.#mend(key, depth, reason)));
-    this.#neighbours.distrust();
-    for (const { spec } of core.networks.values()) if (spec.driver === "overlay") this.#neighbours.follow(spec.id);
+    for (const { spec } of core.networks.values())
+      if (spec.driver === "overlay") this.#neighbours.follow(spec.id, true);
     this.#restored = true;
     return mended;
   }

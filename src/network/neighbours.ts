@@ -21,22 +21,40 @@ export function outdated(entries: readonly Neigh[], link: number, known: Readonl
   });
 }
 
+/** No sandbox remembers for longer what this daemon has not heard of because it came after it. */
+const youthMs = 120_000;
+
 export class Neighbours {
   readonly #core: Core;
-  /** By network, what the sandboxes were last compared with; nothing at first. */
-  readonly #compared = new Map<string, ReadonlyMap<string, string>>();
+  readonly #began: number;
+  /** By network, the last MAC of every address that was ever known, as the sandboxes were last compared with it. */
+  readonly #compared = new Map<string, Map<string, string>>();
 
   constructor(core: Core) {
     this.#core = core;
+    this.#began = core.clock.now();
   }
 
-  /** The network's own switch has been brought up to date: its sandboxes forget what it contradicts. */
-  follow(networkId: string): void {
+  /**
+   * The network's own switch has been brought up to date: its sandboxes forget what it contradicts. `anyway`: they are
+   * compared even if nothing was said that could contradict them.
+   */
+  follow(networkId: string, anyway = false): void {
     const known = this.#known(networkId);
-    const before = this.#compared.get(networkId);
-    this.#compared.set(networkId, known);
-    if (before && [...known].every(([address, mac]) => before.get(address) === mac)) return;
     const core = this.#core;
+    const young = core.clock.now() - this.#began < youthMs;
+    const compared = this.#compared.get(networkId);
+    const last = compared ?? new Map<string, string>();
+    let outdates = anyway || !compared;
+    for (const [address, mac] of known) {
+      const former = last.get(address);
+      if (former === mac) continue;
+      last.set(address, mac);
+      // Nobody remembers an address that has never been there before.
+      if (former !== undefined || young) outdates = true;
+    }
+    this.#compared.set(networkId, last);
+    if (!outdates) return;
     for (const { sandbox, endpoint } of attachedTo(core.world, networkId)) {
       const open = core.namespaces.find(sandboxKey(sandbox.id));
       if (!open?.ns || endpoint.ifName === "") continue;
@@ -57,11 +75,6 @@ export class Neighbours {
         core.log.warn("cannot forget neighbours", { sandbox: sandbox.id, error: messageOf(error) });
       }
     }
-  }
-
-  /** Compares again next time, whatever was seen last. */
-  distrust(): void {
-    this.#compared.clear();
   }
 
   forget(networkId: string): void {

@@ -282,6 +282,8 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
           { protocol: "tcp", containerPort: 80, hostIp: "::", hostPort: 8000 },
           { protocol: "tcp", containerPort: 80, hostIp: "127.0.0.1", hostPort: 8001 },
         ]);
+        // Its server may still be on its way.
+        await eventually(async () => (await lab.client(ask("10.98.0.1", 8000))).code === 0);
         assert.equal((await lab.client(ask("10.98.0.1", 8000))).out.trim(), "d 10.98.0.254");
         assert.notEqual((await lab.client(ask("10.98.0.1", 8001))).code, 0, "bound to loopback");
         assert.match((await h1.run(ask("10.98.0.1", 8000))).out, /^d /);
