@@ -3,8 +3,8 @@ import type { NetworkAttachment, Task } from "#proto/docker/swarmkit/objects_pb.
 import { type PortConfig, PortConfig_Protocol, PortConfig_PublishMode } from "#proto/docker/swarmkit/types_pb.js";
 import { type PublishOptions, publishOptions } from "../../base/publish.ts";
 import type { ServiceBinding } from "../../network/types.ts";
+import { taskContainerName } from "../../swarm/expand.ts";
 import type { TaskAttachment } from "../types.ts";
-import { taskContainerName } from "./expand.ts";
 import { isIngress, isPredefined, toNetworkSpec } from "./network-spec.ts";
 
 export const protocolWord = (port: PortConfig): "tcp" | "udp" | "sctp" =>

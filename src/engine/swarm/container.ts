@@ -12,6 +12,7 @@ import {
   Privileges_SeccompOpts_SeccompMode,
 } from "#proto/docker/swarmkit/types_pb.js";
 import { hostAddresses } from "../../base/publish.ts";
+import { taskContainerName } from "../../swarm/expand.ts";
 import { TaskRejected } from "../../swarm/types.ts";
 import {
   type ContainerConfig,
@@ -23,7 +24,6 @@ import {
 } from "../shapes.ts";
 import type { ContainerCreate, TaskExtras } from "../types.ts";
 import { optionsOf, predefinedNetwork, protocolWord } from "./attachments.ts";
-import { taskContainerName } from "./expand.ts";
 
 const LABEL = "com.docker.swarm";
 export const TASK_LABEL = `${LABEL}.task.id`;

@@ -24,15 +24,15 @@ import {
 import { type Clock, sleep } from "../../base/clock.ts";
 import { messageOf, SkeinError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import type { TemplateValue } from "../../base/template.ts";
 import type { NetworkController } from "../../network/types.ts";
+import { taskContainerName } from "../../swarm/expand.ts";
 import { type Dependencies, type TaskController, TaskFailed, TaskRetry } from "../../swarm/types.ts";
 import type { ContainerStatus, Containers, Events, Images, SwarmNetworkSource } from "../types.ts";
 import { containerCreate, TASK_LABEL } from "./container.ts";
-import { taskContainerName } from "./expand.ts";
 import { isPredefined } from "./network-spec.ts";
 import { payloadFiles } from "./payload.ts";
 import { logMessage, registryAuth } from "./task-io.ts";
-import type { TemplateValue } from "./template.ts";
 import { orAbort } from "./wait.ts";
 
 /** What the controller uses of the engine. */

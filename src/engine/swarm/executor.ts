@@ -7,12 +7,12 @@ import { messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { GossipKey } from "../../gossip/types.ts";
 import type { ClusterNetworking } from "../../network/types.ts";
+import { expandContainerSpec, templateContext } from "../../swarm/expand.ts";
 import { type Dependencies, type Executor, type TaskController, TaskRejected } from "../../swarm/types.ts";
 import type { Engine } from "../types.ts";
 import { checkMounts, TASK_LABEL } from "./container.ts";
 import { ContainerController } from "./controller.ts";
 import { describeHost } from "./describe.ts";
-import { expandContainerSpec, templateContext } from "./expand.ts";
 import type { SwarmNetworks } from "./networks.ts";
 
 const GOSSIP = "networking:gossip";

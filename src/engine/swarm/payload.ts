@@ -4,10 +4,10 @@ import type { Config, Secret, Task } from "#proto/docker/swarmkit/objects_pb.js"
 import type { ContainerSpec } from "#proto/docker/swarmkit/specs_pb.js";
 import type { Driver, FileTarget } from "#proto/docker/swarmkit/types_pb.js";
 import { invalid, notFound } from "../../base/errors.ts";
+import type { TemplateFunctions, TemplateValue } from "../../base/template.ts";
+import { expandPayload } from "../../swarm/expand.ts";
 import type { Dependencies } from "../../swarm/types.ts";
 import type { TaskExtras } from "../types.ts";
-import { expandPayload } from "./expand.ts";
-import type { TemplateFunctions, TemplateValue } from "./template.ts";
 
 type PayloadFile = TaskExtras["files"][number];
 

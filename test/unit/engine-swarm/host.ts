@@ -9,9 +9,9 @@ import { VirtualClock } from "../../../src/base/clock.ts";
 import { conflict, notFound, SkeinError } from "../../../src/base/errors.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { ContainerController, type TaskHost } from "../../../src/engine/swarm/controller.ts";
-import { expandContainerSpec, templateContext } from "../../../src/engine/swarm/expand.ts";
 import type { ContainerCreate, ContainerStatus, EngineEvent, TaskAttachment } from "../../../src/engine/types.ts";
 import type { PublishedPort } from "../../../src/network/types.ts";
+import { expandContainerSpec, templateContext } from "../../../src/swarm/expand.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 

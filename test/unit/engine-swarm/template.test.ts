@@ -4,9 +4,9 @@ import { create } from "@bufbuild/protobuf";
 import { TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { ContainerSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import { NodeDescriptionSchema } from "#proto/docker/swarmkit/types_pb.js";
-import { expandContainerSpec, taskContainerName, templateContext } from "../../../src/engine/swarm/expand.ts";
+import { expand } from "../../../src/base/template.ts";
 import { payloadFiles } from "../../../src/engine/swarm/payload.ts";
-import { expand } from "../../../src/engine/swarm/template.ts";
+import { expandContainerSpec, taskContainerName, templateContext } from "../../../src/swarm/expand.ts";
 
 const data = { A: { B: "b", N: 3 }, L: { "com.x": "y", z: "w" } };
 
@@ -32,8 +32,9 @@ test("what templates can say", () => {
 
 test("what they cannot", () => {
   const cases: [string, RegExp][] = [
-    ["{{.A.C}}", /map has no entry for key "C"/],
-    ["{{nope}}", /function "nope" not defined/],
+    ["x {{.A.C}}", /: template: expansion:1:6: executing "expansion" at <\.A\.C>: map has no entry for key "C"$/],
+    ["a\nb{{.X}}", /: template: expansion:2:3: executing "expansion" at <\.X>: map has no entry for key "X"$/],
+    ["{{nope}}", /: template: expansion:1: function "nope" not defined$/],
     ["{{if .A}}x{{end}}", /skein does not support {{if}}/],
     ["{{.A.B", /unclosed action/],
     ["{{}}", /missing value for command/],
@@ -78,10 +79,11 @@ test("a container's spec is expanded where SwarmKit expands it", () => {
   assert.equal(mount?.volumeOptions?.driverConfig?.options.o, "front");
   assert.equal(out.image, "{{not expanded}}");
   assert.equal(spec.hostname, "{{.Service.Name}}-{{.Task.Slot}}", "the task's own spec stays");
-  assert.throws(
-    () => expandContainerSpec(create(ContainerSpecSchema, { env: ["A={{.Task.Nope}}"] }), context),
-    /expanding env "{{.Task.Nope}}" failed: template: map has no entry/,
-  );
+  assert.throws(() => expandContainerSpec(create(ContainerSpecSchema, { env: ["A={{.Task.Nope}}"] }), context), {
+    message:
+      'expanding env failed: expanding env "A={{.Task.Nope}}": template: expansion:1:7: executing "expansion" at ' +
+      "<.Task.Nope>: can't evaluate field Nope in type struct { ID string; Name string; Slot string }",
+  });
 });
 
 test("tasks without a slot are named by their node", () => {

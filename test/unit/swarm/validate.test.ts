@@ -8,7 +8,13 @@ import {
   EndpointSpec_ResolutionMode,
   type ServiceSpec,
 } from "#proto/docker/swarmkit/specs_pb.js";
-import { AnnotationsSchema, PortConfig_Protocol, PortConfig_PublishMode } from "#proto/docker/swarmkit/types_pb.js";
+import {
+  AnnotationsSchema,
+  type MountSchema,
+  PortConfig_Protocol,
+  PortConfig_PublishMode,
+} from "#proto/docker/swarmkit/types_pb.js";
+import { messageOf } from "../../../src/base/errors.ts";
 import { checkService } from "../../../src/swarm/manager/control/validate.ts";
 import { Tables } from "../../../src/swarm/store/memory.ts";
 import { service } from "./support/world.ts";
@@ -116,4 +122,54 @@ test("published ports: within a service, and beside those of others", () => {
     else assert.doesNotThrow(() => checkService(spec, others), what);
   }
   assert.doesNotThrow(() => checkService(published([[8080]]), others, "id1"), "what a service has already");
+});
+
+test("templates that no node could expand, in the words of Go and SwarmKit", () => {
+  const refusal = (container: MessageInitShape<typeof ContainerSpecSchema>): string => {
+    try {
+      const value = { image: "x", ...container };
+      const annotations = { name: "s", labels: { tier: "front" } };
+      checkService(service(1, { annotations, task: { runtime: { case: "container", value } } }), new Tables());
+      return "";
+    } catch (error) {
+      return messageOf(error).replace("rpc error: code = InvalidArgument desc = ", "");
+    }
+  };
+  const at = (place: string, what: string) => `template: expansion:1:${place}: executing "expansion" at <${what}>:`;
+  const node = "struct { ID string; Hostname string; Platform template.Platform }";
+  const hostname = "expanding hostname failed: template: expansion:1";
+  for (const [text, words] of [
+    ["{{.Node.Hostname}}-{{.Task.Slot}}-{{.Service.Labels.tier}}", ""],
+    ['{{index .Service.Labels "none"}}', ""],
+    [
+      "{{.Service.Labels.x}}",
+      `expanding hostname failed: ${at("10", ".Service.Labels.x")} map has no entry for key "x"`,
+    ],
+    [
+      "{{.Nonsense}}",
+      `expanding hostname failed: ${at("2", ".Nonsense")} can't evaluate field Nonsense in type *template.Context`,
+    ],
+    [
+      "{{.Node.Nonsense}}",
+      `expanding hostname failed: ${at("7", ".Node.Nonsense")} can't evaluate field Nonsense in type ${node}`,
+    ],
+    ["{{nofunc 1}}", `${hostname}: function "nofunc" not defined`],
+    ["{{", `${hostname}: unclosed action`],
+  ] as const) {
+    assert.equal(refusal({ hostname: text }), words, text);
+  }
+  const nope = `${at("2", ".Nope")} can't evaluate field Nope in type *template.Context`;
+  assert.equal(refusal({ env: ["A={{.Nope}}"] }), `expanding env failed: expanding env "A={{.Nope}}": ${nope}`);
+  const mount = (options: MessageInitShape<typeof MountSchema>) => ({
+    mounts: [{ source: "v", target: "/x", ...options }],
+  });
+  assert.equal(
+    refusal(mount({ source: "{{.Nope}}" })),
+    `expanding mounts failed: expanding mount source "{{.Nope}}": ${nope}`,
+  );
+  const labels = mount({ volumeOptions: { labels: { a: "{{.Nope}}" } } });
+  const entry = `expanding map entry "a"="{{.Nope}}": ${nope}`;
+  assert.equal(refusal(labels), `expanding mounts failed: expanding volume labels: ${entry}`);
+  const driver = mount({ volumeOptions: { driverConfig: { options: { a: "{{.Nope}}" } } } });
+  assert.equal(refusal(driver), `expanding mounts failed: expanding volume driver config: ${entry}`);
 });

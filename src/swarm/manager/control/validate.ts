@@ -20,6 +20,7 @@ import {
 import { overlaps as overlapsIpv6, parseCidr as parseAnyCidr } from "../../../base/address.ts";
 import { messageOf } from "../../../base/errors.ts";
 import { type PublishedPortSpec, publishProblem } from "../../../base/publish.ts";
+import { checkTemplates } from "../../expand.ts";
 import type { Reader } from "../../store/memory.ts";
 import { driverName, isAllocated, isIngress, isKnownDriver, isNodeLocal, VNI_OPTION } from "../allocator/drivers.ts";
 import { contains, overlaps, parseCidr, parseIp, type Subnet } from "../allocator/ipv4.ts";
@@ -79,7 +80,7 @@ function checkHealth(health: HealthConfig | undefined): void {
   if (health.retries < 0) throw wrong("ContainerSpec: Retries in HealthConfig cannot be negative");
 }
 
-function checkContainer(container: ContainerSpec): void {
+function checkContainer(container: ContainerSpec, service: Annotations | undefined): void {
   if (container.image === "") throw wrong("ContainerSpec: image reference must be provided");
   if (!isImageReference(container.image)) {
     throw wrong(`ContainerSpec: "${container.image}" is not a valid repository/tag`);
@@ -90,6 +91,11 @@ function checkContainer(container: ContainerSpec): void {
     targets.add(target);
   }
   checkHealth(container.healthcheck);
+  try {
+    checkTemplates(container, service);
+  } catch (error) {
+    throw wrong(messageOf(error));
+  }
   if (durationMs(container.stopGracePeriod, 0) < 0) throw wrong("stop-grace-period cannot be negative");
   const files = new Map<string, string>();
   const references = [
@@ -108,7 +114,7 @@ function checkContainer(container: ContainerSpec): void {
   }
 }
 
-function checkTask(task: TaskSpec | undefined): void {
+function checkTask(task: TaskSpec | undefined, service: Annotations | undefined): void {
   if (!task) throw wrong("missing task spec");
   for (const [what, resources] of [
     ["limits", task.resources?.limits],
@@ -132,7 +138,7 @@ function checkTask(task: TaskSpec | undefined): void {
   }
   switch (task.runtime.case) {
     case "container":
-      checkContainer(task.runtime.value);
+      checkContainer(task.runtime.value, service);
       return;
     case "generic":
       throw rpcError("Unimplemented", "RuntimeUnsupported: unimplemented runtime in service spec");
@@ -251,7 +257,7 @@ export function resolveNetworks(spec: ServiceSpec, store: Reader): ServiceSpec {
 export function checkService(spec: ServiceSpec, store: Reader, serviceId?: string): void {
   checkName(spec.annotations);
   checkMode(spec);
-  checkTask(spec.task);
+  checkTask(spec.task, spec.annotations);
   checkUpdate("update", spec.update);
   checkUpdate("rollback", spec.rollback);
   checkEndpoint(spec);
