@@ -141,6 +141,31 @@ test("small updates: added, moved, changed, removed; a gone task's connections a
   assert.ok(!text.includes("svc-web") && !text.includes("10.0.1"));
 });
 
+test("an open connection stays where it is whatever becomes of the other tasks, and when its own takes no new ones", async () => {
+  await using lab = new Lab();
+  const { caller } = await overlay(lab);
+  using nft = openNft(caller);
+  const with_ = (...backends: string[]) => ({ ...web, backends });
+  let now = with_("10.0.1.4");
+  nft.run(renderVips([now]));
+  const socket = tcpConnectIn(caller, "10.0.1.2", 80);
+  const ask = () =>
+    new Promise<string>((resolve) => {
+      socket.once("data", (bytes) => resolve(bytes.toString()));
+      socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? ""));
+      socket.write("?");
+    });
+  assert.equal(await ask(), "a 10.0.1.3");
+  for (const next of [with_("10.0.1.4", "10.0.1.5"), with_("10.0.1.5", "10.0.1.77"), with_("10.0.1.5"), with_()]) {
+    nft.run(updateVip(now, next));
+    now = next;
+    assert.equal(await ask(), "a 10.0.1.3", JSON.stringify(next.backends));
+  }
+  nft.run(renderVips([with_("10.0.1.5")]));
+  assert.equal(await ask(), "a 10.0.1.3", "the whole table replaced");
+  socket.destroy();
+});
+
 test("a program that only waits for a gone task is told at once; one that was never answered tries another task", async () => {
   await using lab = new Lab();
   const { caller, b } = await overlay(lab);
