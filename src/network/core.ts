@@ -111,8 +111,8 @@ export class Core {
   }
 
   /** What `settle` would do in a namespace now; nothing is done. */
-  compare(key: NamespaceKey, depth: "quick" | "deep" = "quick"): Promise<Comparison | undefined> {
-    return this.#reconciler.compare(key, () => this.planOf(key), depth);
+  compare(key: NamespaceKey): Promise<Comparison | undefined> {
+    return this.#reconciler.compare(key, () => this.planOf(key));
   }
 
   /** The outer half of a pair whose inner half's namespace has just ended: the kernel is given a while to remove it. */

@@ -59,22 +59,16 @@ export class Reconciler {
   }
 
   /**
-   * What `run` would do now, without doing it or remembering that it was looked; undefined where there is nothing to
-   * compare (yet).
+   * What `run` would do now, for people who look: nothing is done, and nothing remembered of the look. Tables count as
+   * they were loaded: one that was listed while somebody has just changed it would be taken for ours from then on.
+   * Undefined where there is nothing to compare (yet).
    */
-  async compare(
-    key: NamespaceKey,
-    plan: () => NamespacePlan | undefined,
-    depth: "quick" | "deep",
-  ): Promise<Comparison | undefined> {
+  async compare(key: NamespaceKey, plan: () => NamespacePlan | undefined): Promise<Comparison | undefined> {
     return this.#busy.run(key, async () => {
       const open = this.#namespaces.find(key);
       const wanted = open?.surveyed ? plan() : undefined;
       if (!open || !wanted) return undefined;
-      // What others touched up to now is theirs: looking at it must not make it ours.
-      open.aboutToChange();
-      const actual = snapshot(open, wanted, { depth, brokenPairs: this.#broken.get(key) ?? new Set() });
-      if (key !== "host") open.closeNft();
+      const actual = snapshot(open, wanted, { depth: "quick", brokenPairs: this.#broken.get(key) ?? new Set() });
       const leaving = this.#leaving.get(key);
       const planned = new Set(wanted.links.map(({ name }) => name));
       const links = actual.links.filter(({ name }) => planned.has(name) || !leaving?.has(name));

@@ -137,7 +137,7 @@ export class View implements NetworkView {
     const { spec } = network;
     const key = overlayKey(spec.id);
     const options = parseOverlay(spec, core.world);
-    const compared: Comparison | undefined = await core.compare(key, "deep");
+    const compared: Comparison | undefined = await core.compare(key);
     const elsewhere = remoteEndpoints(cluster.told(spec.id), network, core.world, compared?.plan, compared?.actual, {
       stateOf: this.#stateOf(),
       isSuspended: (node) => cluster.isSuspended(node),
