@@ -75,7 +75,11 @@ export class Memberlist {
     this.#awareness = new Awareness(config.awarenessMax);
     this.#outbox = new Outbox(options, this.#queue, delegate);
     this.#streams = new Streams(options, {
-      localState: (join) => ({ join, nodes: this.#state.all(), userState: delegate.localState(join) }),
+      localState: (join, caller) => ({
+        join,
+        nodes: caller ? this.#state.known(caller) : this.#state.all(),
+        userState: delegate.localState(join),
+      }),
       merge: (remote) => this.#merge(remote),
       message: (payload) => delegate.message(payload),
       isForUs: (ping) => this.#isForUs(ping),

@@ -40,6 +40,12 @@ export interface StateOptions {
   readonly maxMembers: number;
 }
 
+/** Who calls for a push/pull: from where, and whom it knows. */
+export interface Caller {
+  readonly address: string;
+  readonly nodes: readonly PushNode[];
+}
+
 /** A legitimate incarnation grows by one per refutation; beyond such a jump it is refused. */
 const maxIncarnationJump = 1 << 24;
 
@@ -63,6 +69,20 @@ export class MemberState {
 
   all(): Member[] {
     return [...this.#members.values()];
+  }
+
+  /**
+   * Everybody, for the answer to a push/pull, but whom we still believe alive at the caller's own address under a name
+   * that it does not know. It was restarted and took that one's place; Docker's networkdb, told of its former life,
+   * takes itself for the one that is gone and is in no network until it is restarted again.
+   */
+  known(caller: Caller): Member[] {
+    const names = new Set(caller.nodes.map((node) => node.name));
+    const own = caller.nodes.filter((node) => node.state === "alive" && addressText(node.addr) === caller.address);
+    const ports = new Set(own.map((node) => node.port));
+    const former = ({ name, state, address, port }: Member) =>
+      state === "alive" && address === caller.address && ports.has(port) && !names.has(name);
+    return this.all().filter((member) => !former(member));
   }
 
   /** Puts ourselves in, alive. */

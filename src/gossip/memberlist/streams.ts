@@ -8,14 +8,15 @@ import type { GossipStream } from "../types.ts";
 import type { MemberlistOptions } from "./memberlist.ts";
 import { decodeMessage, encodeMessage, messageType, type Ping } from "./messages.ts";
 import { decodePushPull, decodeUserStream, encodePushPull, encodeUserStream, type PushPull } from "./pushpull.ts";
-import type { Member } from "./state.ts";
+import type { Caller, Member } from "./state.ts";
 import { readStream, StreamBudget, StreamError, writeStream } from "./stream.ts";
 
 /** What all streams being read may hold together. */
 const streamMemory = 64 << 20;
 
 export interface StreamHandlers {
-  readonly localState: (join: boolean) => PushPull;
+  /** What we tell in a push/pull; `caller` is who asked for it and has said what it knows. */
+  readonly localState: (join: boolean, caller?: Caller) => PushPull;
   readonly merge: (remote: PushPull) => void;
   readonly message: (payload: Buffer) => void;
   readonly isForUs: (ping: Ping) => boolean;
@@ -89,7 +90,7 @@ export class Streams {
     }
     this.#open++;
     try {
-      await this.#withDeadline(stream, () => this.#serve(stream));
+      await this.#withDeadline(stream, () => this.#serve(stream, address));
     } catch (error) {
       this.failed(error, address);
     } finally {
@@ -104,7 +105,7 @@ export class Streams {
     this.#options.log.debug("gossip stream failed", { address, error: messageOf(error) });
   }
 
-  async #serve(stream: GossipStream): Promise<void> {
+  async #serve(stream: GossipStream, address: string): Promise<void> {
     const { keyring, counters } = this.#options;
     const bytes = await readStream(stream, keyring, this.#budget);
     if (this.#closed) return;
@@ -115,7 +116,8 @@ export class Streams {
         return;
       case messageType.pushPull: {
         const remote = decodePushPull(bytes);
-        await writeStream(stream, keyring, encodePushPull(this.#handlers.localState(remote.join)));
+        const caller = { address, nodes: remote.nodes };
+        await writeStream(stream, keyring, encodePushPull(this.#handlers.localState(remote.join, caller)));
         this.#merge(remote);
         return;
       }

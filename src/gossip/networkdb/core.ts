@@ -83,7 +83,8 @@ export class Core {
       },
     });
     this.later = new Later(clock);
-    this.plan = new SyncPlan(options, { bulk: this.bulk, peers: this.peers, own: this.own, later: this.later });
+    const { bulk, peers, own, later, tables } = this;
+    this.plan = new SyncPlan(options, { bulk, peers, own, later, tables });
   }
 
   /** Takes a time that was heard; false when it is absurd. */

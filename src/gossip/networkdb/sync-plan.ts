@@ -20,6 +20,8 @@ export const settleMs = 2_000;
 const settlePeers = 8;
 /** Whoever joins a network gets all of it from so many members, and from each of the others what that one owns. */
 const fullPeers = 1;
+/** Full exchanges are for what nothing else brought; they become rarer by one step per so many entries. */
+const stepEntries = 25_000;
 
 export class SyncPlan {
   readonly #clock: Clock;
@@ -28,10 +30,18 @@ export class SyncPlan {
   readonly #peers: Peers;
   readonly #own: ReadonlyMap<string, OwnNetwork>;
   readonly #later: Later;
+  readonly #tables: { readonly size: number };
+  #round = 0;
 
   constructor(
     options: { readonly clock: Clock; readonly random: () => number },
-    state: { bulk: BulkSyncer; peers: Peers; own: ReadonlyMap<string, OwnNetwork>; later: Later },
+    state: {
+      bulk: BulkSyncer;
+      peers: Peers;
+      own: ReadonlyMap<string, OwnNetwork>;
+      later: Later;
+      tables: { readonly size: number };
+    },
   ) {
     this.#clock = options.clock;
     this.#random = options.random;
@@ -39,6 +49,7 @@ export class SyncPlan {
     this.#peers = state.peers;
     this.#own = state.own;
     this.#later = state.later;
+    this.#tables = state.tables;
   }
 
   /** We joined a network: syncs with all its members, waiting for a bounded time. */
@@ -70,6 +81,7 @@ export class SyncPlan {
 
   /** Each network is exchanged with one random member; with a second if the first does not answer. */
   async periodic(): Promise<void> {
+    if (this.#round++ % Math.max(1, Math.ceil(this.#tables.size / stepEntries)) !== 0) return;
     const covered = new Set<string>();
     for (const networkId of [...this.#own.keys()]) {
       if (covered.has(networkId)) continue;
