@@ -1,6 +1,6 @@
 /**
  * What many entries on one network cost: nodes in processes of their own on loopback, real sockets, real time.
- * `bin/node bench/networkdb-entries.ts [entries] [nodes]`, default 100,000 and 4; about two minutes.
+ * `bin/node bench/networkdb-entries.ts [entries] [nodes]`, default 100,000 and 4; about four minutes.
  *
  * A container has two entries, as Docker's: its endpoint and where it is. All nodes publish at once; then nothing happens
  * for a while; then single changes; then a node comes that knows nothing. Printed: times, CPU, memory, the longest that a
@@ -14,7 +14,7 @@ import { Child } from "./support/process.ts";
 const [entries = 100_000, count = 4] = process.argv.slice(2).map(Number);
 const profiles = process.env.SKEIN_BENCH_PROFILE;
 const port = 27_946;
-const idleSeconds = 62;
+const idleSeconds = 122;
 const addressOf = (index: number) => `127.0.9.${index + 1}`;
 interface NodeUsage {
   readonly cpuMs: number;
