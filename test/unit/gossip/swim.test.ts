@@ -288,3 +288,19 @@ test("pending: in order, bounded, expiring", () => {
   assert.equal(pending.expire(1000), 1);
   assert.equal(pending.size, 0);
 });
+
+test("a caller is not told of its own former life, but of everybody else", () => {
+  const state = machine("former", "other");
+  const node = (name: string, last: number, liveness: "alive" | "dead" = "alive") =>
+    ({ name, addr: Uint8Array.of(10, 0, 0, last), port: 7946, meta, incarnation: 1, state: liveness, vsn }) as const;
+  const told = (address: string, ...nodes: ReturnType<typeof node>[]) =>
+    state.known({ address, nodes }).map(({ name }) => name);
+  assert.deepEqual(told("10.0.0.2", node("again", 2)), ["me", "other"]);
+  // It knows of it; it is not at that address itself; it is somewhere else.
+  assert.deepEqual(told("10.0.0.2", node("again", 2), node("former", 2, "dead")), ["me", "former", "other"]);
+  assert.deepEqual(told("10.0.0.2", node("again", 2, "dead")), ["me", "former", "other"]);
+  assert.deepEqual(told("10.0.0.9", node("again", 2)), ["me", "former", "other"]);
+  // It must hear that it is suspected or dead, to be able to say that it is not.
+  state.suspect(suspect("former", 1), 0);
+  assert.deepEqual(told("10.0.0.2", node("again", 2)), ["me", "former", "other"]);
+});
