@@ -73,8 +73,8 @@ export class MemberState {
 
   /**
    * Everybody, for the answer to a push/pull, but whom we still believe alive at the caller's own address under a name
-   * that it does not know. It was restarted and took that one's place; Docker's networkdb, told of its former life,
-   * takes itself for the one that is gone and is in no network until it is restarted again.
+   * that it does not know. The caller was restarted and took that one's place; Docker's networkdb, told of its former
+   * life, takes itself for the one that is gone, and its engine waits for itself for half a minute.
    */
   known(caller: Caller): Member[] {
     const names = new Set(caller.nodes.map((node) => node.name));
