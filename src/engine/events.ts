@@ -59,6 +59,11 @@ export function createEvents(clock: Clock): Events {
   }
 }
 
+/** That something was pruned, and how many bytes it was. */
+export function emitPrune({ events }: { events: Events }, type: EngineEvent["type"], reclaimed: number): void {
+  events.emit({ type, action: "prune", id: "", attributes: { reclaimed: String(reclaimed) } });
+}
+
 export function matchesEvent(event: EngineEvent, filters: Filters): boolean {
   const name = event.attributes.name ?? "";
   const about = (type: EngineEvent["type"], filter: string) => {

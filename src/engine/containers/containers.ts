@@ -1,6 +1,7 @@
 /** The door to containers: finds them and hands on to one file per mechanism. */
 import { SkeinError } from "../../base/errors.ts";
 import type { EngineContext } from "../context.ts";
+import { emitPrune } from "../events.ts";
 import { knownFilters, labels, withoutLabels } from "../filters.ts";
 import { parseRfc3339, parseTimestamp } from "../time.ts";
 import type { Containers } from "../types.ts";
@@ -73,6 +74,7 @@ export function createContainers(ctx: EngineContext): Containers {
         ContainersDeleted.push(record.id);
         SpaceReclaimed += size;
       }
+      emitPrune(ctx, "container", SpaceReclaimed);
       return { ContainersDeleted: ContainersDeleted.length ? ContainersDeleted : null, SpaceReclaimed };
     },
 

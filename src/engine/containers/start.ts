@@ -14,7 +14,7 @@ import type { ExitStatus, StartedProcess } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
 import { LogIntake } from "../logs/intake.ts";
 import { parseRfc3339, rfc3339Nano } from "../time.ts";
-import { mountVolumes, unmountVolumes } from "../volumes/mounting.ts";
+import { mountVolumes, tellVolumes, unmountVolumes } from "../volumes/mounting.ts";
 import { openParts } from "../volumes/subpath.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container, Run } from "./container.ts";
@@ -44,9 +44,12 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
   container.cancelRestart?.();
   container.cancelRestart = undefined;
   let process: StartedProcess;
+  let mounted = false;
   try {
     checkPropagation(record.mounts);
     mountVolumes(ctx, container);
+    tellVolumes(ctx, container, "mount");
+    mounted = true;
     const place = await joinNetworks(ctx, container);
     try {
       using parts = openParts(ctx.paths.run);
@@ -71,6 +74,7 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
       throw error;
     }
   } catch (error) {
+    if (mounted) tellVolumes(ctx, container, "unmount");
     await failStart(ctx, container, error);
     throw startError(error);
   }
@@ -199,6 +203,7 @@ async function settle(ctx: EngineContext, container: Container, run: Run, status
     exitCode: String(status.exitCode),
     execDuration: String(Math.max(0, Math.floor(ran / 1000))),
   });
+  tellVolumes(ctx, container, "unmount");
   if (delay !== undefined) {
     ctx.registry.note(container);
     scheduleRestart(ctx, container, delay);

@@ -5,7 +5,7 @@ import type { Container } from "../containers/container.ts";
 import type { EngineContext } from "../context.ts";
 import type { ContainerConfig } from "../shapes.ts";
 import { applyChanges } from "./changes.ts";
-import { withDefaultTag } from "./references.ts";
+import { familiar, withDefaultTag } from "./references.ts";
 
 export interface CommitRequest {
   readonly container: string;
@@ -40,6 +40,10 @@ export async function commit(ctx: EngineContext, request: CommitRequest): Promis
       }),
     ),
   );
+  if (reference) {
+    const name = familiar(reference);
+    ctx.events.emit({ type: "image", action: "tag", id, attributes: { ...config.Labels, name } });
+  }
   emitContainer(ctx, container, "commit", { comment: request.comment, imageID: id, imageRef: reference });
   return { Id: id };
 }

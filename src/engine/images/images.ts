@@ -2,6 +2,7 @@
 import { invalid, messageOf, notFound } from "../../base/errors.ts";
 import type { Image, Progress } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
+import { emitPrune } from "../events.ts";
 import { flag, knownFilters, labels, withoutLabels } from "../filters.ts";
 import { parseRfc3339, parseTimestamp } from "../time.ts";
 import type { Filters, Images, Json } from "../types.ts";
@@ -33,8 +34,8 @@ function withDefaultTagIfAny(ref: string): string {
 
 const created = (image: Image): number => Math.floor((parseRfc3339(image.created) ?? 0) / 1000);
 
-function emit(ctx: EngineContext, action: string, id: string, name: string): void {
-  ctx.events.emit({ type: "image", action, id, attributes: { name } });
+function emit(ctx: EngineContext, action: string, id: string, name: string, image?: Image): void {
+  ctx.events.emit({ type: "image", action, id, attributes: { ...image?.config.Labels, name } });
 }
 
 export function createImages(ctx: EngineContext): Images {
@@ -98,13 +99,14 @@ export function createImages(ctx: EngineContext): Images {
         ...(options.platform && { platform: options.platform }),
       });
       emit(ctx, "import", id, id);
+      if (reference !== undefined) emit(ctx, "tag", id, familiar(reference));
       yield { status: id };
     },
 
     async save(references, out) {
-      for (const ref of references) await get(ctx, ref);
+      const images = await Promise.all(references.map((ref) => get(ctx, ref)));
       await store.save(references, out);
-      for (const ref of references) emit(ctx, "save", ref, ref);
+      for (const [index, ref] of references.entries()) emit(ctx, "save", ref, ref, images[index]);
     },
 
     async tag(ref, repo, tag) {
@@ -112,14 +114,14 @@ export function createImages(ctx: EngineContext): Images {
       const target = withDefaultTag(tag ? `${repo}:${tag}` : repo);
       if (parseReference(target).digest) throw invalid("refusing to create a tag with a digest reference");
       await store.tag(image.id, target);
-      emit(ctx, "tag", image.id, target);
+      emit(ctx, "tag", image.id, target, image);
     },
 
     async remove(ref, options) {
-      await get(ctx, ref);
+      const image = await get(ctx, ref);
       const done = await store.remove(ref, { ...options, inUse: usedBy(ctx) });
       for (const entry of done) {
-        if ("Untagged" in entry) emit(ctx, "untag", entry.Untagged, entry.Untagged);
+        if ("Untagged" in entry) emit(ctx, "untag", entry.Untagged, entry.Untagged, image);
         else emit(ctx, "delete", entry.Deleted, entry.Deleted);
       }
       return done.map((entry) => ("Untagged" in entry ? { Untagged: familiar(entry.Untagged) } : { ...entry }));
@@ -141,7 +143,7 @@ export function createImages(ctx: EngineContext): Images {
           const bytes = reclaimed(image, await store.list());
           const done = await store.remove(image.id, { force: true, inUse: usedBy(ctx) });
           for (const entry of done) {
-            if ("Untagged" in entry) emit(ctx, "untag", entry.Untagged, entry.Untagged);
+            if ("Untagged" in entry) emit(ctx, "untag", entry.Untagged, entry.Untagged, image);
             else emit(ctx, "delete", entry.Deleted, entry.Deleted);
           }
           deleted.push(...done.map((entry) => ("Untagged" in entry ? { Untagged: familiar(entry.Untagged) } : entry)));
@@ -150,6 +152,7 @@ export function createImages(ctx: EngineContext): Images {
           ctx.log.debug("image not pruned", { image: image.id, error: messageOf(error) });
         }
       }
+      emitPrune(ctx, "image", freed);
       return { ImagesDeleted: deleted.length ? deleted : null, SpaceReclaimed: freed };
     },
 

@@ -3,6 +3,7 @@ import { conflict, forbidden, invalid, messageOf, notFound, SkeinError } from ".
 import { hexId } from "../../base/id.ts";
 import type { DriverName, NetworkSpec } from "../../network/types.ts";
 import type { EngineContext } from "../context.ts";
+import { emitPrune } from "../events.ts";
 import { exact, flag, knownFilters, labels, pattern, withoutLabels } from "../filters.ts";
 import type { NetworkCreate } from "../shapes.ts";
 import { parseRfc3339, parseTimestamp, rfc3339Nano } from "../time.ts";
@@ -109,6 +110,7 @@ export function createNetworks(ctx: EngineContext): Networks {
           ctx.log.debug("network not pruned", { network: spec.name, error: messageOf(error) });
         }
       }
+      emitPrune(ctx, "network", 0);
       return { NetworksDeleted: gone.length ? gone : null };
     },
 

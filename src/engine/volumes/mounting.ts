@@ -54,6 +54,16 @@ export function mountVolumes(ctx: EngineContext, container: Container): void {
   }
 }
 
+/** Tells that the volumes of a container are in its reach now, or no longer. */
+export function tellVolumes(ctx: EngineContext, { record }: Container, action: "mount" | "unmount"): void {
+  for (const { type, name, target, propagation, rw } of record.mounts) {
+    if (type !== "volume") continue;
+    const where = { destination: target, propagation, "read/write": String(rw) };
+    const attributes = { container: record.id, driver: "local", ...(action === "mount" && where) };
+    ctx.events.emit({ type: "volume", action, id: name, attributes });
+  }
+}
+
 /** Unmounts what no running container has. Call it when this one does not run. */
 export function unmountVolumes(ctx: EngineContext, container: Container): void {
   for (const volume of mountable(ctx, container)) {

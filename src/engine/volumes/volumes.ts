@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { notImplemented } from "../../base/errors.ts";
 import { volumeUsers } from "../containers/remove.ts";
 import type { EngineContext } from "../context.ts";
+import { emitPrune } from "../events.ts";
 import { exact, flag, knownFilters, labels, pattern, withoutLabels } from "../filters.ts";
 import type { Json, Volumes } from "../types.ts";
 import type { Volume } from "./store.ts";
@@ -81,6 +82,7 @@ export function createVolumes(ctx: EngineContext): Volumes {
         if (ctx.volumes.remove(volume.name, [], true)) emit("destroy", volume.name);
         VolumesDeleted.push(volume.name);
       }
+      emitPrune(ctx, "volume", SpaceReclaimed);
       return { VolumesDeleted, SpaceReclaimed };
     },
   };
