@@ -1,11 +1,20 @@
 import assert from "node:assert/strict";
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import { json } from "../../../src/api/http/reply.ts";
+import { Router, route } from "../../../src/api/http/router.ts";
+import { createHttpServer } from "../../../src/api/http/server.ts";
+import { listenTls } from "../../../src/api/http/tls.ts";
+import { nullLogger } from "../../../src/base/log.ts";
 import { ask, targetOf } from "../../../src/cli/show/client.ts";
 import { ago, fields, table } from "../../../src/cli/show/table.ts";
 import { networkText, onePortText, serviceText, statusText } from "../../../src/cli/show/text.ts";
 import type { StatusView } from "../../../src/engine/view/types.ts";
 import type { NetworkLook } from "../../../src/network/view/types.ts";
+import { writeCertificates } from "../../support/certificates.ts";
 
 test("the engine is found as docker finds it", () => {
   assert.deepEqual(targetOf(undefined, {}), { kind: "unix", path: "/run/skein/docker.sock" });
@@ -43,6 +52,37 @@ test("an engine that is not ours, a word of refusal, and nobody at all", async (
     server.close();
   }
   await assert.rejects(ask(target, "/ours/well"), /no engine answers at tcp:/);
+});
+
+test("an engine on TCP is asked with the client's certificate, and only one of our CA is believed", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "skein-show-"));
+  const certificates = async (name: string) => {
+    mkdirSync(join(dir, name));
+    const { server, client } = await writeCertificates(join(dir, name), ["server", "client"], ["127.0.0.1"]);
+    copyFileSync(client.cert, join(dir, name, "cert.pem"));
+    copyFileSync(client.key, join(dir, name, "key.pem"));
+    return server;
+  };
+  const ours = await certificates("ours");
+  await certificates("others");
+  const router = new Router().add([route("GET", "/skein/v1/status", () => json({ well: true }))]);
+  const headers = () => ({ Server: "Skein/0.1.0 (linux)" });
+  const server = createHttpServer({ router, log: nullLogger, tls: ours, headers });
+  const front = await listenTls(server, { host: "127.0.0.1", port: 0 }, nullLogger);
+  const target = (name: string) =>
+    targetOf(`tcp://127.0.0.1:${front.port}`, { DOCKER_TLS_VERIFY: "1", DOCKER_CERT_PATH: join(dir, name) });
+  try {
+    assert.deepEqual(await ask(target("ours"), "/skein/v1/status"), { well: true });
+    await assert.rejects(
+      ask(target("others"), "/skein/v1/status"),
+      /no engine answers at tcp:.*: .*(certificate|signature)/i,
+    );
+    await assert.rejects(ask(target("none"), "/skein/v1/status"), /ENOENT.*ca\.pem/);
+  } finally {
+    await front[Symbol.asyncDispose]();
+    server.close();
+    rmSync(dir, { recursive: true });
+  }
 });
 
 test("tables are as wide as they must be; fields without a value are left out", () => {
