@@ -2,7 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { NodeSchema, type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
-import { NodeStatus_State, PortConfig_PublishMode, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import {
+  NodeStatus_State,
+  PluginDescriptionSchema,
+  PortConfig_PublishMode,
+  TaskState,
+} from "#proto/docker/swarmkit/types_pb.js";
 import { meets, parseConstraints } from "../../../src/swarm/manager/scheduler/constraints.ts";
 import { NodeInfo } from "../../../src/swarm/manager/scheduler/nodes.ts";
 import { place } from "../../../src/swarm/manager/scheduler/place.ts";
@@ -69,6 +74,24 @@ test("the emptiest node of the service wins, then the emptiest", () => {
   assert.deepEqual(counts(nodes)[0], 0);
   run(tasks(5), nodes);
   assert.deepEqual(counts(nodes), [2, 2, 2]);
+});
+
+test("tasks whose ports have labels of ours go to nodes of ours only; without ports, or labels, anywhere", () => {
+  const ours = node("ours");
+  ours.node.description?.engine?.plugins.push(create(PluginDescriptionSchema, { type: "Manager", name: "skein" }));
+  const labelled = { serviceAnnotations: { labels: { "skein.publish.address": "127.0.0.1" } } };
+  const ports = { endpoint: { ports: [{ targetPort: 80, publishedPort: 8080 }] } };
+  const [docker, both] = [[node("docker")], [node("docker"), ours]];
+  const closed = run(tasks(2, { ...labelled, ...ports }), both);
+  assert.deepEqual(counts(both), [0, 2]);
+  assert.equal(closed.explanation, "");
+  assert.equal(
+    run(tasks(1, { ...labelled, ...ports }), docker).explanation,
+    "no suitable node (labels skein.publish not supported on 1 node)",
+  );
+  run(tasks(1, labelled), docker);
+  run(tasks(1, ports), docker);
+  assert.deepEqual(counts(docker), [2]);
 });
 
 test("resources, host ports and max replicas fill nodes up, and the explanation counts them", () => {
