@@ -148,6 +148,13 @@ test("cp: owners, directories onto files, archives from stdin, places that are n
   assert.equal(await host.docker("exec", "c1", "cat", "/tmp/t/sub/g"), "two");
   assert.match((await pipe(`docker cp c1:/t - | tar t`)).stdout, /^t\/sub\/g$/m);
   assert.notEqual((await pipe(`tar c -C ${host.scratch} t | docker cp - c1:/nosuch`)).code, 0);
+  // What a file may do goes with it.
+  const pid = await host.inspect("c1", "{{.State.Pid}}");
+  const give = `import os; os.setxattr("/proc/${pid}/root/t/f", "security.capability", bytes([1,0,0,2,0,4]) + bytes(14))`;
+  assert.equal((await run(inside(host.state, ["/usr/bin/python3", "-c", give]))).code, 0);
+  for (const command of ["docker cp c1:/t/f -", "docker export c1"]) {
+    assert.equal((await pipe(`${command} | grep -c SCHILY.xattr.security.capability=`)).stdout, "1\n", command);
+  }
   // Links of the container are its own: a planted file lands inside, or nowhere.
   await host.docker("exec", "c1", "sh", "-c", "ln -s ../../../../../../etc /up; ln -s /nosuch /dangling");
   await host.docker("cp", join(dir, "f"), "c1:/up/planted-by-test");

@@ -21,11 +21,17 @@ function done(child: ChildProcess): Promise<void> {
   });
 }
 
+/** As Docker: file capabilities and users' own attributes, and no times but whole seconds. */
+const attributes = [
+  ...["--xattrs", "--xattrs-include=security.capability", "--xattrs-include=user.*"],
+  "--pax-option=delete=atime,delete=ctime,delete=mtime",
+];
+
 /** Archives `name` of the directory `fd` into `out`. */
 export async function pack(fd: number, name: string, out: PassThrough, options: readonly string[] = []): Promise<void> {
   const child = spawn(
     "tar",
-    ["--create", "--file=-", "--numeric-owner", ...options, "-C", "/proc/self/fd/3", "--", name],
+    ["--create", "--file=-", "--numeric-owner", ...attributes, ...options, "-C", "/proc/self/fd/3", "--", name],
     {
       stdio: ["ignore", "pipe", "pipe", fd],
     },
