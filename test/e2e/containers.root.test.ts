@@ -661,6 +661,45 @@ test("dockerode: attach, wait, logs, exec, errors", async () => {
   assert.equal((await docker.listContainers()).length, 1);
 });
 
+test("stats: a stream of moments, each beside the one before; one alone; of what does not run", async () => {
+  interface Moment {
+    readonly name: string;
+    readonly read: string;
+    readonly preread: string;
+    readonly cpu_stats: { cpu_usage: { total_usage: number }; system_cpu_usage: number; online_cpus: number };
+    readonly precpu_stats: Moment["cpu_stats"];
+    readonly memory_stats: { usage: number; limit: number };
+    readonly pids_stats: { current: number };
+    readonly networks: { eth0: { rx_bytes: number } };
+  }
+  const moments = async (query: string, count: number): Promise<Moment[]> => {
+    const { socket } = host.host("host");
+    const { stdout } = await run([
+      ...["sh", "-c", `curl -sN -m 9 --unix-socket ${socket} 'http://d/v1.41/containers/${query}' | head -n ${count}`],
+    ]);
+    return lines(stdout).map((line) => JSON.parse(line) as Moment);
+  };
+  await host.docker("run", "-d", "--name", "busy", "-m", "64m", "alpine", "sh", "-c", "while :; do :; done");
+  const [, second, third] = await moments("busy/stats", 3);
+  assert.ok(second && third, "it goes on");
+  assert.deepEqual([third.preread, third.precpu_stats], [second.read, second.cpu_stats]);
+  const used = third.cpu_stats.cpu_usage.total_usage - second.cpu_stats.cpu_usage.total_usage;
+  const all = third.cpu_stats.system_cpu_usage - second.cpu_stats.system_cpu_usage;
+  assert.ok(used > 0 && used < all * 1.5, `${used} ns of ${all}`);
+  assert.equal(third.memory_stats.limit, 64 * 2 ** 20);
+  assert.ok(third.memory_stats.usage > 0 && third.pids_stats.current === 1 && third.networks.eth0.rx_bytes >= 0);
+  const [once] = await moments("busy/stats?stream=0&one-shot=1", 2);
+  assert.equal(once?.precpu_stats.cpu_usage.total_usage, 0);
+  const format = "{{.Name}} {{.CPUPerc}} {{.MemUsage}} {{.PIDs}}";
+  const shown = await host.docker("stats", "--no-stream", "--format", format, "busy");
+  assert.match(shown, /^busy \d+\.\d+% [\d.]+[KM]iB \/ 64MiB 1$/);
+  await host.docker("kill", "busy");
+  const [still] = await moments("busy/stats?stream=0", 1);
+  assert.deepEqual([still?.name, still?.read], ["/busy", "0001-01-01T00:00:00Z"]);
+  assert.deepEqual(still?.memory_stats, {});
+  assert.equal((await raw("GET", "/containers/nosuch/stats"))[0], 404);
+});
+
 test("events: filters choose, and name what happened", async () => {
   const since = String(Math.floor(Date.now() / 1000) - 1);
   await host.docker("run", "--name", "e1", "-l", "k=v", "-v", "evol:/v", "alpine", "true");
