@@ -1,7 +1,8 @@
 /**
  * What services cost on the network: requests by a VIP and by the routing mesh beside a direct connection to the task, on
  * this host and on another. A lab of two hosts, nginx in the tasks, wrk as the client: in a container's network for direct
- * ways and VIPs, outside the lab's hosts for the mesh. The ways take turns; only their ratios mean anything. Root, wrk.
+ * ways and VIPs, outside the lab's hosts for the mesh. "Last leg": from the entry host's sandbox of the mesh to the task,
+ * the overlay with the task's half of the mesh. The ways take turns; only their ratios mean anything. Root, wrk.
  * `bin/node bench/services.ts [rounds]`
  */
 import { writeFileSync } from "node:fs";
@@ -35,11 +36,11 @@ for (const [service, host, port] of [
 await docker("run", "-d", "--name", "client", "--network", "net", "skein/box", "sleep", "100000");
 const pin = await docker("inspect", "--format", "{{.NetworkSettings.SandboxKey}}", "client");
 
-async function addressOf(service: string, host: string): Promise<string> {
+async function addressOf(service: string, host: string, network = "net"): Promise<string> {
   const [id = ""] = (
     await lab.ok(host, "ps", "-q", "--filter", `label=com.docker.swarm.service.name=${service}`)
   ).split("\n");
-  return lab.ok(host, "inspect", "--format", "{{.NetworkSettings.Networks.net.IPAddress}}", id);
+  return lab.ok(host, "inspect", "--format", `{{.NetworkSettings.Networks.${network}.IPAddress}}`, id);
 }
 async function vipOf(service: string): Promise<string> {
   const shown: unknown = JSON.parse(
@@ -51,6 +52,7 @@ async function vipOf(service: string): Promise<string> {
 await eventually("both services known", async () => (await vipOf("near")) !== "" && (await vipOf("far")) !== "");
 
 const inClient = inside(hostOf(lab.lab, here).state, ["nsenter", `--net=${pin}`]);
+const inSandbox = inside(hostOf(lab.lab, here).state, ["nsenter", "--net=/run/docker/netns/ingress_sbox"]);
 const entry = lab.host(here).address;
 const ways = {
   "task here, direct": { by: inClient, url: `http://${await addressOf("near", here)}/` },
@@ -58,6 +60,7 @@ const ways = {
   "task here, mesh": { by: [], url: `http://${entry}:8081/` },
   "task elsewhere, direct": { by: inClient, url: `http://${await addressOf("far", there)}/` },
   "task elsewhere, VIP": { by: inClient, url: `http://${await vipOf("far")}/` },
+  "task elsewhere, last leg": { by: inSandbox, url: `http://${await addressOf("far", there, "ingress")}:8082/` },
   "task elsewhere, mesh": { by: [], url: `http://${entry}:8082/` },
 } as const;
 type Way = keyof typeof ways;
