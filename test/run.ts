@@ -39,6 +39,8 @@ interface Result {
   readonly failures: string[];
 }
 
+/** How long each file on this machine took, from its first import to its last cleaning up. */
+const took: { file: string; seconds: number }[] = [];
 const total: Result = { passed: 0, skipped: 0, failures: [] };
 const flaky: string[] = [];
 
@@ -97,7 +99,9 @@ async function tests(files: string[], concurrency: number, print: (text: string)
 /** One file; what it prints comes in one piece, so that two at a time can be read. */
 async function inOnePiece(file: string): Promise<Result> {
   const lines = [`\n# ${file}`];
+  const began = performance.now();
   const result = await tests([file], 1, (text) => lines.push(text));
+  took.push({ file, seconds: Math.round((performance.now() - began) / 1000) });
   console.log(lines.join("\n"));
   return result;
 }
@@ -145,6 +149,9 @@ await onThisMachine(all.filter(needsMachine));
 
 const { passed, skipped, failures } = total;
 console.log(`\n${Math.round((performance.now() - started) / 1000)} s`);
+const slowest = took.sort((a, b) => b.seconds - a.seconds).slice(0, 8);
+if (slowest.length > 1)
+  console.log(`slowest: ${slowest.map(({ file, seconds }) => `${file} ${seconds} s`).join(", ")}`);
 for (const name of flaky) console.log(`passed only when run again: ${name}`);
 for (const failure of failures) console.log(`failed: ${failure}`);
 console.log(`${passed} passed, ${failures.length} failed${skipped ? `, ${skipped} skipped` : ""}`);
