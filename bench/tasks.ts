@@ -1,6 +1,7 @@
 /**
  * Tasks of a service on three hosts beside the real Docker Engine of this machine: two swarms of three hosts in one lab,
- * in turns. Root. `bin/node bench/tasks.ts [create] [overlay] [replace] [--turns 3] [--only skein|docker]`, without words all.
+ * in turns. Root. `bin/node bench/tasks.ts [create] [overlay] [replace] [--turns 3] [--sizes 3,30,90] [--only skein|docker]`, without
+ * words all of them.
  *
  * Measured from the request to the manager's API: until all tasks are Running; until no container of theirs is left on
  * any host; from the end of a task's process until its slot has a running task again (`--restart-delay 0s`).
@@ -17,11 +18,16 @@ import { inTurns, row } from "./support/rows.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { turns: { type: "string", default: "3" }, only: { type: "string" } },
+  options: {
+    turns: { type: "string", default: "3" },
+    only: { type: "string" },
+    sizes: { type: "string", default: "3,30,90" },
+  },
 });
 const asked = (word: string) => positionals.length === 0 || positionals.includes(word);
 const turns = Number(values.turns);
 const filter = (of: Record<string, string[]>) => encodeURIComponent(JSON.stringify(of));
+const sizes = values.sizes.split(",").map(Number);
 const LOOK_MS = 15;
 const PATIENCE_MS = 60_000;
 const name = "tsk";
@@ -168,12 +174,12 @@ async function sideBySide(
   }
 }
 
-for (const [word, overlay, sizes] of [
-  ["create", false, [3, 30, 90]],
-  ["overlay", true, [3, 30]],
+for (const [word, overlay, amounts] of [
+  ["create", false, sizes],
+  ["overlay", true, sizes.filter((size) => size < 90)],
 ] as const) {
   if (!asked(word)) continue;
-  for (const replicas of sizes) {
+  for (const replicas of amounts) {
     const what = `${replicas} tasks${overlay ? " on an overlay," : ","}`;
     await sideBySide(what, (hosts) => service(hosts, replicas, overlay), parts);
   }

@@ -1,6 +1,6 @@
 /**
  * Three managers and a worker under random faults and churn: any daemon, containerd or etcd is killed at any moment,
- * cables are pulled, tasks die, services are scaled and updated meanwhile. Every round ends with: each replica runs
+ * cables are pulled, tasks die, services are scaled and updated meanwhile; disks are full or lost. Every round ends with: each replica runs
  * exactly once and nothing else does, no address is given twice, all hosts have the same entries, balancers and names,
  * and the published port answers through every host.
  *
@@ -16,10 +16,13 @@ import {
   brokenPaths,
   cable,
   ensureDaemon,
+  fillDisk,
+  freeDisk,
   healed,
   killDaemon,
   killProgram,
   killTask,
+  onSmallDisk,
   seeded,
   type Wanted,
 } from "../support/faults.ts";
@@ -30,11 +33,14 @@ const rounds = Number(process.env.SKEIN_FAULT_ROUNDS ?? 2);
 const seed = Number(process.env.SKEIN_FAULT_SEED ?? Date.now() % 1_000_000);
 const random = seeded(seed);
 const wanted = { service: "web", replicas: 6, everywhere: "glob", network: "net" };
-const HEAL_MS = 45_000;
+/** Hosts whose state is on a disk of its own. */
+const small = ["m2", "w1"];
+const HEAL_MS = 90_000;
 let lab: TestLab;
 
 before(async () => {
   lab = await TestLab.up("flt", "10.67.0.0/24", { names });
+  await Promise.all(small.map((host) => onSmallDisk(lab, host, 400)));
   const address = lab.host("m1").address;
   await lab.ok("m1", "swarm", "init", "--advertise-addr", address);
   const token = (role: string) => lab.ok("m1", "swarm", "join-token", "--quiet", role);
@@ -160,6 +166,52 @@ test("all daemons are killed at the same time and started again: requests from o
   await answersEverywhere(10);
   t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
   await answersEverywhere(5);
+});
+
+test("a manager's disk is full: the others go on, its containers too; with room again it is one of them", async (t) => {
+  const idsOn = (host: string) => lab.ok(host, "ps", "--quiet", "--no-trunc", "--filter", "name=glob");
+  const before = await idsOn("m2");
+  await fillDisk(lab, "m2");
+  for (const replicas of [wanted.replicas + 2, wanted.replicas]) {
+    await eventually(
+      `a scale to ${replicas}`,
+      async () => (await lab.try("m1", "service", "scale", "--detach", `web=${replicas}`)).code === 0,
+    );
+  }
+  await eventually(
+    "all run",
+    async () => (await lab.try("m1", "service", "ls")).stdout.includes(` ${wanted.replicas}/${wanted.replicas} `),
+    HEAL_MS,
+  );
+  assert.equal(await idsOn("m2"), before);
+  await freeDisk(lab, "m2");
+  t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
+  await eventually("m2 is a manager again", async () => {
+    const { stdout } = await lab.try("m2", "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}");
+    return stdout.match(/Leader|Reachable/g)?.length === 3;
+  });
+});
+
+test("a worker's disk is full: what it runs runs on, what it cannot start runs elsewhere", async (t) => {
+  const running = async () => (await lab.ok("w1", "ps", "--quiet", "--no-trunc")).split("\n").filter(Boolean);
+  const before = await running();
+  await fillDisk(lab, "w1");
+  const replicas = wanted.replicas + 4;
+  await lab.ok("m1", "service", "scale", "--detach", `web=${replicas}`);
+  await eventually(
+    "all run, the new ones elsewhere",
+    async () => (await lab.try("m1", "service", "ls")).stdout.includes(` ${replicas}/${replicas} `),
+    HEAL_MS,
+  );
+  const now = await running();
+  for (const id of before) assert.ok(now.includes(id), `${id} is gone`);
+  // A daemon that starts on a full disk finds its tasks again.
+  await killDaemon(lab, "w1");
+  await ensureDaemon(lab, "w1");
+  for (const id of before) assert.ok((await running()).includes(id), `${id} is gone after a restart`);
+  await freeDisk(lab, "w1");
+  await lab.ok("m1", "service", "scale", "--detach", `web=${wanted.replicas}`);
+  t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
 });
 
 test("a manager's disk is lost: it is replaced by a new member on the same host", async (t) => {
