@@ -20,7 +20,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { after, describe, test } from "node:test";
 
 const repo = new URL("../../..", import.meta.url).pathname;
 const base = mkdtempSync(join(tmpdir(), "skein-setup-"));
@@ -155,30 +155,32 @@ function isWhole({ dir, copy }: Sandbox): void {
 /** "configure" is reached only by the run after one that was killed in an installation. */
 const steps = ["none", "update", "install", "download", "dpkg-deb", "npm", "buf", "bundle"];
 
-for (const step of steps) {
-  test(
-    step === "none" ? "a set-up that nobody disturbs" : `a set-up killed at ${step} is finished by the next`,
-    async () => {
-      const box = sandbox(step);
-      const first = await setUp(box, step);
-      if (step !== "none") {
-        assert.notEqual(first.code, 0, first.said);
-        assert.ok(existsSync(join(box.dir, "state/killed")), first.said);
-        const second = await setUp(box, step);
-        assert.equal(second.code, 0, second.said);
-      } else assert.equal(first.code, 0, first.said);
-      isWhole(box);
-      if (step === "install") {
-        // Packages were half-installed and so was their repair.
-        const twice = sandbox("configure");
-        writeFileSync(join(twice.dir, "state/pkg-runc"), "half\n");
-        assert.notEqual((await setUp(twice, "configure")).code, 0);
-        const last = await setUp(twice, "configure");
-        assert.equal(last.code, 0, last.said);
-        isWhole(twice);
-      }
-      const again = await setUp(box, step);
-      assert.deepEqual([again.code, again.said], [0, ""], "and then there is nothing to do");
-    },
-  );
-}
+describe("bin/setup", { concurrency: 3 }, () => {
+  for (const step of steps) {
+    test(
+      step === "none" ? "a set-up that nobody disturbs" : `a set-up killed at ${step} is finished by the next`,
+      async () => {
+        const box = sandbox(step);
+        const first = await setUp(box, step);
+        if (step !== "none") {
+          assert.notEqual(first.code, 0, first.said);
+          assert.ok(existsSync(join(box.dir, "state/killed")), first.said);
+          const second = await setUp(box, step);
+          assert.equal(second.code, 0, second.said);
+        } else assert.equal(first.code, 0, first.said);
+        isWhole(box);
+        if (step === "install") {
+          // Packages were half-installed and so was their repair.
+          const twice = sandbox("configure");
+          writeFileSync(join(twice.dir, "state/pkg-runc"), "half\n");
+          assert.notEqual((await setUp(twice, "configure")).code, 0);
+          const last = await setUp(twice, "configure");
+          assert.equal(last.code, 0, last.said);
+          isWhole(twice);
+        }
+        const again = await setUp(box, step);
+        assert.deepEqual([again.code, again.said], [0, ""], "and then there is nothing to do");
+      },
+    );
+  }
+});
