@@ -3,7 +3,7 @@
  * engine's answers, and the Python SDK, with a swarm of its own.
  */
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -117,6 +117,11 @@ const newer = [
   /^\+ \.IPAM\.Config\[\]\.Gateway$/,
 ];
 
+/** The golden file was made with cgroup v1; what v2 does not count, or cannot do, is not there. */
+const unified = existsSync("/sys/fs/cgroup/cgroup.controllers")
+  ? [/^- .*(max_usage|percpu_usage)$/, /^. .*OomKillDisable/, /^- \.blkio_stats/]
+  : [];
+
 const golden = new URL("../support/docker-20.10-shapes.json", import.meta.url);
 
 test("documents have the keys and types of Docker's, by the versions of the API", async () => {
@@ -203,7 +208,7 @@ test("documents have the keys and types of Docker's, by the versions of the API"
   const theirs = JSON.parse(readFileSync(golden, "utf8")) as Record<string, Shape>;
   const found = Object.entries(shapes).flatMap(([name, shape]) =>
     differences(theirs[name] ?? {}, shape)
-      .filter((line) => !newer.some((pattern) => pattern.test(line)))
+      .filter((line) => ![...newer, ...unified].some((pattern) => pattern.test(line)))
       .map((line) => `${name}: ${line}`),
   );
   assert.deepEqual(found, []);
