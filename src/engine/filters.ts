@@ -1,5 +1,6 @@
 /** Filters as Docker matches them. */
 import { invalid } from "../base/errors.ts";
+import { linearPattern } from "../base/pattern.ts";
 import type { Filters } from "./types.ts";
 
 /** Throws Docker's words for filters that a list does not know. */
@@ -22,7 +23,7 @@ export function pattern(filters: Filters, name: string, ...candidates: readonly 
 
 function searches(source: string, candidate: string): boolean {
   try {
-    return new RegExp(source).test(candidate);
+    return linearPattern(source).test(candidate);
   } catch {
     return false;
   }

@@ -1,5 +1,6 @@
 /** `docker images` and its kin, over the runtime's image store. */
 import { invalid, messageOf, notFound } from "../../base/errors.ts";
+import { linearPattern } from "../../base/pattern.ts";
 import type { Image, Progress } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
 import { emitPrune } from "../events.ts";
@@ -202,7 +203,7 @@ async function select(ctx: EngineContext, filters: Filters): Promise<Image[]> {
 
 /** A shell pattern against "repo:tag" or "repo". */
 export function matchesReference(tag: string, wanted: string): boolean {
-  const glob = new RegExp(
+  const glob = linearPattern(
     `^${wanted
       .replace(/[.+^${}()|\\]/g, "\\$&")
       .replace(/\*/g, "[^/]*")

@@ -1,6 +1,7 @@
 /** What a json-file log tells of its container beside the lines: `--log-opt labels, env, tag` and their `-regex` forms. */
 import { invalid } from "../../base/errors.ts";
 import { shortId } from "../../base/id.ts";
+import { linearPattern } from "../../base/pattern.ts";
 import type { HostConfig } from "../shapes.ts";
 
 /** The part of a container's record that attributes are made of. */
@@ -16,7 +17,7 @@ const words = (list: string | undefined): string[] => (list ?? "").split(",").fi
 function pattern(source: string | undefined): RegExp | undefined {
   if (!source) return undefined;
   try {
-    return new RegExp(source);
+    return linearPattern(source);
   } catch {
     throw invalid(`invalid log opt regular expression: ${source}`);
   }
