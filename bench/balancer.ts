@@ -61,7 +61,6 @@ writeFileSync(
 );
 const inside = `--net=/proc/${process.pid}/fd/${ns.fd}`;
 const nginx = spawn("nsenter", [inside, "nginx", "-c", join(directory, "nginx.conf")], { stdio: "inherit" });
-await new Promise((resolve) => setTimeout(resolve, 500));
 const target = { id: "target", vip: "127.9.9.9", backends: ["127.0.0.1"] };
 
 async function wrk(...more: string[]): Promise<number> {
@@ -81,6 +80,14 @@ async function connects(): Promise<number> {
   }
   return median(times) * 1000;
 }
+
+function isOpen(): Promise<boolean> {
+  const socket = tcpConnectIn(ns, "127.0.0.1", 8000);
+  return new Promise<boolean>((resolve) => {
+    socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+  }).finally(() => socket.destroy());
+}
+while (!(await isOpen())) await new Promise((resolve) => setTimeout(resolve, 20));
 
 const measures = {
   "requests/s on open connections": () => wrk(),
