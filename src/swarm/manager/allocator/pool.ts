@@ -4,7 +4,8 @@
  */
 import { contains, formatIp, parseIp, type Subnet, sizeOf } from "./ipv4.ts";
 
-const REST_MS = 30_000;
+/** Longer than the kernel remembers whose address it was: 45 seconds and five of doubt. Docker's nodes have only that. */
+const REST_MS = 60_000;
 
 export class AddressPool {
   readonly subnet: Subnet;
