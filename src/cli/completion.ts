@@ -10,13 +10,28 @@ function wordsAfter(command: CommandDescription): string {
 
 const key = (command: CommandDescription) => ["skein", ...command.path].join(" ");
 
+/** Commands whose argument is in the first column of what another one shows. */
+const listedBy: Readonly<Record<string, string>> = {
+  "skein show network": "skein show networks",
+  "skein show service": "skein show services",
+  "skein show port": "skein show ports",
+};
+
+/** What an argument may be, out of the lab or the engine. */
+function argumentsOf(command: CommandDescription): string {
+  if (command.args.includes("<host>")) return " $(_skein_hosts)";
+  const list = listedBy[key(command)];
+  if (list) return ` $(_skein_first ${list})`;
+  return key(command) === "skein trace" ? " $(docker ps --format '{{.Names}}' 2>/dev/null)" : "";
+}
+
 /** A bash script; zsh runs it too, through bashcompinit. */
 export function bashCompletion(commands: readonly CommandDescription[]): string {
   const cases = commands.map((command) => {
-    const hosts = command.args.includes("<host>") ? " $(_skein_hosts)" : "";
-    return `    "${key(command)}") words="${wordsAfter(command)}${hosts}" ;;`;
+    return `    "${key(command)}") words="${wordsAfter(command)}${argumentsOf(command)}" ;;`;
   });
   return `# skein completion: eval "$(skein completion bash)"
+_skein_first() { "$@" 2>/dev/null | sed -n '2,$s/ .*//p'; }
 _skein_hosts() { skein lab ls 2>/dev/null | cut -f1; }
 _skein() {
   local current=\${COMP_WORDS[COMP_CWORD]} path=skein words="" i

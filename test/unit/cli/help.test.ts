@@ -7,7 +7,12 @@ const skein = (...args: string[]) => execFileSync("bin/skein", args, { encoding:
 /** What bash offers after the words of a line, the last of which is being typed. */
 function complete(...words: string[]): string[] {
   const script = `${skein("completion", "bash")}
-skein() { printf 'manager\\tx\\nworker-1\\tx\\n'; }
+skein() {
+  case "$*" in
+    "show networks") printf 'NAME ID\\nskein-net abc\\ningress def\\n' ;;
+    *) printf 'manager\\tx\\nworker-1\\tx\\n' ;;
+  esac
+}
 COMP_WORDS=(${words.map((word) => `"${word}"`).join(" ")})
 COMP_CWORD=${words.length - 1}
 _skein
@@ -23,6 +28,7 @@ test("bash completes commands, options and hosts", () => {
   assert.deepEqual(complete("skein", "lab", "up", "--sub"), ["--subnet"]);
   assert.deepEqual(complete("skein", "lab", "ssh", "work"), ["worker-1"]);
   assert.deepEqual(complete("skein", "show", "gos"), ["gossip"]);
+  assert.deepEqual(complete("skein", "show", "network", "sk"), ["skein-net"]);
   assert.deepEqual(complete("skein", "show", "network", "--j"), ["--json"]);
 });
 
