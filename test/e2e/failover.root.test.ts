@@ -7,18 +7,21 @@ import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { after, before, type TestContext, test } from "node:test";
 import { sleep, systemClock } from "../../src/base/clock.ts";
+import { openNetNs } from "../../src/kernel/netns.ts";
+import { tcpConnectIn } from "../../src/kernel/socket.ts";
 import { startDaemon } from "../../src/lab/host.ts";
 import { hostOf } from "../../src/lab/lab.ts";
 import { end, signal } from "../../src/lab/process.ts";
 import { saveState } from "../../src/lab/state.ts";
 import { setCable } from "../../src/lab/switch.ts";
 import { eventually, TestLab } from "../support/lab.ts";
+import { Talk } from "../support/talks.ts";
 
 let lab: TestLab;
 const hosts = ["manager", "worker-1", "worker-2"];
 
 before(async () => {
-  lab = await TestLab.up("fov", "10.69.0.0/24", { images: ["basic", "tutorials"] });
+  lab = await TestLab.up("fov", "10.69.0.0/24", { images: ["basic", "web"] });
   await lab.swarm();
   await lab.ok("manager", "network", "create", "--driver", "overlay", "--attachable", "net");
   const options = ["--network", "net", "--publish", "8080:80", "--stop-grace-period", "2s"];
@@ -158,12 +161,63 @@ async function nothingTwice(t: TestContext, began: number): Promise<void> {
   }
 }
 
-test("a cable is pulled, and plugged in again", async (t) => {
+/** Open connections to all tasks, by the VIP from a container and by the mesh from outside. */
+async function talks(): Promise<{ vip: Talk[]; mesh: Talk[] }> {
+  const { init } = hostOf(lab.lab, "manager").state;
+  const pin = await lab.ok("manager", "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", "box");
+  const addresses = await lab.ok("manager", "service", "inspect", "--format", "{{json .Endpoint.VirtualIPs}}", "web");
+  const vip = /"(10\.0\.1\.\d+)\/\d+"/.exec(addresses)?.[1] ?? "";
+  using box = openNetNs(`/proc/${init.pid}/root${pin}`);
+  const both = {
+    vip: Array.from({ length: 12 }, () => new Talk(tcpConnectIn(box, vip, 80))),
+    mesh: Array.from({ length: 12 }, () => new Talk(connect({ host: lab.host("manager").address, port: 8080 }))),
+  };
+  for (const [name, all] of Object.entries(both)) {
+    const answers = await Promise.all(all.map((talk) => talk.ask(2_000)));
+    assert.deepEqual(new Set(answers), new Set(["answered"]), name);
+  }
+  return both;
+}
+
+test("a cable is pulled, and plugged in again; who talked to the lost task is told, the others talk on", async (t) => {
   const host = lab.host("worker-2");
+  await ready();
+  const open = await talks();
   await lose(t, "worker-2", () => setCable(host, false), true);
+  const told = await since(Date.now(), "programs that only wait are told of the end", async () => {
+    return open.vip.some((talk) => talk.ended === "ECONNABORTED");
+  });
+  t.diagnostic(`connections by the VIP ended ${told} ms after the replacement`);
+  for (const [name, all] of Object.entries(open)) {
+    const answers = await Promise.all(all.map((talk) => talk.ask(3_000)));
+    const ends = Map.groupBy(answers, (answer) => answer);
+    t.diagnostic(`${name}: ${[...ends].map(([end, list]) => `${list.length} ${end}`).join(", ")}`);
+    assert.equal(ends.get("silent"), undefined, `${name}: none hangs`);
+    assert.ok(ends.has("answered"), `${name}: tasks elsewhere talk on`);
+    assert.ok(
+      answers.some((answer) => answer !== "answered"),
+      `${name}: the lost task's connections end`,
+    );
+    for (const talk of all) talk[Symbol.dispose]();
+  }
   const began = Date.now();
   setCable(host, true);
   await nothingTwice(t, began);
+});
+
+test("an idle connection is remembered for days, wherever it is", async () => {
+  const key = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+  const pin = await lab.ok("manager", "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", "box");
+  const filter = ["--quiet", "--filter", "label=com.docker.swarm.service.name=web"];
+  const [task = ""] = (await lab.ok("manager", "ps", ...filter)).split("\n");
+  const served = await lab.ok("manager", "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", task);
+  for (const place of [
+    [],
+    ...[pin, served, "/run/docker/netns/ingress_sbox"].map((at) => ["nsenter", `--net=${at}`]),
+  ]) {
+    const { stdout } = await lab.in("manager", ...place, "cat", key);
+    assert.ok(Number(stdout) > 24 * 3600, `${place.join(" ")}: ${stdout}`);
+  }
 });
 
 test("an engine freezes, and thaws", async (t) => {
