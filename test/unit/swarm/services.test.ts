@@ -322,6 +322,7 @@ test("a rollback by hand brings the former spec back, and an update may follow",
   const spec = service(2, { task: image("one") });
   const { id } = await world.control.createService(spec);
   await world.run(1000);
+  await assert.rejects(update(world, id, spec, true), /does not have a previous spec/);
   await update(world, id, { ...spec, task: service(2, { task: image("two") }).task });
   await world.run(30_000);
   const before = world.running(id).map((task) => task.id);
@@ -330,7 +331,9 @@ test("a rollback by hand brings the former spec back, and an update may follow",
   assert.deepEqual(world.running(id).map(imageOf), ["one", "one"]);
   assert.ok(world.running(id).every((task) => !before.includes(task.id)));
   assert.equal(updateState(world, id), UpdateStatus_UpdateState.ROLLBACK_COMPLETED);
-  await assert.rejects(update(world, id, spec, true), /does not have a previous spec/);
+  await update(world, id, spec, true);
+  await world.run(30_000);
+  assert.deepEqual(world.running(id).map(imageOf), ["two", "two"], "and again: as it was before the rollback");
   await update(world, id, { ...spec, task: service(2, { task: image("three") }).task });
   await world.run(30_000);
   assert.deepEqual(world.running(id).map(imageOf), ["three", "three"]);

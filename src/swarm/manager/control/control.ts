@@ -232,7 +232,13 @@ function rolled(service: Service, tx: Transaction, options: ControlOptions): Ser
   if (!service.previousSpec)
     throw rpcError("FailedPrecondition", `service ${service.id} does not have a previous spec`);
   checkService(service.previousSpec, tx, service.id);
-  return rolledBack(service, "manually requested rollback", options.clock.now());
+  // A second rollback undoes the first; that of an update that failed cannot be undone.
+  const { spec, specVersion } = service;
+  return {
+    ...rolledBack(service, "manually requested rollback", options.clock.now()),
+    previousSpec: spec,
+    previousSpecVersion: specVersion,
+  };
 }
 
 async function createNetwork({ store, allocated }: ControlOptions, spec: NetworkSpec) {

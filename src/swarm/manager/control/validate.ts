@@ -18,7 +18,7 @@ import {
   type UpdateConfig,
 } from "#proto/docker/swarmkit/types_pb.js";
 import { overlaps as overlapsIpv6, parseCidr as parseAnyCidr } from "../../../base/address.ts";
-import { messageOf } from "../../../base/errors.ts";
+import { invalid, messageOf } from "../../../base/errors.ts";
 import { type PublishedPortSpec, publishProblem } from "../../../base/publish.ts";
 import { checkTemplates } from "../../expand.ts";
 import type { Reader } from "../../store/memory.ts";
@@ -134,7 +134,8 @@ function checkTask(task: TaskSpec | undefined, service: Annotations | undefined)
   try {
     parseConstraints(task.placement?.constraints ?? []);
   } catch (error) {
-    throw wrong(messageOf(error));
+    // The only one that SwarmKit gives no code.
+    throw invalid(`rpc error: code = Unknown desc = ${messageOf(error)}`);
   }
   switch (task.runtime.case) {
     case "container":
