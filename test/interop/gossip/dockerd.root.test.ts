@@ -201,10 +201,51 @@ describe("a real dockerd's networkdb", { skip, timeout: 300_000 }, () => {
     console.log(`healed there after ${Date.now() - begun} ms`);
   });
 
+  it("many at once, when we join and later: on streams and in parts, and Docker takes them all", async () => {
+    us.leaveNetwork(networkId);
+    await eventually("the name goes", async () => (await resolves("skein-again")) === undefined, 6_000);
+    const before = engine.log().length;
+    // More than a part of a sync holds.
+    const many = (prefix: string) => {
+      for (let i = 0; i < 1_200; i++) {
+        const endpointIp = `10.0.55.${100 + (i % 100)}`;
+        const record = {
+          name: `${prefix}${i}`,
+          endpointIp,
+          taskAliases: [`alias-of-${prefix}-${i}-${"x".repeat(200)}`],
+        };
+        const value = toBinary(EndpointRecordSchema, create(EndpointRecordSchema, record));
+        us.createEntry(names, networkId, `${prefix}${i}`.padEnd(64, "-"), value);
+      }
+    };
+    const known = async (prefix: string) => {
+      for (const i of [0, 42, 600, 1_199]) {
+        const name = `${prefix}${i}`;
+        assert.equal(await eventually(name, () => resolves(name), 8_000), `10.0.55.${100 + (i % 100)}`);
+      }
+    };
+    const joining = us.joinNetwork(networkId);
+    many("early");
+    await joining;
+    await known("early");
+    await delay(2_500);
+    many("later");
+    const begun = Date.now();
+    await known("later");
+    console.log(`1,200 more were known after ${Date.now() - begun} ms`);
+    assert.deepEqual(us.stats()["dropped.streamFailed"] ?? 0, 0);
+    const complaints = engine
+      .log()
+      .slice(before)
+      .split("\n")
+      .filter((line) => /failed to decode|unknown message|bulk sync.*(fail|timed out)|memberlist: failed/i.test(line));
+    assert.deepEqual(complaints, []);
+  });
+
   it("leaves, and is gone there at once", async () => {
     const before = engine.log().length;
     await us.leave();
-    await eventually("the name goes", async () => (await resolves("skein-again")) === undefined, 6_000);
+    await eventually("the name goes", async () => (await resolves("later7")) === undefined, 6_000);
     const failed = engine
       .log()
       .slice(before)
