@@ -413,7 +413,7 @@ export class Cluster {
         endpoints: gossip.entries(endpointTable, networkId),
       });
       const doors = gossip.entries(meshTable, networkId);
-      const shut = this.#doors.resync(networkId, doors, (owner) => there.has(owner));
+      const shut = this.#doors.resync(networkId, doors, (owner) => there.has(owner) && gossip.synced(owner, networkId));
       if (count + shut > 0) differing.push(networkId);
     }
     return differing;

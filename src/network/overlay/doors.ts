@@ -70,8 +70,8 @@ export class Doors {
   }
 
   /**
-   * Makes a network's doors equal to the database's; gives the number that differed. Nodes that are not there are left
-   * alone: they may come back under another name, and whoever judges that drops them.
+   * Makes a network's doors equal to the database's; gives the number that differed. Nodes that are not there, or have not
+   * told yet what they have, are left alone: they may come back under another name, and whoever judges that drops them.
    */
   resync(networkId: string, entries: readonly TableEntry[], isThere: (owner: string) => boolean): number {
     let differences = 0;
