@@ -17,7 +17,7 @@ export interface OwnNetwork {
 const joinPatienceMs = 10_000;
 /** How soon after joining others may still be unaware of it. */
 export const settleMs = 2_000;
-const settlePeers = 8;
+const settlePeers = 32;
 /** Whoever joins a network gets all of it from so many members, and from each of the others what that one owns. */
 const fullPeers = 1;
 /** Full exchanges are for what nothing else brought; they become rarer by one step per so many entries. */
