@@ -226,7 +226,7 @@ class HostManager implements Manager {
     const next = readCredentials(this.#options.stateDir);
     if (!next || next.identity.cn !== this.nodeId || next.identity.ou !== MANAGER_OU) return;
     this.#credentials = next;
-    this.#serveWith(0);
+    this.#serveWith();
     this.#link.forget("the certificate was renewed");
   }
 
@@ -266,9 +266,9 @@ class HostManager implements Manager {
 
   /**
    * Peers are judged by the root in the store: it may be newer than the one on disk. When it is another one, the managers
-   * start their etcd again, one after another; one whose own certificate is new cannot wait for its turn.
+   * start their etcd again, one after another; one whose own etcd does not believe it any more cannot wait for its turn.
    */
-  #serveWith(etcdAfterMs = Math.max(0, [...this.#book.nodes].sort().indexOf(this.nodeId)) * ROOTS_APART_MS): void {
+  #serveWith(): void {
     const stored = this.#open?.store.view.get("cluster", this.clusterId)?.rootCa?.caCert;
     const rootPem = stored && stored.length > 0 ? new TextDecoder().decode(stored) : this.#credentials.rootPem;
     const credentials = { ...this.#credentials, rootPem };
@@ -276,7 +276,8 @@ class HostManager implements Manager {
     const old = this.#client;
     if (!this.#open || !old) return;
     this.#open.etcd.setCertificates(credentials);
-    this.#open.etcd.followRoots(etcdAfterMs);
+    const turn = Math.max(0, [...this.#book.nodes].sort().indexOf(this.nodeId));
+    this.#open.etcd.followRoots(this.#open.etcd.believes(credentials.certPem) ? turn * ROOTS_APART_MS : 0);
     if (sameCredentials(this.#clientAs, credentials)) return;
     this.#clientAs = credentials;
     this.#client = connectEtcd(this.#etcdAddress, credentials);

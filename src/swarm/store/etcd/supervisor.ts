@@ -14,6 +14,7 @@ import { type Clock, sleep } from "../../../base/clock.ts";
 import { messageOf, unavailable } from "../../../base/errors.ts";
 import { readFileIfAny, writeFileAtomic } from "../../../base/file.ts";
 import type { Logger } from "../../../base/log.ts";
+import { verifyChain } from "../../ca/certificates.ts";
 import { certificatePaths, type NodeCredentials } from "../../ca/files.ts";
 import { TlsFiles } from "./tls-files.ts";
 import { PeerSockets, type PeerSocketsOptions, peerUrl } from "./tunnel.ts";
@@ -73,6 +74,9 @@ export class EtcdSupervisor {
   #forced = false;
   #stopPoll: () => void = () => {};
   #cancelRoots: () => void = () => {};
+  #rootsDue: number | undefined;
+  /** Roots with which etcd was started; undefined when it was found running. */
+  #believed: string | undefined;
   #settledAt = 0;
   #backoff = 100;
   /** Cancels the return to the short pause. */
@@ -118,9 +122,20 @@ export class EtcdSupervisor {
    * are others by now.
    */
   followRoots(afterMs: number): void {
-    this.#cancelRoots();
     if (this.#running?.roots === this.#roots()) return;
-    this.#cancelRoots = this.#options.clock.after(afterMs, () => void this.#startAgain());
+    const due = this.#options.clock.now() + afterMs;
+    if (this.#rootsDue !== undefined && this.#rootsDue <= due) return;
+    this.#cancelRoots();
+    this.#rootsDue = due;
+    this.#cancelRoots = this.#options.clock.after(afterMs, () => {
+      this.#rootsDue = undefined;
+      void this.#startAgain();
+    });
+  }
+
+  /** Whether the etcd that runs believes this certificate, as far as is known. */
+  believes(certPem: string): boolean {
+    return this.#believed === undefined || verifyChain(certPem, this.#believed) === undefined;
   }
 
   /** While etcd is started again on purpose: its silence, and that it knows no leader, mean nothing. */
@@ -254,6 +269,7 @@ export class EtcdSupervisor {
     if (child.pid === undefined) return;
     const running = { pid: child.pid, startTicks: startTicks(child.pid) ?? "", clientPort, roots: this.#roots() };
     this.#running = running;
+    this.#believed = readFileIfAny(paths.root);
     try {
       writeFileAtomic(this.#stateFile, JSON.stringify(running));
     } catch (error) {
