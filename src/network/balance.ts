@@ -75,12 +75,14 @@ export function meshPorts(
       ports.set(key, port);
       if (bound) port.bound = [...(port.bound ?? []), ...bound];
       if (onlyLocal) port.local = true;
-      for (const { address, local, owner } of serving(service)) {
+      for (const { address, local, owner, headed } of serving(service)) {
         if (port.backends.some((backend) => backend.address === address)) continue;
+        const headedPort = headed.get(publishedPort);
         port.backends.push({
           address,
           local,
           returnsToEntry: local ? returnsHere : (doors.get(owner)?.returns ?? false),
+          ...(headedPort !== undefined && { headedPort }),
         });
       }
     }
@@ -196,6 +198,7 @@ export function meshTask(
       const leadsTo = proxy ? (protocol === "tcp" ? proxyOf(publishedPort) : undefined) : targetPort;
       return leadsTo === undefined ? [] : [{ protocol, publishedPort, targetPort: leadsTo }];
     }),
+    headed: ports.flatMap(({ headedPort }) => headedPort ?? []),
     entries,
     egressHook,
   };

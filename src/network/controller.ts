@@ -98,7 +98,12 @@ class Controller implements NetworkController {
     this.#core = core;
     this.events = core.events;
     this.#ports = new HostPorts({
-      reach: (owner) => reachOf(core.world, owner),
+      reach: (owner) => ({
+        ...reachOf(core.world, owner),
+        ...(!core.sandboxes.has(owner) && {
+          connect: (port, client) => this.#proxies.connect(this.#datapath.meshPort(port), client),
+        }),
+      }),
       relaying: (ports) => core.namespaces.host.nft.run(relayedScript(ports)),
       log: core.log,
     });

@@ -27,6 +27,7 @@ import type { HostPorts } from "./ports.ts";
 import type { Proxies } from "./proxies.ts";
 import { resolverTable } from "./resolver/table.ts";
 import { type NetworkState, type SandboxState, sandboxKey } from "./state.ts";
+import type { PublishedPort } from "./types.ts";
 import { VipTables } from "./vips.ts";
 
 const IPPROTO_TCP = 6;
@@ -123,6 +124,11 @@ export class Datapath {
   /** The published ports of the routing mesh, as they are in the plans. */
   get mesh(): readonly MeshPort[] {
     return this.#meshPorts();
+  }
+
+  /** One of them by its place on this host. */
+  meshPort({ protocol, hostPort }: Pick<PublishedPort, "protocol" | "hostPort">): MeshPort | undefined {
+    return this.#meshPorts().find((port) => port.protocol === protocol && port.publishedPort === hostPort);
   }
 
   #meshPorts(): readonly MeshPort[] {

@@ -90,7 +90,7 @@ export interface ServiceBackends {
   readonly vip: string;
   /** "" where the network has no IPv6, or no task of the service is reached over it. */
   readonly vip6: string;
-  readonly ports: readonly Omit<IngressPort, "name">[];
+  readonly ports: readonly Omit<IngressPort, "name" | "headedPort">[];
   readonly backends: readonly {
     readonly address: string;
     /** "" for none. */
@@ -98,6 +98,8 @@ export interface ServiceBackends {
     readonly local: boolean;
     readonly draining: boolean;
     readonly owner: string;
+    /** `headedPort` by published port. */
+    readonly headed: ReadonlyMap<number, number>;
   }[];
 }
 
@@ -109,7 +111,7 @@ export function servicesOf(participants: readonly Participant[]): ServiceBackend
   const found = new Map<string, ServiceBackends & { vip6: string; backends: ServiceBackends["backends"][number][] }>();
   for (const p of participants) {
     if (!p.service) continue;
-    const ports = p.service.ingressPorts.map(({ name: _, ...port }) => port);
+    const ports = p.service.ingressPorts.map(({ name: _, headedPort: __, ...port }) => port);
     const key = `${p.service.id} ${p.service.vip} ${JSON.stringify(ports)}`;
     const { id, name, vip } = p.service;
     const entry = found.get(key) ?? { id, name, vip, vip6: "", ports, backends: [] };
@@ -117,7 +119,12 @@ export function servicesOf(participants: readonly Participant[]): ServiceBackend
     found.set(key, entry);
     const { address, address6, local, draining, owner } = p;
     if (entry.backends.some((backend) => backend.address === address)) continue;
-    entry.backends.push({ address, address6, local, draining, owner });
+    const headed = new Map(
+      p.service.ingressPorts.flatMap(({ publishedPort, headedPort }) =>
+        headedPort === undefined ? [] : [[publishedPort, headedPort] as const],
+      ),
+    );
+    entry.backends.push({ address, address6, local, draining, owner, headed });
   }
   for (const entry of found.values()) entry.backends.sort((a, b) => compare(a.address, b.address));
   return [...found.entries()].sort(([a], [b]) => compare(a, b)).map(([, entry]) => entry);

@@ -4,7 +4,7 @@
  * IPv4 only. Each address is had or not had on its own: a host without IPv6, or a program that has the port already at
  * one address, takes nothing away from the others.
  */
-import { contains, parseCidr, parseIp } from "../base/address.ts";
+import { contains, formatIp, parseCidr, parseIp, sizeOf } from "../base/address.ts";
 import { messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { subnetsOf } from "../base/publish.ts";
@@ -20,24 +20,30 @@ interface Place {
 }
 
 export class MeshReservations {
-  readonly #ports: Pick<HostPorts, "take" | "release">;
+  readonly #ports: Pick<HostPorts, "take" | "release" | "announce">;
   readonly #log: Logger;
   readonly #held = new Set<string>();
   /** Not to be had; tried again, but told only once. */
   readonly #missed = new Set<string>();
 
-  constructor(ports: Pick<HostPorts, "take" | "release">, log: Logger) {
+  constructor(ports: Pick<HostPorts, "take" | "release" | "announce">, log: Logger) {
     this.#ports = ports;
     this.#log = log;
   }
 
   /** Makes the sockets those of these ports, on a host with these addresses. */
   follow(ports: readonly MeshPort[], host: readonly { readonly address: string }[]): void {
-    const wanted = new Map(ports.flatMap((port) => placesOf(port, host)).map((place) => [ownerOf(place), place]));
-    for (const owner of this.#held) {
-      if (wanted.has(owner)) continue;
-      this.#ports.release(owner);
-      this.#held.delete(owner);
+    const addresses = addressesOf(host);
+    const wanted = new Map(ports.flatMap((port) => placesOf(port, addresses)).map((place) => [ownerOf(place), place]));
+    const gone = [...this.#held].filter((owner) => !wanted.has(owner));
+    for (const owner of gone) this.#held.delete(owner);
+    const added = [...wanted].filter(([owner, { address }]) => !this.#held.has(owner) && address.includes(":"));
+    try {
+      if (gone.length > 0) this.#ports.release(...gone);
+      this.#ports.announce(added.map(([, { port }]) => ({ protocol: port.protocol, port: port.publishedPort })));
+    } catch (error) {
+      // Those that are translated do not depend on it.
+      this.#log.error("the operator's chain cannot be told of relayed ports", { error: messageOf(error) });
     }
     for (const owner of this.#missed) if (!wanted.has(owner)) this.#missed.delete(owner);
     for (const [owner, { port, address }] of wanted) {
@@ -60,32 +66,38 @@ export class MeshReservations {
 
 const ownerOf = ({ port, address }: Place): string => `routing mesh ${port.protocol} ${port.publishedPort} ${address}`;
 
-function placesOf(port: MeshPort, host: readonly { readonly address: string }[]): Place[] {
-  const { protocol, publishedPort, bound = ["0.0.0.0/0", "::/0"] } = port;
-  const hasIpv6 = protocol !== "sctp" && host.some(({ address }) => address.includes(":"));
-  const families = hasIpv6 ? ([4, 6] as const) : ([4] as const);
-  return families.flatMap((family) =>
-    subnetsOf(bound, family)
-      .flatMap((subnet) => addressesIn(subnet, host, protocol === "udp" && family === 6))
-      .map((address) => ({ port: { protocol, publishedPort }, address })),
-  );
+/** Plain addresses of the host that mean something without their device. */
+interface Addresses {
+  readonly all: readonly string[];
+  readonly ipv6: readonly string[];
+}
+
+function addressesOf(host: readonly { readonly address: string }[]): Addresses {
+  const all = host.map(({ address }) => address).filter((address) => !/^fe[89ab]/i.test(address));
+  return { all, ipv6: all.filter((address) => address.includes(":")) };
 }
 
 /**
- * The addresses of this host in a subnet. `each`: one by one even where one socket would do for all, because datagrams
- * from such a socket leave by the address that the kernel prefers, not by the one that was asked.
+ * Datagrams over IPv6 have a socket at each address even where one would do for all: they would leave by the address that
+ * the kernel prefers, not by the one that was asked.
  */
-function addressesIn(subnet: string, host: readonly { readonly address: string }[], each: boolean): string[] {
-  if (subnet === "0.0.0.0/0" && !each) return ["0.0.0.0"];
-  if (subnet === "::/0" && !each) return ["::"];
-  const [address = "", prefix] = subnet.split("/");
-  if (prefix === (address.includes(":") ? "128" : "32")) return [address];
-  const parsed = parseCidr(subnet)?.subnet;
-  return host.flatMap((one) => {
-    const ip = parseIp(one.address);
-    return ip && parsed && contains(parsed, ip) && !isLinkLocal(one.address) ? [one.address] : [];
-  });
+function placesOf({ protocol, publishedPort, bound }: MeshPort, host: Addresses): Place[] {
+  const port = { protocol, publishedPort };
+  const everywhere6 = protocol === "udp" ? host.ipv6 : ["::"];
+  const ipv4 = bound ? subnetsOf(bound, 4).flatMap((subnet) => addressesIn(subnet, ["0.0.0.0"], host)) : ["0.0.0.0"];
+  const ipv6 = bound ? subnetsOf(bound, 6).flatMap((subnet) => addressesIn(subnet, everywhere6, host)) : everywhere6;
+  const hasIpv6 = protocol !== "sctp" && host.ipv6.length > 0;
+  return [...ipv4, ...(hasIpv6 ? ipv6 : [])].map((address) => ({ port, address }));
 }
 
-/** Means nothing without its device. */
-const isLinkLocal = (address: string): boolean => /^fe[89ab]/i.test(address);
+/** The addresses of this host in a subnet. One that is named itself is taken at its word: 127.0.0.0/8 is all there. */
+function addressesIn(subnet: string, everywhere: readonly string[], host: Addresses): readonly string[] {
+  const parsed = parseCidr(subnet);
+  if (!parsed) return [];
+  if (parsed.subnet.prefix === 0) return everywhere;
+  if (sizeOf(parsed.subnet) === 1n) return [formatIp(parsed.ip)];
+  return host.all.filter((address) => {
+    const ip = parseIp(address);
+    return ip !== undefined && contains(parsed.subnet, ip);
+  });
+}

@@ -3,6 +3,7 @@
  * takes it and one that has it already is found out. Most traffic never reaches that socket, it is translated before;
  * what cannot be translated, IPv6 for a container without it, is carried from there by the daemon.
  */
+import type net from "node:net";
 import { errnoOf, invalid, messageOf, SkeinError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { bindHostPort } from "../kernel/socket.ts";
@@ -20,6 +21,8 @@ export interface Reach {
   readonly ipv6: string;
   /** Others stand behind it, who end their connections themselves: those outlive the port. */
   readonly lingers?: boolean;
+  /** A connection to the port that says who its client is; undefined where that is not wanted. */
+  readonly connect?: (port: PublishedPort, client: net.Socket) => net.Socket | undefined;
 }
 
 /** How a network publishes. */
@@ -57,6 +60,8 @@ const words: Record<string, string> = {
 export class HostPorts {
   readonly #options: HostPortsOptions;
   #held: Held[] = [];
+  /** Relayed ports that were told of. */
+  #told = new Set<string>();
   #next = ephemeral.first;
 
   constructor(options: HostPortsOptions) {
@@ -91,10 +96,21 @@ export class HostPorts {
     }
   }
 
-  release(owner: string): void {
-    const gone = this.#held.filter((held) => held.owner === owner);
-    this.#held = this.#held.filter((held) => held.owner !== owner);
+  release(...owners: readonly string[]): void {
+    const ending = new Set(owners);
+    const gone = this.#held.filter((held) => ending.has(held.owner));
+    this.#held = this.#held.filter((held) => !ending.has(held.owner));
     this.#give(gone);
+  }
+
+  /** Ports that will be taken: many of them are told of as one change, not one by one. */
+  announce(ports: readonly RelayedPort[]): void {
+    if (ports.some((port) => !this.#told.has(keyOf(port)))) this.#tell([...this.relayed(), ...ports]);
+  }
+
+  #tell(ports: readonly RelayedPort[]): void {
+    this.#options.relaying(ports);
+    this.#told = new Set(ports.map(keyOf));
   }
 
   relayed(): RelayedPort[] {
@@ -109,7 +125,7 @@ export class HostPorts {
 
   #give(gone: readonly Held[]): void {
     for (const held of gone) held.release();
-    if (gone.some(({ relayed }) => relayed)) this.#options.relaying(this.relayed());
+    if (gone.some(({ relayed }) => relayed)) this.#tell(this.relayed());
   }
 
   #takeOne(owner: string, binding: PortBinding, how: Publishing): PublishedPort[] {
@@ -198,17 +214,27 @@ export class HostPorts {
       return { owner, port, relayed, release: () => reservation?.[Symbol.dispose]() };
     }
     if (protocol === "sctp") throw invalid(`port ${hostPort}/sctp at ${hostIp} cannot be translated to the container`);
-    this.#options.relaying([...this.relayed(), { protocol, port: hostPort }]);
+    this.announce([{ protocol, port: hostPort }]);
     const target = () => {
       const now = this.#options.reach(owner);
       const to = now.ipv4 || now.ipv6;
       return to ? { address: to, port: containerPort } : undefined;
     };
-    const { lingers = false } = this.#options.reach(owner);
-    const relay = openRelay({ protocol, address, port: hostPort, target, lingers, log: this.#options.log });
+    const { lingers = false, connect } = this.#options.reach(owner);
+    const relay = openRelay({
+      protocol,
+      address,
+      port: hostPort,
+      target,
+      lingers,
+      connect: connect && ((client) => connect(port, client)),
+      log: this.#options.log,
+    });
     return { owner, port, relayed, release: () => void relay[Symbol.asyncDispose]() };
   }
 }
+
+const keyOf = ({ protocol, port }: RelayedPort): string => `${protocol} ${port}`;
 
 /** Whether this host speaks IPv6 at all. Asked each time: it can be switched off while the daemon runs. */
 function hasIpv6(): boolean {

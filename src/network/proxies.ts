@@ -1,8 +1,15 @@
-/** The tasks of this host whose published ports speak the PROXY protocol (`balancer/proxy.ts`). */
+/**
+ * The PROXY protocol on this host: the tasks whose published ports speak it (`balancer/proxy.ts`), and connections to
+ * such tasks, wherever they are, for clients whom the mesh cannot carry as themselves.
+ */
+import { randomInt } from "node:crypto";
+import type net from "node:net";
+import { tcpConnectIn } from "../kernel/socket.ts";
 import { plainIp } from "./address.ts";
-import { openProxy, type ProxiedPort } from "./balancer/proxy.ts";
+import { openProxy, type ProxiedPort, proxyHeader } from "./balancer/proxy.ts";
+import type { MeshPort } from "./balancer/types.ts";
 import type { Core } from "./core.ts";
-import { type SandboxState, sandboxKey } from "./state.ts";
+import { ingressSandboxId, type SandboxState, sandboxKey } from "./state.ts";
 
 export class Proxies {
   readonly #core: Core;
@@ -13,19 +20,35 @@ export class Proxies {
     this.#core = core;
   }
 
-  /** Opens what the sandbox wants and has not; before its tables lead there. */
+  /** Opens what the sandbox wants and has not; before its tables lead there and before others are told of it. */
   async ensure(sandbox: SandboxState): Promise<void> {
-    for (const { service, ipv4 } of sandbox.endpoints) {
-      for (const { protocol, publishedPort, targetPort, proxy } of service?.ingressPorts ?? []) {
-        const { ns } =
-          proxy && protocol === "tcp" ? this.#core.namespaces.get(sandboxKey(sandbox.id)) : { ns: undefined };
-        if (!ns || this.port(sandbox.id, publishedPort) !== undefined) continue;
-        const log = this.#core.log.with({ sandbox: sandbox.id.slice(0, 12) });
-        const opened = await openProxy({ ns, address: plainIp(ipv4), publishedPort, targetPort, log });
-        const ofSandbox = this.#open.get(sandbox.id) ?? new Map<number, ProxiedPort>();
-        this.#open.set(sandbox.id, ofSandbox.set(publishedPort, opened));
+    for (const endpoint of sandbox.endpoints) {
+      const { service } = endpoint;
+      if (!service?.ingressPorts.some(({ proxy }) => proxy)) continue;
+      const ingressPorts = [];
+      for (const port of service.ingressPorts) {
+        const wants = port.proxy && port.protocol === "tcp";
+        const proxied = wants ? await this.#ensure(sandbox.id, plainIp(endpoint.ipv4), port) : undefined;
+        ingressPorts.push(proxied ? { ...port, headedPort: proxied.headedPort } : port);
       }
+      endpoint.service = { ...service, ingressPorts };
     }
+  }
+
+  async #ensure(
+    sandboxId: string,
+    address: string,
+    { publishedPort, targetPort }: { readonly publishedPort: number; readonly targetPort: number },
+  ): Promise<ProxiedPort | undefined> {
+    const { ns } = this.#core.namespaces.get(sandboxKey(sandboxId));
+    const ofSandbox = this.#open.get(sandboxId) ?? new Map<number, ProxiedPort>();
+    this.#open.set(sandboxId, ofSandbox);
+    const known = ofSandbox.get(publishedPort);
+    if (known || !ns) return known;
+    const log = this.#core.log.with({ sandbox: sandboxId.slice(0, 12) });
+    const opened = await openProxy({ ns, address, publishedPort, targetPort, log });
+    ofSandbox.set(publishedPort, opened);
+    return opened;
   }
 
   /** Where in the sandbox a published port has to lead to, if it has a proxy. */
@@ -33,8 +56,23 @@ export class Proxies {
     return this.#open.get(sandboxId)?.get(publishedPort)?.port;
   }
 
+  /**
+   * A connection of this host's client to one of the port's tasks, which is told of the client; undefined where no task
+   * wants that.
+   */
+  connect(port: MeshPort | undefined, client: net.Socket): net.Socket | undefined {
+    const tasks = port?.backends.filter(({ headedPort }) => headedPort !== undefined) ?? [];
+    const { ns } = this.#core.namespaces.find(sandboxKey(ingressSandboxId)) ?? { ns: undefined };
+    const { remoteAddress, remotePort, localAddress, localPort } = client;
+    if (!ns || tasks.length === 0 || !remoteAddress || !remotePort || !localAddress || !localPort) return undefined;
+    const { address = "", headedPort = 0 } = tasks[randomInt(tasks.length)] ?? {};
+    const socket = tcpConnectIn(ns, address, headedPort, { allowHalfOpen: true });
+    socket.write(proxyHeader({ address: remoteAddress, port: remotePort }, { address: localAddress, port: localPort }));
+    return socket;
+  }
+
   stop(sandboxId: string): void {
-    for (const proxy of this.#open.get(sandboxId)?.values() ?? []) proxy[Symbol.dispose]();
+    for (const proxied of this.#open.get(sandboxId)?.values() ?? []) proxied[Symbol.dispose]();
     this.#open.delete(sandboxId);
   }
 

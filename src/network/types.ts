@@ -97,6 +97,8 @@ export interface IngressPort extends PublishOptions {
   readonly protocol: "tcp" | "udp" | "sctp";
   readonly targetPort: number;
   readonly publishedPort: number;
+  /** With the PROXY protocol: where the doors of our nodes connect that say the header themselves. */
+  readonly headedPort?: number | undefined;
 }
 
 export interface EndpointRequest {

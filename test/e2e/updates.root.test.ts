@@ -99,9 +99,11 @@ test("with the PROXY protocol tasks are told their clients, and an update loses 
   const publish = ["--publish", "8081:80", "--label", "skein.publish.proxy=v2", "--update-monitor", "200ms"];
   await service("create", "-q", "--name", "proxied", "--replicas", "2", ...publish, ...config, "nginx");
   const client = async (target: string) => (await run(["curl", "-s", "-m", "3", `http://${target}/`])).stdout;
-  for (const { address } of lab.lab.spec.hosts) {
+  for (const { name, address } of lab.lab.spec.hosts) {
     const told = /^client (.*)$/m.exec(await client(`${address}:8080`))?.[1];
     assert.equal(await client(`${address}:8081`), `client ${told}\n`, "as without it");
+    const six = await lab.in(name, "curl", "-s", "-m", "3", "http://[::1]:8081/");
+    assert.equal(six.stdout, "client ::1\n", "over IPv6, which the mesh cannot carry as itself");
   }
   await using load = new Load({
     targets: lab.lab.spec.hosts.map(({ address }) => `${address}:8081`),

@@ -21,7 +21,8 @@
  *      One rule whatever the number of nodes; the overlay carries the frame by its MAC.
  *
  * `input` and `sending` close the ingress address for all but the published targets, as Docker does: the ingress
- * network connects every published task of the swarm.
+ * network connects every published task of the swarm. `headed` ports (proxy.ts) are open to our nodes' doors only, by
+ * address and MAC.
  */
 import type { SandboxExtras } from "../plan/sandbox.ts";
 import type { PlannedTable } from "../plan/table.ts";
@@ -106,6 +107,7 @@ function portsTable(state: MeshTask, returning: boolean): PlannedTable {
       baseChain("input", "filter", "input", 0, [
         `iifname ${device} ct state established,related accept`,
         `iifname ${device} meta l4proto . th dport @targets accept`,
+        ...headed(state),
         `iifname ${device} meta l4proto { tcp, udp, sctp } drop`,
       ]),
       baseChain("sending", "filter", "output", 0, [
@@ -119,6 +121,15 @@ function portsTable(state: MeshTask, returning: boolean): PlannedTable {
         : []),
     ),
   };
+}
+
+/** Our nodes' doors may say who their clients are; a door is known by address and MAC. */
+function headed({ ingressDevice, headed, entries }: MeshTask): string[] {
+  if (headed.length === 0 || entries.length === 0) return [];
+  const doors = entries.map(({ address, mac }) => `${address} . ${mac}`).join(", ");
+  return [
+    `iifname ${quoted(ingressDevice)} ip saddr . ether saddr { ${doors} } tcp dport { ${headed.join(", ")} } accept`,
+  ];
 }
 
 function egressTable(state: MeshTask): PlannedTable {

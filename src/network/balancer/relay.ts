@@ -19,6 +19,8 @@ export interface RelayOptions {
   readonly port: number;
   /** Where it goes to, from the daemon's namespace; asked for each client. Nowhere: the client is turned away. */
   readonly target: () => { readonly address: string; readonly port: number } | undefined;
+  /** TCP: a connection made for this client in another way, if there is one. */
+  readonly connect?: ((client: net.Socket) => net.Socket | undefined) | undefined;
   /** Connections go on when the relay is closed, until one of their ends ends them. */
   readonly lingers?: boolean;
   readonly log: Logger;
@@ -44,17 +46,28 @@ export function openRelay(options: RelayOptions): Relay {
 function relayTcp(options: RelayOptions): Relay {
   const { target, log } = options;
   const { fd, port } = hostSocket("tcp", options.address, options.port);
+  const reach = (client: net.Socket): net.Socket | undefined => {
+    try {
+      const made = options.connect?.(client);
+      const to = made ? undefined : target();
+      return to ? net.connect({ host: to.address, port: to.port, allowHalfOpen: true }) : made;
+    } catch (error) {
+      log.warn("relay: no connection can be made", { port, error: messageOf(error) });
+      return undefined;
+    }
+  };
   const open = new Set<net.Socket>();
   const server = net.createServer({ allowHalfOpen: true }, (client) => {
-    const to = target();
-    if (!to) {
+    const failed = (error: Error) => log.debug("relay", { port, error: messageOf(error) });
+    client.on("error", failed);
+    const upstream = reach(client);
+    if (!upstream) {
       client.resetAndDestroy();
       return;
     }
-    const upstream = net.connect({ host: to.address, port: to.port, allowHalfOpen: true });
+    upstream.on("error", failed);
     for (const socket of [client, upstream]) {
       open.add(socket);
-      socket.on("error", (error) => log.debug("relay", { port, error: messageOf(error) }));
       socket.on("close", () => open.delete(socket));
     }
     couple(client, upstream);

@@ -30,6 +30,8 @@ export interface MeshBackend {
    * client's address is hidden behind the entry node's, as Docker does.
    */
   readonly returnsToEntry: boolean;
+  /** The task expects the PROXY protocol; here our nodes' doors say the header themselves. */
+  readonly headedPort?: number;
 }
 
 /** The host's half of the mesh. */
@@ -86,6 +88,8 @@ export interface MeshTask {
     readonly publishedPort: number;
     readonly targetPort: number;
   }[];
+  /** Ports at which the doors of our nodes, and nobody else, say who their clients are. */
+  readonly headed: readonly number[];
   /** Every Skein node that has a door to the mesh, this one included. */
   readonly entries: readonly MeshEntry[];
   /** Feature "nftEgress" of the kernel. Without it entry nodes must hide clients (`returnsToEntry: false`). */

@@ -8,6 +8,7 @@ import {
   PeerRecordSchema,
   type PortConfig,
   PortConfig_Protocol,
+  type ProxiedPort,
 } from "#proto/docker/networkdb/records_pb.js";
 import type { PublishOptions } from "../../base/publish.ts";
 import { isMac, parseCidr, parseIp, plainIp } from "../address.ts";
@@ -73,6 +74,9 @@ export function encodeEndpoint(endpoint: EndpointState, draining: boolean): Uint
               addresses: [...(port.bound ?? [])],
               local: port.local ?? false,
             })),
+            proxiedPorts: ports.flatMap(({ publishedPort, proxy, headedPort = 0 }) =>
+              proxy ? [{ publishedPort, headedPort }] : [],
+            ),
           }
         : {}),
     }),
@@ -118,7 +122,7 @@ export function decodeEndpoint(
                 ...(local && { local }),
               })),
             ),
-          ],
+          ].map((port) => ({ ...port, ...proxiedOf(record.proxiedPorts, port) })),
         }
       : undefined,
   };
@@ -138,6 +142,12 @@ function decodePort(port: PortConfig | undefined): IngressPort[] {
   if (!port || !validPort(port.targetPort) || !validPort(port.publishedPort)) return [];
   const { name, targetPort, publishedPort } = port;
   return [{ name, protocol: protocolName(port.protocol), targetPort, publishedPort }];
+}
+
+function proxiedOf(proxied: readonly ProxiedPort[], { protocol, publishedPort }: IngressPort): Partial<IngressPort> {
+  const told = protocol === "tcp" ? proxied.find((one) => one.publishedPort === publishedPort) : undefined;
+  if (!told) return {};
+  return { proxy: true, ...(validPort(told.headedPort) && { headedPort: told.headedPort }) };
 }
 
 const validPort = (port: number) => port > 0 && port < 65536;

@@ -182,6 +182,7 @@ test("mesh: a task's half is there only where it has ports", () => {
     ingressSubnet: "10.0.0.0/24",
     defaultSource: "172.18.0.9",
     ports: [{ protocol: "tcp", publishedPort: 8080, targetPort: 80 }],
+    headed: [],
     entries: [],
     egressHook: true,
   });

@@ -222,6 +222,7 @@ test("restricted ports come back as they were told, and are not among those that
     { name: "", protocol: "tcp", targetPort: 81, publishedPort: 8081, bound: ["127.0.0.1/32", "fd00::/64"] },
     { name: "", protocol: "udp", targetPort: 53, publishedPort: 8053, bound: [], local: true },
     { name: "dns", protocol: "udp", targetPort: 53, publishedPort: 53, local: true },
+    { name: "", protocol: "tcp", targetPort: 82, publishedPort: 8082, local: true, proxy: true, headedPort: 40001 },
   ] as const;
   const record = encodeEndpoint(
     endpoint({ networkId: "n", name: "web.1.t1", ipv4: "10.0.1.3/24", service: { ...web, ingressPorts: [...ports] } }),

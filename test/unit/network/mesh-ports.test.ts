@@ -12,6 +12,7 @@ function setup() {
   const held = new Map<string, string>();
   const refused = new Set<string>();
   const warnings: unknown[] = [];
+  const announced: number[] = [];
   const log = { warn: (_: string, fields: unknown) => warnings.push(fields) } as unknown as Logger;
   const ports = {
     take(owner: string, bindings: readonly PortBinding[]) {
@@ -21,10 +22,13 @@ function setup() {
       held.set(owner, place);
       return [];
     },
-    release: (owner: string) => void held.delete(owner),
+    release(...owners: string[]) {
+      for (const owner of owners) held.delete(owner);
+    },
+    announce: (list: readonly unknown[]) => void announced.push(list.length),
   };
   const reservations = new MeshReservations(ports, log);
-  return { reservations, refused, warnings, places: () => [...held.values()].sort() };
+  return { reservations, refused, warnings, announced, places: () => [...held.values()].sort() };
 }
 
 test("a port is kept at all addresses of both families, until it is not published any more", () => {
@@ -53,6 +57,14 @@ test("datagrams over IPv6 have a socket at each address, or they would be answer
   assert.deepEqual(places(), ["0.0.0.0 53", "::1 53", "fd00::7 53"]);
   reservations.follow([port], at("::1", "fd00::8"));
   assert.deepEqual(places(), ["0.0.0.0 53", "::1 53", "fd00::8 53"]);
+});
+
+test("a thousand ports are told of at once", () => {
+  const { reservations, announced, places } = setup();
+  const ports = Array.from({ length: 1000 }, (_, index) => tcp(30_000 + index));
+  reservations.follow(ports, host);
+  reservations.follow([...ports, tcp(80)], host);
+  assert.deepEqual([places().length, announced], [2002, [1000, 1]]);
 });
 
 test("one address that is taken costs no other; it is told once, and had as soon as it is free", () => {

@@ -52,6 +52,7 @@ const meshTask: MeshTask = {
     { protocol: "tcp", publishedPort: 8081, targetPort: 80 },
     { protocol: "udp", publishedPort: 53, targetPort: 53 },
   ],
+  headed: [40001],
   entries: [
     { address: "10.0.0.2", mac: "02:f7:3c:91:aa:01" },
     { address: "10.0.0.3", mac: "02:5b:00:17:c4:99" },

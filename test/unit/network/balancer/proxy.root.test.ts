@@ -16,6 +16,10 @@ test("the header is that of the specification", () => {
     proxyHeader({ address: "192.0.2.7", port: 50000 }, { address: "10.0.0.5", port: 8080 }).toString("hex"),
     "0d0a0d0a000d0a515549540a2111000cc00002070a000005c3501f90",
   );
+  assert.equal(
+    proxyHeader({ address: "2001:db8::7%eth0", port: 50000 }, { address: "fd00::5", port: 8080 }).toString("hex"),
+    "0d0a0d0a000d0a515549540a2121002420010db8000000000000000000000007fd000000000000000000000000000005c3501f90",
+  );
 });
 
 test("header, bytes both ways, half-close, reset; who is refused by the task is reset", {
@@ -56,6 +60,11 @@ test("header, bytes both ways, half-close, reset; who is refused by the task is 
     const header = proxyHeader({ address: localAddress, port: localPort }, { address, port: 8080 });
     assert.equal(got.length, header.length + size);
     assert.deepEqual(got.subarray(0, header.length), header);
+
+    const told = tcpConnectIn(ns, address, proxy.headedPort, { allowHalfOpen: true });
+    await once(told, "connect");
+    told.end("said already");
+    assert.equal(Buffer.concat(await told.toArray()).toString(), "said already");
 
     const broken = await connect();
     broken.write("reset");

@@ -85,3 +85,39 @@ test("UDP: each client has its own way back, forgotten after ninety silent secon
     server.close();
   }
 });
+
+test("TCP: a connection may be made in another way; where none can be made the client is reset", async () => {
+  const made: string[] = [];
+  await using relay = openRelay({
+    ...tcp,
+    connect(client) {
+      made.push(client.remoteAddress ?? "");
+      if (made.length === 2) throw new Error("no more descriptors");
+      const socket = net.connect({ host: "127.0.0.1", port: echoPort, allowHalfOpen: true });
+      socket.write("said before: ");
+      return socket;
+    },
+  });
+  const first = net.connect({ host: "::1", port: relay.port, allowHalfOpen: true });
+  first.end("hello");
+  assert.equal(Buffer.concat(await first.toArray()).toString(), "said before: hello");
+  const second = net.connect(relay.port, "::1");
+  const error = await new Promise<NodeJS.ErrnoException>((resolve) => second.on("error", resolve));
+  assert.equal(error.code, "ECONNRESET");
+  assert.deepEqual(made, ["::1", "::1"]);
+});
+
+test("TCP: a relay that lingers takes nobody new, and cuts nobody off", async () => {
+  const accepted = Promise.withResolvers<void>();
+  const connect = () => void accepted.resolve();
+  const relay = openRelay({ ...tcp, lingers: true, connect });
+  const socket = net.connect({ host: "::1", port: relay.port, allowHalfOpen: true });
+  socket.write("before, ");
+  await accepted.promise;
+  await relay[Symbol.asyncDispose]();
+  const late = net.connect(relay.port, "::1");
+  const error = await new Promise<NodeJS.ErrnoException>((resolve) => late.on("error", resolve));
+  assert.equal(error.code, "ECONNREFUSED");
+  socket.end("and after");
+  assert.equal(Buffer.concat(await socket.toArray()).toString(), "before, and after");
+});
