@@ -4,6 +4,7 @@ import {
   ClusterSpecSchema,
   NetworkSpecSchema,
   NodeSpec_Availability,
+  SecretSpecSchema,
   ServiceSpecSchema,
 } from "#proto/docker/swarmkit/specs_pb.js";
 import { NodeDescriptionSchema, NodeRole } from "#proto/docker/swarmkit/types_pb.js";
@@ -24,7 +25,11 @@ executor.describe = async () => {
   const { $typeName: _type, ...description } = await describe();
   return create(NodeDescriptionSchema, { ...description, engine: { engineVersion: "simulated", plugins } });
 };
-const node = createSwarmNode({ stateDir, executor, log: createLogger((line) => lines.push(line), "warn") });
+const node = createSwarmNode({
+  stateDir,
+  executor,
+  log: createLogger((line) => lines.push(line), "warn"),
+});
 const availability = NodeSpec_Availability.DRAIN;
 
 answer(
@@ -49,6 +54,22 @@ answer(
         worker: rootCa?.joinTokens?.worker ?? "",
         manager: rootCa?.joinTokens?.manager ?? "",
       };
+    },
+    /** Begins a rotation of the root. */
+    rotateRoot: async () => {
+      const { meta, spec } = node.control().cluster();
+      const { caConfig } = spec ?? {};
+      if (!spec || !caConfig) throw new Error("the cluster has no spec");
+      const next = { ...spec, caConfig: { ...caConfig, forceRotate: caConfig.forceRotate + 1n } };
+      const rotation = { worker: false, manager: false, unlockKey: false };
+      await node.control().updateCluster(meta?.version?.index ?? 0n, next, rotation);
+    },
+    rotating: () => node.control().cluster().rootCa?.rootRotation !== undefined,
+    /** Writes something, as any user of this manager would. */
+    write: async (name: string) => {
+      const spec = create(SecretSpecSchema, { annotations: { name }, data: Buffer.from("x") });
+      const { id } = await node.control().createSecret(spec);
+      await node.control().removeSecret(id);
     },
     rotateTokens: async () => {
       const { meta, spec } = node.control().cluster();
