@@ -14,6 +14,25 @@ export interface StatusUpdate {
 /** Sends updates to the managers; rejects when they did not take them. */
 export type SendUpdates = (updates: StatusUpdate[]) => Promise<void>;
 
+/** Bytes of one call, about; managers take a megabyte from a worker, Docker's four. */
+const CALL_BYTES = 256 << 10;
+/** Of an update without its texts. */
+const UPDATE_BYTES = 512;
+/** Characters of a text that are told: an error may quote a whole page of a registry's. */
+const MAX_TEXT = 4096;
+
+/** The first of these updates that fit into one call, at least one. */
+function callful(pending: ReadonlyMap<string, TaskStatus>): Map<string, TaskStatus> {
+  const taken = new Map<string, TaskStatus>();
+  let bytes = 0;
+  for (const [taskId, status] of pending) {
+    bytes += UPDATE_BYTES + 2 * (status.err.length + status.message.length);
+    if (taken.size > 0 && bytes > CALL_BYTES) break;
+    taken.set(taskId, status);
+  }
+  return taken;
+}
+
 export class Reporter {
   #pending = new Map<string, TaskStatus>();
   /** What the call under way carries; goes back to `#pending` when it fails. */
@@ -34,7 +53,10 @@ export class Reporter {
   report(taskId: string, status: TaskStatus): void {
     // Set anew, so that the order of sending is that of the latest changes.
     this.#pending.delete(taskId);
-    this.#pending.set(taskId, status);
+    const { err, message } = status;
+    const long = err.length > MAX_TEXT || message.length > MAX_TEXT;
+    const told = long ? { ...status, err: err.slice(0, MAX_TEXT), message: message.slice(0, MAX_TEXT) } : status;
+    this.#pending.set(taskId, told);
     void this.#pump();
   }
 
@@ -61,9 +83,9 @@ export class Reporter {
   }
 
   async #round(send: SendUpdates): Promise<void> {
-    const updates = [...this.#pending].map(([taskId, status]) => ({ taskId, status }));
-    this.#underWay = this.#pending;
-    this.#pending = new Map();
+    this.#underWay = callful(this.#pending);
+    for (const taskId of this.#underWay.keys()) this.#pending.delete(taskId);
+    const updates = [...this.#underWay].map(([taskId, status]) => ({ taskId, status }));
     try {
       await send(updates);
     } catch (error) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { TaskState, TaskStatusSchema } from "#proto/docker/swarmkit/types_pb.js";
 import { deferred } from "../../../src/base/async.ts";
 import { nullLogger } from "../../../src/base/log.ts";
@@ -53,6 +53,27 @@ describe("the status reporter", () => {
     reporter.connect(second.send);
     await turn();
     assert.deepEqual(second.updates(), ["t2:RUNNING t1:FAILED"]);
+  });
+
+  it("tells thousands of tasks in calls that a manager takes, and of a long error its beginning", async () => {
+    const reporter = new Reporter(nullLogger);
+    for (let i = 0; i < 3000; i++) {
+      const err = "e".repeat(i % 10 === 0 ? 1_000_000 : 10);
+      reporter.report(`t${i}`, create(TaskStatusSchema, { state: TaskState.FAILED, err }));
+    }
+    const calls: number[] = [];
+    const told = new Set<string>();
+    reporter.connect(async (updates) => {
+      const bytes = updates.map(
+        (update) => toBinary(TaskStatusSchema, update.status).length + update.taskId.length + 8,
+      );
+      calls.push(bytes.reduce((a, b) => a + b));
+      for (const { taskId } of updates) told.add(taskId);
+    });
+    while (reporter.pending > 0) await turn();
+    assert.equal(told.size, 3000);
+    assert.ok(Math.max(...calls) < 512 << 10, `${Math.max(...calls)} bytes in a call`);
+    assert.ok(calls.length < 50, `${calls.length} calls`);
   });
 
   it("says nothing of a task that is gone", async () => {
