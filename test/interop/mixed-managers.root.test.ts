@@ -7,8 +7,9 @@ import { after, before, describe, it } from "node:test";
 import { down, up } from "../../src/lab/lab.ts";
 import { makeImages } from "../../src/lab/tour.ts";
 import { ensureDaemon, killDaemon } from "../support/faults.ts";
-import { eventually, TestLab } from "../support/lab.ts";
+import { TestLab } from "../support/lab.ts";
 import { dockerdMissing } from "./support/dockerd.ts";
+import { eventually } from "./support/mixed.ts";
 import { serveNoNames } from "./support/no-names.ts";
 
 const managers = ["m1", "m2", "m3"] as const;
@@ -39,19 +40,15 @@ describe("a real Docker Engine under three managers of Skein", { skip: dockerdMi
       async () => (await nodes(among[0] ?? "")).find((line) => line.endsWith(" Ready Leader"))?.split(" ")[0],
     );
   const ready = (host: string) =>
-    eventually("the worker is ready", async () => (await nodes(host)).includes("docker Ready"), 30_000);
+    eventually("the worker is ready", async () => (await nodes(host)).includes("docker Ready"));
   const containers = async (service: string) =>
     (await lab.ok("docker", "ps", "-q", "--filter", `label=com.docker.swarm.service.name=${service}`)).split("\n");
   const running = (host: string, service: string, count: number) =>
-    eventually(
-      `${count} tasks of ${service} run`,
-      async () => {
-        const args = ["--filter", "desired-state=running", "--format", "{{.CurrentState}}", service];
-        const states = (await lab.ok(host, "service", "ps", ...args)).split("\n");
-        return states.length === count && states.every((state) => state.startsWith("Running "));
-      },
-      30_000,
-    );
+    eventually(`${count} tasks of ${service} run`, async () => {
+      const args = ["--filter", "desired-state=running", "--format", "{{.CurrentState}}", service];
+      const states = (await lab.ok(host, "service", "ps", ...args)).split("\n");
+      return states.length === count && states.every((state) => state.startsWith("Running "));
+    });
 
   before(async () => {
     await down("mxm");

@@ -2,8 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 import { meshBackends, tasksOf } from "../../support/consistency.ts";
-import { eventually } from "../../support/lab.ts";
-import { HOSTS, type Host, type MixedLab } from "./mixed.ts";
+import { eventually, HOSTS, type Host, type MixedLab } from "./mixed.ts";
 import { QUICK } from "./mixed-overlay.ts";
 
 /** Which task answered, and whom it took for its client. */
@@ -63,14 +62,10 @@ export function meshTests(lab: () => MixedLab): void {
   it("a task that goes is no backend any more, wherever it was", async () => {
     await lab().manage("service", "update", "--detach", "--quiet", "--constraint-add", "node.hostname!=docker", "pub");
     for (const host of ours()) {
-      await eventually(
-        "two are left",
-        async () => {
-          const backends = await tasksOf(lab(), "pub", "ingress");
-          return backends.length === 2 && (await meshBackends(lab(), host)).join() === backends.join();
-        },
-        30_000,
-      );
+      await eventually("two are left", async () => {
+        const backends = await tasksOf(lab(), "pub", "ingress");
+        return backends.length === 2 && (await meshBackends(lab(), host)).join() === backends.join();
+      });
     }
     await lab().manage("service", "rm", "pub");
     for (const host of ours()) {

@@ -2,8 +2,7 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { it } from "node:test";
-import { eventually } from "../../support/lab.ts";
-import type { Host, MixedLab } from "./mixed.ts";
+import { eventually, type Host, type MixedLab } from "./mixed.ts";
 import { QUICK } from "./mixed-overlay.ts";
 
 const workers = ["docker", "skein"] as const satisfies Host[];
@@ -106,17 +105,25 @@ export function serviceTests(lab: () => MixedLab): void {
         first.some((task) => task.includes(` ${host} `)),
         first.join("\n"),
       );
+    for (const host of workers) {
+      const running = () => lab().ok(host, "ps", "-q", "--filter", "label=com.docker.swarm.service.name=upd");
+      const killed = await running();
+      await lab().ok(host, "kill", killed);
+      await eventually(`${host} has another`, async () => ![killed, ""].includes(await running()));
+      assert.ok((await lab().tasks("upd", `node=${host}`)).some((task) => /task: non-zero exit \(137\)/.test(task)));
+    }
+    await lab().running("upd", 2);
     const state = () =>
       lab().manage("service", "inspect", "--format", "{{with .UpdateStatus}}{{.State}}{{end}}", "upd");
     await update("upd", "--env-add", "OK=0");
-    await eventually("it is rolled back", async () => (await state()) === "rollback_completed", 40_000);
+    await eventually("it is rolled back", async () => (await state()) === "rollback_completed");
     await lab().running("upd", 2);
     await update("upd", "--env-add", "NEW=1", "--update-parallelism", "2", "--update-monitor", "100ms");
-    await eventually("it is updated", async () => (await state()) === "completed", 40_000);
+    await eventually("it is updated", async () => (await state()) === "completed");
     await lab().running("upd", 2);
     for (const host of workers) assert.match((await envOf(host, "upd")).join(), /"NEW=1"/);
     await lab().manage("service", "rollback", "--detach", "--quiet", "upd");
-    await eventually("it is rolled back", async () => (await state()) === "rollback_completed", 40_000);
+    await eventually("it is rolled back", async () => (await state()) === "rollback_completed");
     await lab().running("upd", 2);
     for (const host of workers) assert.doesNotMatch((await envOf(host, "upd")).join(), /"NEW=1"/);
   });
@@ -124,18 +131,20 @@ export function serviceTests(lab: () => MixedLab): void {
   it("drained and paused nodes of either kind give their tasks up, or get no more", async () => {
     for (const [host, other] of [workers, [...workers].reverse()] as [Host, Host][]) {
       await lab().manage("node", "update", "--availability", "drain", host);
-      await eventually(
-        `all on ${other}`,
-        async () => {
-          const tasks = await lab().tasks("upd", "desired-state=running");
-          return tasks.length === 2 && tasks.every((task) => task.includes(` ${other} Running `));
-        },
-        40_000,
-      );
+      await eventually(`all on ${other}`, async () => {
+        const tasks = await lab().tasks("upd", "desired-state=running");
+        return tasks.length === 2 && tasks.every((task) => task.includes(` ${other} Running `));
+      });
       await eventually("none is left", async () => (await envOf(host, "upd")).length === 0);
       await lab().manage("node", "update", "--availability", "active", host);
     }
     await lab().manage("node", "update", "--availability", "pause", "docker");
+    await lab().manage("node", "update", "--availability", "drain", "skein");
+    await lab().manage("service", "update", "--detach", "--quiet", "--no-resolve-image", "--force", "upd");
+    await eventually("there is no place for them", async () =>
+      (await lab().tasks("upd", "desired-state=running")).some((task) => / Pending .*no suitable node \(/.test(task)),
+    );
+    await lab().manage("node", "update", "--availability", "active", "skein");
     await lab().manage("service", "scale", "--detach", "upd=4");
     const tasks = await lab().running("upd", 4);
     for (const slot of [3, 4]) {
@@ -172,14 +181,10 @@ export function serviceTests(lab: () => MixedLab): void {
       ["gjob", 2],
       ["rjob", 4],
     ] as const) {
-      await eventually(
-        `${name} is complete`,
-        async () => {
-          const tasks = await lab().tasks(name);
-          return tasks.length === count && tasks.every((task) => / Complete /.test(task));
-        },
-        30_000,
-      );
+      await eventually(`${name} is complete`, async () => {
+        const tasks = await lab().tasks(name);
+        return tasks.length === count && tasks.every((task) => / Complete /.test(task));
+      });
     }
     for (const host of workers) {
       for (const name of ["gjob", "rjob"])
