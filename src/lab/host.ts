@@ -129,7 +129,7 @@ export async function startDaemon(
   const command = engine === "dockerd" ? dockerdCommand(host) : daemonCommand(host);
   const outer = startDetached(inside(state, command), host.logFile);
   // The real engine in a swarm answers when it has found a manager, or after 20 s without one.
-  const deadline = clock.now() + (engine === "dockerd" ? 40_000 : 15_000);
+  const deadline = clock.now() + (engine === "dockerd" ? 60_000 : 15_000);
   for (;;) {
     const pid = childrenOf(outer.pid)[0];
     const daemon = pid === undefined ? undefined : processRef(pid);
