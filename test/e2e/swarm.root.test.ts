@@ -258,6 +258,7 @@ test("a registry on a host of the lab: every host pulls from it, and a service r
   await lab.ok("manager", "service", "rm", "only");
 
   // The same one as the lab's mirror of Docker Hub: what it has is pulled, once, and passed on.
+  await lab.ok("manager", "pull", image);
   await lab.ok("manager", "tag", image, `${registry.address}/library/redis:latest`);
   await lab.ok("manager", "push", `${registry.address}/library/redis:latest`);
   const base = `http://${registry.address}`;
