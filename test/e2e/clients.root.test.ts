@@ -10,7 +10,7 @@ import { text } from "node:stream/consumers";
 import { after, afterEach, before, test } from "node:test";
 import Docker from "dockerode";
 import { run } from "../../src/lab/process.ts";
-import { control, EngineHost } from "../support/engine.ts";
+import { control, EngineHost, skipControl } from "../support/engine.ts";
 import { eventually } from "../support/lab.ts";
 import { differences, type Shape, shapeOf } from "../support/shape.ts";
 
@@ -84,7 +84,8 @@ test("Compose: up, scale, run, restart, logs, down", async () => {
   assert.equal(await host.docker("network", "ls", "-q", "--filter", "type=custom"), "");
 });
 
-test("the Python SDK: a swarm, services, containers, secrets, errors", async () => {
+// Real Docker conflicts with what its own managers write to a service meanwhile ("update out of sequence").
+test("the Python SDK: a swarm, services, containers, secrets, errors", skipControl, async () => {
   const script = new URL("../support/sdk.py", import.meta.url).pathname;
   // Debian's own interpreter: the SDK is a package of the system.
   const { code, stdout, stderr } = await run(
