@@ -1,6 +1,7 @@
 /**
- * An overlay network with IPv6 on a Skein host and on the real Docker Engine, which knows it in IPv4 only; nobody is told
- * of an IPv6 address that cannot be reached.
+ * What a Skein host does beyond the real Docker Engine beside it: an overlay network with IPv6, which Docker knows in IPv4
+ * only, and published ports with labels, of which it knows nothing. Nobody is told of what cannot be reached, nor opens what
+ * was to be closed.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -64,4 +65,61 @@ test("IPv4 goes both ways, IPv6 is not promised where it does not", async () => 
   assert.equal((await ask("on-docker", "A")).trim(), addresses.docker);
   assert.equal((await ask("on-docker", "AAAA")).trim(), "");
   assert.match(await ask("on-skein", "AAAA"), /^fd00:41::/);
+});
+
+test("a service's address in IPv6 leads to the tasks that have one; its IPv4 address to all", async () => {
+  const create = ["service", "create", "-d", "-q", "--no-resolve-image", "--mode", "global", "--network", "dual"];
+  await lab.ok("skein", ...create, "--name", "both", "skein/hello");
+  const ask = async (type: string, name: string) =>
+    (await beside("skein", "on-skein", "dig", "+short", "@127.0.0.11", name, type)).split("\n").filter(Boolean);
+  await eventually("two tasks", async () => (await ask("A", "tasks.both")).length === 2, 90_000);
+  const [task, ...others] = await ask("AAAA", "tasks.both");
+  const [vip, ...more] = await ask("AAAA", "both");
+  assert.ok(task && vip && task !== vip, `${task} ${vip}`);
+  assert.deepEqual([others, more], [[], []]);
+  const pages = async (family: string) => {
+    const seen = new Set<string>();
+    for (let i = 0; i < 12; i++) {
+      const url = "http://both/cgi-bin/index.cgi";
+      const page = await lab.ok("skein", "exec", "on-skein", "curl", family, "-sS", "-m", "3", url);
+      seen.add(/^Hello from (.*)$/m.exec(page)?.[1] ?? page);
+    }
+    return seen.size;
+  };
+  assert.equal(await pages("-6"), 1);
+  assert.equal(await pages("-4"), 2);
+  await lab.ok("skein", "service", "rm", "both");
+});
+
+test("a port with an address is told to no Docker host, nor given a task there", async () => {
+  const label = ["--label", "skein.publish.address=127.0.0.1", "--publish", "8103:80"];
+  const create = ["service", "create", "-d", "-q", "--no-resolve-image", "--replicas", "2"];
+  await lab.ok("skein", ...create, "--name", "inner", ...label, "skein/hello");
+  await lab.ok("skein", ...create, "--name", "outer", "--publish", "8104:80", "skein/hello");
+  const code = async (host: string, place: string) =>
+    (await lab.in(host, "curl", "-s", "-o", "/dev/null", "-m", "3", `http://${place}/`)).code;
+  await eventually("the bound port on the Skein host", async () => (await code("skein", "127.0.0.1:8103")) === 0);
+  // Whether Docker's own mesh works is the kernel's matter (IPVS); what it was told is not.
+  const known = await eventually("Docker knows both services", async () => {
+    const told = await lab.try(
+      "docker",
+      "network",
+      "inspect",
+      "--verbose",
+      "--format",
+      "{{json .Services}}",
+      "ingress",
+    );
+    return /"inner":/.test(told.stdout) && told.stdout.includes("Publish: 8104") && told.stdout;
+  });
+  assert.ok(!known.includes("8103"), known);
+  const refused = 7;
+  assert.equal(await code("docker", "127.0.0.1:8103"), refused);
+  assert.equal(await code("skein", `${lab.host("docker").address}:8103`), refused);
+  assert.equal(await code("docker", `${lab.host("skein").address}:8103`), refused);
+  const nodes = await lab.ok(
+    ...(["skein", "service", "ps", "--filter", "desired-state=running", "--format", "{{.Node}}", "inner"] as const),
+  );
+  assert.equal(nodes, "skein\nskein", "tasks stay away from Docker's node");
+  await lab.ok("skein", "service", "rm", "inner", "outer");
 });
