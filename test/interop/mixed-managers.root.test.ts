@@ -57,7 +57,7 @@ describe("a real Docker Engine under three managers of Skein", { skip: dockerdMi
     );
     names = await serveNoNames(lab);
     await makeImages(lab.lab, "basic");
-    await lab.ok("m1", "swarm", "init", "--advertise-addr", address("m1"), "--data-path-port", "7789");
+    await lab.ok("m1", "swarm", "init", "--advertise-addr", address("m1"));
     const token = await lab.ok("m1", "swarm", "join-token", "-q", "manager");
     for (const host of ["m2", "m3"]) {
       await lab.ok(host, "swarm", "join", "--token", token, "--advertise-addr", address(host), address("m1"));
@@ -86,36 +86,6 @@ describe("a real Docker Engine under three managers of Skein", { skip: dockerdMi
       "echo up; sleep 1000000",
     );
     await running("m3", "stays", 1);
-  });
-
-  it("uses the swarm's data path port", async () => {
-    await lab.ok("m2", "network", "create", "--driver", "overlay", "--attachable", "wide");
-    for (const host of ["m3", "docker"]) {
-      await lab.ok(
-        host,
-        "run",
-        "--detach",
-        "--name",
-        `on-${host}`,
-        "--network",
-        "wide",
-        "skein/box",
-        "sleep",
-        "1000000",
-      );
-    }
-    for (const [host, other] of [
-      ["m3", "docker"],
-      ["docker", "m3"],
-    ] as const) {
-      await eventually(
-        `${host} reaches ${other}`,
-        async () => (await lab.try(host, "exec", `on-${host}`, "ping", "-c1", "-W1", `on-${other}`)).code === 0,
-      );
-    }
-    const tunnels = await lab.in("m3", "ss", "-lun");
-    assert.match(tunnels.stdout, /:7789 /);
-    for (const host of ["m3", "docker"]) await lab.ok(host, "rm", "--force", `on-${host}`);
   });
 
   it("follows the lead when the leader is killed; its task runs on, and it takes new ones", async () => {
