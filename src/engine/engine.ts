@@ -75,6 +75,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
   const stopTelling = tellNetworkEvents(ctx);
   sweepParts(paths.run);
   await restoreContainers(ctx);
+  runtime.sweep();
   const images = createImages(ctx);
   return {
     runtime,

@@ -128,14 +128,17 @@ export async function startDaemon(
 ): Promise<HostState> {
   const command = engine === "dockerd" ? dockerdCommand(host) : daemonCommand(host);
   const outer = startDetached(inside(state, command), host.logFile);
-  // The real engine in a swarm answers when it has found a manager, or after 20 s without one.
-  const deadline = clock.now() + (engine === "dockerd" ? 60_000 : 15_000);
+  // Ours takes one second; on a machine that stalls it is not given up. The real engine in a swarm answers when it has
+  // found a manager, or after 20 s without one.
+  const deadline = clock.now() + (engine === "dockerd" ? 60_000 : 30_000);
   for (;;) {
     const pid = childrenOf(outer.pid)[0];
     const daemon = pid === undefined ? undefined : processRef(pid);
     if (daemon && (await answers(host.socket))) return { ...state, daemon };
     if (!isAlive(outer) || clock.now() > deadline) {
-      const why = existsSync(host.logFile) ? readFileSync(host.logFile, "utf8").trim().split("\n").at(-1) : "";
+      const why = existsSync(host.logFile)
+        ? readFileSync(host.logFile, "utf8").trim().split("\n").slice(-3).join("\n")
+        : "";
       throw new SkeinError("internal", `${engine} on ${host.name} did not come up: ${why}`, {
         hint: `see ${host.logFile}`,
       });

@@ -27,6 +27,7 @@ import type {
   ExecSpec,
   FileChange,
   ImageStore,
+  ListedContainer,
   ProcessStats,
   Resources,
   Runtime,
@@ -74,6 +75,7 @@ class ContainerdRuntime implements Runtime {
   readonly #containers: Containers;
   readonly #rootfs = new KeyedMutex();
   readonly #cgroupParent: string;
+  readonly #log: Logger;
   #sweeps: NodeJS.Timeout[] = [];
   #version: Promise<RuntimeVersion> | undefined;
 
@@ -94,20 +96,20 @@ class ContainerdRuntime implements Runtime {
         cgroupParent: this.#cgroupParent,
         ociRuntimes: this.ociRuntimes,
         topOf: (id) => images.topOf(id),
-        leftBehind: () => this.#sweepSoon(log),
+        leftBehind: () => this.sweep(),
       },
       log,
     );
-    this.#sweepSoon(log);
-    if (supervisor) supervisor.onRestart = () => this.#sweepSoon(log);
+    this.#log = log;
+    if (supervisor) supervisor.onRestart = () => this.sweep();
   }
 
-  /** After a start, and whenever containerd may have gone away in the middle of a task's beginning or end. */
-  #sweepSoon(log: Logger): void {
+  /** Also whenever containerd may have gone away in the middle of a task's beginning or end. */
+  sweep(): void {
     const sweep = () =>
       this.#containers
         .sweepShims(this.#options.address ?? ownPaths(this.#options).socket)
-        .catch((error) => log.warn("lost shims were not ended", { error: messageOf(error) }));
+        .catch((error) => this.#log.warn("lost shims were not ended", { error: messageOf(error) }));
     for (const timer of this.#sweeps) clearTimeout(timer);
     this.#sweeps = sweepMs.map((ms) => setTimeout(sweep, ms).unref());
   }
@@ -160,8 +162,12 @@ class ContainerdRuntime implements Runtime {
     return this.#containers.remove(id);
   }
 
-  list(): Promise<{ id: string; running: boolean; pid: number }[]> {
+  list(): Promise<ListedContainer[]> {
     return this.#containers.list();
+  }
+
+  end(id: string): Promise<void> {
+    return this.#containers.end(id);
   }
 
   async kill(id: string, signal: number, options: { all?: boolean; execId?: string } = {}): Promise<void> {

@@ -278,6 +278,15 @@ export interface RuntimeVersion {
   readonly runtimeCommit: string;
 }
 
+export interface ListedContainer {
+  readonly id: string;
+  readonly running: boolean;
+  /** Whether there is a task, in whatever state: one that runs, or one that was never started or not cleared away. */
+  readonly task: boolean;
+  /** 0 unless it runs. */
+  readonly pid: number;
+}
+
 /** One containerd, supervised or pointed at. */
 export interface Runtime extends AsyncDisposable {
   readonly images: ImageStore;
@@ -303,8 +312,12 @@ export interface Runtime extends AsyncDisposable {
   pids(id: string): Promise<number[]>;
   /** Removes task, container and writable layer. Unknown ids are no error. */
   remove(id: string): Promise<void>;
-  /** Ids of all containers known to containerd, running or not: what to adopt or sweep at start. */
-  list(): Promise<{ id: string; running: boolean; pid: number }[]>;
+  /** All containers known to containerd, running or not: what to adopt or sweep at start. */
+  list(): Promise<ListedContainer[]>;
+  /** Kills and deletes whatever task of a container is left; the container stays. */
+  end(id: string): Promise<void>;
+  /** To be called when all that goes on was adopted: what no container of this daemon has is ended soon. */
+  sweep(): void;
   /** Runs `fn` with the container's root file system at a path (mounted if it is not running). */
   withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T>;
   /** The numbers of "user[:group]" by the container's own /etc/passwd and /etc/group. */

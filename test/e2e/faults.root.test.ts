@@ -8,8 +8,9 @@
  * leaves the lab up.
  */
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, beforeEach, type TestContext, test } from "node:test";
 import { sleep, systemClock } from "../../src/base/clock.ts";
+import { messageOf } from "../../src/base/errors.ts";
 import { hostOf } from "../../src/lab/lab.ts";
 import { run } from "../../src/lab/process.ts";
 import {
@@ -59,6 +60,20 @@ after(async () => {
   if (process.env.SKEIN_FAULT_KEEP) return;
   await lab?.[Symbol.asyncDispose]();
 });
+
+const done: string[] = [];
+/** Set by the first fault that does not heal: what follows would only wait for the same again. */
+let sick = "";
+beforeEach(() => assert.equal(sick, "", "an earlier fault has not healed"));
+
+async function heal(t: TestContext): Promise<void> {
+  try {
+    t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
+  } catch (error) {
+    sick = `seed ${seed}, ${done.join("; ")}: ${messageOf(error)}`;
+    throw new Error(sick);
+  }
+}
 
 const pick = <T>(from: readonly T[]): T => {
   const one = from[Math.floor(random() * from.length)];
@@ -135,7 +150,7 @@ for (let round = 1; round <= rounds; round++) {
     const chosen = Array.from({ length: 2 + Math.floor(random() * 3) }, () => {
       return [pick(Object.keys(faults)), pick(names), random() * 3_000] as const;
     });
-    t.diagnostic(`seed ${seed}: ${chosen.map(([what, host]) => `${what} on ${host}`).join(", ")}`);
+    done.push(chosen.map(([what, host]) => `${what} on ${host}`).join(", "));
     // One after another on a host: two starts of one daemon would meet.
     const byHost = Map.groupBy(chosen, ([, host]) => host);
     await Promise.all([
@@ -153,7 +168,7 @@ for (let round = 1; round <= rounds; round++) {
       })(),
     ]);
     await settle();
-    t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
+    await heal(t);
     await answersEverywhere(3);
   });
 }
@@ -164,7 +179,7 @@ test("all daemons are killed at the same time and started again: requests from o
   await answersEverywhere(2);
   await Promise.all(names.map((host) => ensureDaemon(lab, host)));
   await answersEverywhere(10);
-  t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
+  await heal(t);
   await answersEverywhere(5);
 });
 
@@ -185,7 +200,7 @@ test("a manager's disk is full: the others go on, its containers too; with room 
   );
   assert.equal(await idsOn("m2"), before);
   await freeDisk(lab, "m2");
-  t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
+  await heal(t);
   await eventually("m2 is a manager again", async () => {
     const { stdout } = await lab.try("m2", "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}");
     return stdout.match(/Leader|Reachable/g)?.length === 3;
@@ -211,7 +226,7 @@ test("a worker's disk is full: what it runs runs on, what it cannot start runs e
   for (const id of before) assert.ok((await running()).includes(id), `${id} is gone after a restart`);
   await freeDisk(lab, "w1");
   await lab.ok("m1", "service", "scale", "--detach", `web=${wanted.replicas}`);
-  t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
+  await heal(t);
 });
 
 test("a manager's disk is lost: it is replaced by a new member on the same host", async (t) => {
@@ -239,7 +254,7 @@ test("a manager's disk is lost: it is replaced by a new member on the same host"
   );
   const token = await lab.ok("m1", "swarm", "join-token", "--quiet", "manager");
   await lab.ok("m3", "swarm", "join", "--token", token, `${lab.host("m1").address}:2377`);
-  t.diagnostic(`healed after ${await healed(lab, wanted, HEAL_MS)} ms`);
+  await heal(t);
   const managers = await lab.ok("m3", "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}");
   assert.equal(managers.match(/Leader|Reachable/g)?.length, 3, managers);
   await answersEverywhere(3);

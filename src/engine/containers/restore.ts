@@ -1,5 +1,6 @@
 /** After a restart of the daemon or the host: what still runs is adopted, what does not is brought to its true state. */
 import { messageOf } from "../../base/errors.ts";
+import { waitFor } from "../../base/waiting.ts";
 import type { EngineContext } from "../context.ts";
 import { rfc3339Nano } from "../time.ts";
 import { unmountVolumes } from "../volumes/mounting.ts";
@@ -24,24 +25,28 @@ async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<voi
 
 /** Call before the API is served. Resolves when adopted containers are true again; restarts go on behind it. */
 export async function restoreContainers(ctx: EngineContext): Promise<void> {
+  const during = <T>(what: string, work: Promise<T>) => waitFor(what, work, ctx.log, ctx.clock);
   ctx.registry.load();
-  const known = await ctx.runtime.list();
+  const known = await during("containerd's list of containers", ctx.runtime.list());
+  const tasks = new Set(known.filter(({ task }) => task).map(({ id }) => id));
   const alive = new Set<string>();
   for (const { id, running } of known) {
     const container = ctx.registry.byId(id);
-    if (container && running && container.record.state.status !== "removing") alive.add(id);
+    if (container?.up && running) alive.add(id);
   }
-  await ctx.network.restore(alive);
+  await during("the networks of containers", ctx.network.restore(alive));
   await inParallel(
     known.filter(({ id }) => !ctx.registry.byId(id)),
     async ({ id }) => {
       ctx.log.info("removing a container that no record knows", { container: id });
-      await ctx.runtime
-        .remove(id)
-        .catch((error) => ctx.log.warn("leftover stays", { container: id, error: messageOf(error) }));
+      await during(`the end of ${id}`, ctx.runtime.remove(id)).catch((error) =>
+        ctx.log.warn("leftover stays", { container: id, error: messageOf(error) }),
+      );
     },
   );
-  await inParallel(ctx.registry.all(), (container) => restoreOne(ctx, container));
+  await inParallel(ctx.registry.all(), (container) =>
+    during(`container ${container.id}`, restoreOne(ctx, container, tasks.has(container.id))),
+  );
   for (const container of ctx.registry.all()) {
     if (!wantsStart(container)) continue;
     container.record.state.status = next(container.record.state.status, "boot");
@@ -50,7 +55,7 @@ export async function restoreContainers(ctx: EngineContext): Promise<void> {
   }
 }
 
-async function restoreOne(ctx: EngineContext, container: Container): Promise<void> {
+async function restoreOne(ctx: EngineContext, container: Container, hasTask: boolean): Promise<void> {
   const { record } = container;
   const { state } = record;
   try {
@@ -59,7 +64,11 @@ async function restoreOne(ctx: EngineContext, container: Container): Promise<voi
       await removeNow(ctx, container, { volumes: record.hostConfig.AutoRemove });
       return;
     }
-    if (state.status === "created" || state.status === "exited") return;
+    if (state.status === "created" || state.status === "exited") {
+      // The daemon was killed between the task and its own word of it: what was promised to nobody does not run on.
+      if (hasTask) await ctx.runtime.end(container.id);
+      return;
+    }
     const process = container.up ? await ctx.runtime.adopt(container.id) : undefined;
     if (process) {
       state.pid = process.pid;

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { sleep, systemClock } from "../../base/clock.ts";
 import { messageOf, unavailable } from "../../base/errors.ts";
 import { createLogger, type Logger } from "../../base/log.ts";
+import { waitFor } from "../../base/waiting.ts";
 import { releaseStartup } from "../../kernel/residence.ts";
 import { openRtnl } from "../../kernel/rtnl.ts";
 import { createNetworkController } from "../../network/controller.ts";
@@ -120,26 +121,34 @@ async function start(
   const name = config.hostname ?? hostname();
 
   const [runtime, network] = await both(
-    startRuntime(
-      {
-        root: join(config.dataRoot, "containerd"),
-        run: join(config.runDir, "containerd"),
-        cgroupParent: config.cgroupParent,
-        registries: config.registries,
-        ...(config.containerd !== undefined && { address: config.containerd }),
-        ...(config.defaultRuntime !== undefined && { defaultRuntime: config.defaultRuntime }),
-        signal,
-      },
-      log.with({ room: "runtime" }),
+    waitFor(
+      "containerd",
+      startRuntime(
+        {
+          root: join(config.dataRoot, "containerd"),
+          run: join(config.runDir, "containerd"),
+          cgroupParent: config.cgroupParent,
+          registries: config.registries,
+          ...(config.containerd !== undefined && { address: config.containerd }),
+          ...(config.defaultRuntime !== undefined && { defaultRuntime: config.defaultRuntime }),
+          signal,
+        },
+        log.with({ room: "runtime" }),
+      ),
+      log,
     ),
-    createNetworkController({
-      stateDir: join(config.dataRoot, "network"),
-      netnsDir: join(config.runDir, "netns"),
-      resolvConf: config.resolvConf,
-      ...(config.bip !== undefined && { bip: config.bip }),
-      ...(config.addressPools.length > 0 && { defaultAddressPools: config.addressPools }),
-      log: log.with({ room: "network" }),
-    }),
+    waitFor(
+      "the host's networks",
+      createNetworkController({
+        stateDir: join(config.dataRoot, "network"),
+        netnsDir: join(config.runDir, "netns"),
+        resolvConf: config.resolvConf,
+        ...(config.bip !== undefined && { bip: config.bip }),
+        ...(config.addressPools.length > 0 && { defaultAddressPools: config.addressPools }),
+        log: log.with({ room: "network" }),
+      }),
+      log,
+    ),
   );
   parts.use(runtime);
   parts.use(network);

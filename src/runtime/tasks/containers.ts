@@ -21,7 +21,7 @@ import { layersOf, readInLayers, type SnapshotMount } from "../rootfs.ts";
 import { execProcess, ociSpec } from "../spec/generate.ts";
 import type { OciSpec } from "../spec/oci.ts";
 import { resolveUser } from "../spec/user.ts";
-import type { ContainerSpec, ExecSpec, ExitStatus, StartedProcess } from "../types.ts";
+import type { ContainerSpec, ExecSpec, ExitStatus, ListedContainer, StartedProcess } from "../types.ts";
 import { processAny, readRecord, runcOptions, specAny } from "./encode.ts";
 import { type Exits, exitStatus, isoOf } from "./exits.ts";
 import { shims } from "./shims.ts";
@@ -69,6 +69,8 @@ export class Containers {
   /** Mounts of containers' snapshots, as long as the container is there. */
   readonly #mounts = new Map<string, SnapshotMount[]>();
   readonly #records = new Map<string, OciSpec>();
+  /** Their start failed and could not be undone. */
+  readonly #uncertain = new Set<string>();
   readonly #shm: SharedMemory;
 
   constructor(containerd: Containerd, exits: Exits, options: ContainersOptions, log: Logger) {
@@ -149,17 +151,28 @@ export class Containers {
         await create();
       }
       created = true;
+      this.#uncertain.delete(id);
       const { pid } = await tasks.start({ containerId: id }, call);
       this.#exits.started(id, "", pid);
       this.#records.set(id, record);
       return this.#track(id, pid, io, exit, record.linux.cgroupsPath);
     } catch (error) {
       this.#exits.forget(id);
-      if (created) await ignoreNotFound(tasks.delete({ containerId: id }, call)).catch(() => {});
+      await this.#undoStart(id, created);
       io.destroy();
       this.#shm.close(id);
       rmSync(this.#fifoDir(id), { recursive: true, force: true });
       throw translateStart(error);
+    }
+  }
+
+  /** What is left when containerd goes away in the middle of a start is for the sweep. */
+  async #undoStart(id: string, created: boolean): Promise<void> {
+    try {
+      if (created) await ignoreNotFound(this.#containerd.tasks.delete({ containerId: id }, this.#containerd.call()));
+    } catch {
+      this.#uncertain.add(id);
+      this.#options.leftBehind();
     }
   }
 
@@ -315,6 +328,10 @@ export class Containers {
     });
   }
 
+  end(id: string): Promise<void> {
+    return this.#locks.run(id, () => this.#end(id, false));
+  }
+
   /** Kills and deletes whatever task there is. */
   async #end(id: string, running: boolean): Promise<void> {
     const { tasks } = this.#containerd;
@@ -340,9 +357,14 @@ export class Containers {
       // Under the lock: a task that is being made has its shim before containerd shows it.
       await this.#locks.run(id, async () => {
         if (this.#live.has(id)) return;
-        if (await ifFound(tasks.get({ containerId: id }, call))) {
-          // A task without its container: no list shows it.
-          if (!(await ifFound(containers.get({ id }, call)))) await this.#end(id, false);
+        const task = await ifFound(tasks.get({ containerId: id }, call));
+        if (task) {
+          const over = task.process?.status === Status.STOPPED || this.#uncertain.delete(id);
+          // No list shows a task without its container.
+          if (over || !(await ifFound(containers.get({ id }, call)))) {
+            this.#log.warn("ending a task that was not cleared away", { container: id, pid });
+            await this.#end(id, false);
+          }
           return;
         }
         if (!shims(socket, namespace).some((one) => one.id === id && one.pid === pid)) return;
@@ -356,7 +378,7 @@ export class Containers {
     }
   }
 
-  async list(): Promise<{ id: string; running: boolean; pid: number }[]> {
+  async list(): Promise<ListedContainer[]> {
     const call = this.#containerd.call();
     const [{ containers }, { tasks }] = await Promise.all([
       this.#containerd.containers.list({}, call),
@@ -366,7 +388,7 @@ export class Containers {
     return containers.map(({ id }) => {
       const task = byId.get(id);
       const running = task?.status === Status.RUNNING || task?.status === Status.PAUSED;
-      return { id, running, pid: running ? (task?.pid ?? 0) : 0 };
+      return { id, running, task: task !== undefined, pid: running ? (task?.pid ?? 0) : 0 };
     });
   }
 

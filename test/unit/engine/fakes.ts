@@ -139,7 +139,12 @@ export class FakeRuntime implements Runtime {
     this.specs.delete(id);
     this.processes.delete(id);
   }
-  list = async () => [...this.specs.keys()].map((id) => ({ id, running: this.processes.has(id), pid: 1 }));
+  list = async () =>
+    [...this.specs.keys()].map((id) => ({ id, running: this.processes.has(id), task: this.processes.has(id), pid: 1 }));
+  async end(id: string): Promise<void> {
+    this.processes.delete(id);
+  }
+  sweep = () => {};
   withRootfs: Runtime["withRootfs"] = async (_id, fn) => fn("/nonexistent");
   userOf = async () => ({ uid: 0, gid: 0 });
   writableSize = async () => 42;

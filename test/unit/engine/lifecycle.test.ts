@@ -207,6 +207,18 @@ test("after kill -9 what runs is adopted, what died is told, what nobody knows i
   );
 });
 
+test("killed between a task and its own word of it: the task is ended, the container stays and can be started", async () => {
+  await using host = await testHost();
+  const { Id: id } = await host.engine.containers.create(request({ name: "web" }));
+  await host.runtime.start(host.runtime.specs.get(id) ?? assert.fail());
+  await host.restart();
+  assert.equal(host.runtime.processes.has(id), false);
+  assert.deepEqual(host.network.alive, []);
+  assert.equal(host.engine.containers.state("web").status, "created");
+  await host.engine.containers.start(id);
+  assert.equal(host.engine.containers.state("web").status, "running");
+});
+
 test("restart policies apply when the daemon starts", async () => {
   await using host = await testHost();
   const always = await start(host, { name: "always", host: { RestartPolicy: { Name: "always" } } });

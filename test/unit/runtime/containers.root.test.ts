@@ -53,7 +53,7 @@ describe("containers on containerd", () => {
       );
       return true;
     });
-    assert.deepEqual(await b.runtime.list(), [{ id: "nocmd", running: false, pid: 0 }]);
+    assert.deepEqual(await b.runtime.list(), [{ id: "nocmd", running: false, task: false, pid: 0 }]);
     assert.equal((await output(await b.runtime.start(b.spec("nocmd", ["true"])))).code, 0);
     await b.runtime.remove("nocmd");
     await b.runtime.remove("nocmd");
@@ -225,8 +225,8 @@ describe("containers on containerd", () => {
     await once(child, "exit");
     await new Promise((resolve) => setTimeout(resolve, 400));
     const { runtime } = b;
-    const found = (await runtime.list()).map(({ id, running }) => `${id} ${running}`);
-    assert.deepEqual(found.sort(), ["adopt true", "ended false"]);
+    const found = (await runtime.list()).map(({ id, running, task }) => `${id} ${running} ${task}`);
+    assert.deepEqual(found.sort(), ["adopt true true", "ended false true", "left false true"]);
     const adopted = await runtime.adopt("adopt");
     assert.ok(adopted);
     assert.equal(adopted.pid, pid);
@@ -237,8 +237,14 @@ describe("containers on containerd", () => {
     assert.ok(ended);
     assert.equal((await output(ended)).code, 4);
     assert.equal(await runtime.adopt("nonesuch"), undefined);
-    await runtime.remove("adopt");
-    await runtime.remove("ended");
+    runtime.sweep();
+    const until = Date.now() + 10_000;
+    const left = async () => (await runtime.list()).find(({ id }) => id === "left");
+    while ((await left())?.task !== false) {
+      assert.ok(Date.now() < until, "the task that nobody adopted is still there");
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    await Promise.all(["adopt", "ended", "left"].map((id) => runtime.remove(id)));
   });
 
   test("containerd killed: containers and their exits survive it", async () => {
