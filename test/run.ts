@@ -22,14 +22,12 @@ const patterns = process.argv.slice(2);
 /** Files that hold the machine to a time, or look at all of it. */
 const ALONE = [
   "test/e2e/lab.",
-  "test/e2e/churn.",
   "test/e2e/drift.",
   "test/e2e/failover.",
   "test/e2e/faults.",
   "test/e2e/managers.",
   "test/e2e/overlay.",
   "test/e2e/updates.",
-  "test/interop/gossip/",
   "test/unit/",
 ];
 
