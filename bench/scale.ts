@@ -5,7 +5,8 @@
  * Managers are the real ones, each a process of its own with its etcd; all nodes are in one more process, each with its
  * own certificate, TLS connection and the real agent (`support/scale-agents.ts`). Measured: joining of all nodes; create
  * to all tasks Running; a service of one replica beside that; CPU when nothing happens; with three managers also the
- * kill of the leader's process and etcd until all nodes have a session with the new one and a new task runs.
+ * kill of the leader's process and etcd until all nodes have a session with the new one and a new task runs, with the CPU
+ * that managers, their etcds and the simulated nodes took meanwhile.
  *
  * `SKEIN_BENCH_PROFILE=dir` writes CPU profiles of all processes for the create and for the change of leader.
  */
@@ -148,11 +149,16 @@ async function one(nodes: number): Promise<void> {
 
   if (managers.length >= 3) {
     const { pid } = after.etcd;
+    const others = managers.slice(1);
+    const cpu = async () => {
+      const used = await Promise.all(others.map(({ child }) => child.ask<ManagerUsage>("usage")));
+      return [...used.map(({ own, etcd }) => [own.cpuMs, etcd.cpuMs]), [(await agents.ask<Usage>("usage")).cpuMs]];
+    };
+    const cpuBefore = await cpu();
     start = performance.now();
     const killed = Date.now();
     await first.child.kill();
     if (pid > 0 && usageOf(pid).rssMb > 0) process.kill(pid, "SIGKILL");
-    const others = managers.slice(1);
     let leader = others[0];
     await until("a new leader", async () => {
       for (const other of others) {
@@ -171,6 +177,13 @@ async function one(nodes: number): Promise<void> {
       }),
     );
     result.allSessionsSeconds = seconds(performance.now() - start);
+    const took = (await cpu()).map((of, i) => of.map((ms, j) => seconds(ms - (cpuBefore[i]?.[j] ?? 0))));
+    const [ofAgents] = took.splice(-1).flat();
+    const leads = others.findIndex(({ addr }) => addr === leader?.addr);
+    result.changeCpuSeconds = {
+      ...{ leader: took[leads]?.[0], itsEtcd: took[leads]?.[1] },
+      ...{ otherManagers: took.filter((_, i) => i !== leads).map(([own]) => own), agents: ofAgents },
+    };
     // The dead manager is a node too, and is not ready any more.
     await until("all nodes ready", async () => ((await now())?.ready ?? 0) >= all - 1);
     result.allReadySeconds = seconds(performance.now() - start);

@@ -1,13 +1,10 @@
 /** Sandboxes and their endpoints: making, connecting, disconnecting, removing. */
-import { randomBytes } from "node:crypto";
-import { toIpv6 } from "../base/dual-stack.ts";
-import { forbidden, invalid, messageOf, notFound, SkeinError } from "../base/errors.ts";
-import { hexId } from "../base/id.ts";
+import { forbidden, messageOf, notFound, SkeinError } from "../base/errors.ts";
 import { openConntrack } from "../kernel/conntrack.ts";
-import { contains, isMac, macOf, parseCidr, parseIp, plainIp, randomMac } from "./address.ts";
+import { plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
 import { parseBridge } from "./drivers/bridge.ts";
-import { dualStack } from "./drivers/overlay.ts";
+import { Endpoints } from "./endpoints.ts";
 import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo, gatewayOf, wayOut } from "./plan/world.ts";
 import type { HostPorts } from "./ports.ts";
@@ -41,11 +38,11 @@ export class Sandboxes {
   readonly #core: Core;
   readonly #ports: HostPorts;
   readonly #hooks: EndpointHooks;
-  /** Number of the next port of each overlay's switch. */
-  readonly #nextPort = new Map<string, number>();
+  readonly #endpoints: Endpoints;
 
   constructor(core: Core, ports: HostPorts, hooks: EndpointHooks) {
     this.#core = core;
+    this.#endpoints = new Endpoints(core);
     this.#ports = ports;
     this.#hooks = hooks;
   }
@@ -103,7 +100,7 @@ export class Sandboxes {
       // With its last process gone the kernel takes the namespace apart, both halves of each pair included, without
       // anybody waiting for it. What is left after a while is deleted.
       for (const endpoint of endpoints) {
-        this.#release(endpoint);
+        this.#endpoints.release(endpoint);
         for (const key of this.#outer(endpoint)) core.letGo(key, endpoint.outerName);
       }
       if (published) await core.settle(["host"], "tables");
@@ -161,7 +158,7 @@ export class Sandboxes {
   async #attach(sandbox: SandboxState, network: NetworkState, request: EndpointRequest): Promise<EndpointState> {
     const core = this.#core;
     const role = sandbox.kind === "container" ? "user" : "lb";
-    const endpoint = this.#allocate(sandbox, network, request, role);
+    const endpoint = this.#endpoints.make(sandbox, network, request, role);
     const added = [endpoint];
     const published = sandbox.ports.length > 0;
     try {
@@ -193,7 +190,7 @@ export class Sandboxes {
     const { rtnl } = sandbox.path ? core.namespaces.get(sandboxKey(sandbox.id)) : { rtnl: undefined };
     sandbox.endpoints = sandbox.endpoints.filter((endpoint) => !endpoints.includes(endpoint));
     for (const endpoint of endpoints) {
-      this.#release(endpoint);
+      this.#endpoints.release(endpoint);
       // Devices without an outer half (macvlan) have no plan left that would remove them.
       const link = endpoint.outerName === "" && endpoint.ifName ? rtnl?.link(endpoint.ifName) : undefined;
       if (link) await rtnl?.delLink(link.index);
@@ -227,7 +224,12 @@ export class Sandboxes {
   async #addGateway(sandbox: SandboxState): Promise<EndpointState> {
     const network = await this.#hooks.gatewayBridge();
     const name = `gateway_${sandbox.kind === "ingress" ? sandbox.id : sandbox.id.slice(0, 12)}`;
-    const endpoint = this.#allocate(sandbox, network, { networkId: network.spec.id, name, aliases: [] }, "gateway");
+    const endpoint = this.#endpoints.make(
+      sandbox,
+      network,
+      { networkId: network.spec.id, name, aliases: [] },
+      "gateway",
+    );
     sandbox.endpoints.push(endpoint);
     return endpoint;
   }
@@ -266,93 +268,6 @@ export class Sandboxes {
     }
   }
 
-  #allocate(
-    sandbox: SandboxState,
-    network: NetworkState,
-    request: EndpointRequest,
-    role: EndpointState["role"],
-  ): EndpointState {
-    const { spec } = network;
-    const endpoint: EndpointState = {
-      id: hexId(),
-      networkId: spec.id,
-      name: request.name,
-      aliases: [...request.aliases],
-      ifName: "",
-      outerName: "",
-      mac: "",
-      ipv4: "",
-      ipv6: "",
-      service: request.service,
-      role,
-    };
-    if (spec.configOnly) throw forbidden("cannot create endpoint on configuration-only network");
-    if (spec.driver === "host" || spec.driver === "null") {
-      if (spec.driver === "host" && sandbox.path) throw invalid("a private sandbox cannot join the host's network");
-      return endpoint;
-    }
-    if (!sandbox.path) throw invalid("container sharing the host's network cannot be connected to another network");
-    if (request.mac && !isMac(request.mac)) throw invalid(`invalid MAC address: ${request.mac}`);
-    this.#addresses(endpoint, network, request);
-    try {
-      const ipv4 = parseIp(plainIp(endpoint.ipv4));
-      if (request.mac) endpoint.mac = request.mac.toLowerCase();
-      // On overlays addresses come back to life on other hosts: a MAC that never does cannot be confused.
-      else if (spec.driver === "bridge" && ipv4) endpoint.mac = macOf(ipv4);
-      else if (spec.driver !== "ipvlan") endpoint.mac = randomMac(randomBytes);
-      endpoint.ifName = this.#freeName(sandbox, spec.driver === "bridge" ? parseBridge(spec).ifPrefix : "eth");
-      if (spec.driver === "bridge") endpoint.outerName = this.#outerName();
-      if (spec.driver === "overlay") endpoint.outerName = this.#overlayPort(spec.id);
-    } catch (error) {
-      this.#release(endpoint);
-      throw error;
-    }
-    return endpoint;
-  }
-
-  #addresses(endpoint: EndpointState, network: NetworkState, request: EndpointRequest): void {
-    const core = this.#core;
-    const { spec } = network;
-    const now = core.clock.now();
-    if (spec.driver === "overlay") {
-      // The managers decided; the prefix is the subnet's where they gave the address plain.
-      endpoint.ipv4 = withPrefix(network, request.ipv4);
-      // What the others take for granted, whatever managers of another make say.
-      const dual = spec.driver === "overlay" && endpoint.ipv4 ? dualStack(spec) : undefined;
-      const twin = dual && toIpv6(dual, endpoint.ipv4);
-      if (dual && twin !== undefined) endpoint.ipv6 = `${twin}/${dual.v6.prefix}`;
-      if (!endpoint.ipv4) throw invalid(`no address was allocated for ${request.name} on network ${spec.name}`);
-      return;
-    }
-    if ((request.ipv4 || request.ipv6) && !network.userSubnets) {
-      throw invalid(
-        "user specified IP address is supported only when connecting to networks with user configured subnets",
-      );
-    }
-    if (core.pools.has(spec.id, 4)) {
-      endpoint.ipv4 = core.pools.allocate(spec, 4, endpoint.id, now, request.ipv4 && plainIp(request.ipv4));
-    } else if (request.ipv4) throw invalid("Requested address is out of range");
-    try {
-      if (core.pools.has(spec.id, 6)) {
-        endpoint.ipv6 = core.pools.allocate(spec, 6, endpoint.id, now, request.ipv6 && plainIp(request.ipv6));
-      } else if (request.ipv6) throw invalid("Requested address is out of range");
-    } catch (error) {
-      this.#release(endpoint);
-      throw error;
-    }
-  }
-
-  #release(endpoint: EndpointState): void {
-    const now = this.#core.clock.now();
-    if (endpoint.ipv4) this.#core.pools.release(endpoint.networkId, endpoint.ipv4, now);
-    if (endpoint.ipv6) this.#core.pools.release(endpoint.networkId, endpoint.ipv6, now);
-  }
-
-  #freeName(sandbox: SandboxState, prefix: string): string {
-    const taken = new Set(sandbox.endpoints.map((endpoint) => endpoint.ifName));
-    for (let n = 0; ; n++) if (!taken.has(`${prefix}${n}`)) return `${prefix}${n}`;
-  }
-
   /** The way out is the last device: before the container runs, it makes room for those that come later. */
   #yieldName(sandbox: SandboxState, endpoint: EndpointState, network: NetworkState): void {
     const gateway = sandbox.endpoints.find((e) => e.role === "gateway");
@@ -368,22 +283,6 @@ export class Sandboxes {
     rtnl.setLink(link.index, { name: last });
     gateway.ifName = last;
     endpoint.ifName = freed;
-  }
-
-  #outerName(): string {
-    const taken = new Set([...this.#core.sandboxes.values()].flatMap((s) => s.endpoints.map((e) => e.outerName)));
-    for (;;) {
-      const name = `veth${randomBytes(4).toString("hex").slice(0, 7)}`;
-      if (!taken.has(name) && !this.#core.namespaces.host.rtnl.link(name)) return name;
-    }
-  }
-
-  /** Never one that was used before: its device may still be on the way out. */
-  #overlayPort(networkId: string): string {
-    const used = attachedTo(this.#core.world, networkId).map(({ endpoint }) => Number(endpoint.outerName.slice(4)));
-    const next = Math.max(this.#nextPort.get(networkId) ?? 0, ...used.map((n) => n + 1));
-    this.#nextPort.set(networkId, next + 1);
-    return `veth${next}`;
   }
 
   #outer(endpoint: EndpointState): NamespaceKey[] {
@@ -423,16 +322,4 @@ export class Sandboxes {
       gateway6: routed && endpoint.ipv6 ? gatewayOf(network, 6) : "",
     };
   }
-}
-
-/** A plain address or CIDR as CIDR with the prefix of the network's subnet that it lies in. */
-export function withPrefix(network: NetworkState, address: string | undefined): string {
-  if (!address) return "";
-  const ip = parseIp(plainIp(address));
-  if (!ip) throw invalid(`invalid address ${address}`);
-  for (const pool of network.spec.ipam.config) {
-    const subnet = parseCidr(pool.subnet)?.subnet;
-    if (subnet && contains(subnet, ip)) return `${plainIp(address)}/${subnet.prefix}`;
-  }
-  throw invalid(`address ${address} is in no subnet of network ${network.spec.name}`);
 }

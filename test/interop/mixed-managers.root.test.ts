@@ -88,6 +88,33 @@ describe("a real Docker Engine under three managers of Skein", { skip: dockerdMi
     await running("m3", "stays", 1);
   });
 
+  it("has containers on attachable networks, whichever manager it asks for an address", async () => {
+    const network = ["network", "create", "--driver", "overlay", "--attachable", "--subnet", "10.30.7.0/24", "shared"];
+    await lab.ok("m1", ...network);
+    const inside = (host: string, name: string, line: string) => lab.ok(host, "exec", name, "sh", "-c", line);
+    const address = (host: string, name: string) =>
+      lab.ok(host, "inspect", "--format", "{{(index .NetworkSettings.Networks \"shared\").IPAddress}}", name);
+    await lab.ok("m3", "run", "-d", "--name", "theirs", "--network", "shared", "skein/box", "sleep", "1000000");
+    await lab.ok("docker", "run", "-d", "--name", "ran", "--network", "shared", "skein/box", "sleep", "1000000");
+    await lab.ok("docker", "run", "-d", "--name", "joined", "skein/box", "sleep", "1000000");
+    await lab.ok("docker", "network", "connect", "--ip", "10.30.7.77", "shared", "joined");
+    assert.equal(await address("docker", "joined"), "10.30.7.77");
+    for (const name of ["ran", "joined"]) {
+      await eventually(`${name} and theirs reach each other`, async () => {
+        const there = await lab.try("docker", "exec", name, "ping", "-c", "1", "-W", "1", "theirs");
+        const back = await lab.try("m3", "exec", "theirs", "ping", "-c", "1", "-W", "1", name);
+        return there.code === 0 && back.code === 0;
+      });
+    }
+    await lab.ok("docker", "network", "disconnect", "shared", "joined");
+    // Given back: another one can have it at once.
+    await lab.ok("docker", "network", "connect", "--ip", "10.30.7.77", "shared", "joined");
+    await lab.ok("docker", "rm", "-f", "ran", "joined");
+    await lab.ok("m3", "rm", "-f", "theirs");
+    await eventually("nobody has the network any more", async () => (await lab.try("m2", "network", "rm", "shared")).code === 0);
+    void inside;
+  });
+
   it("follows the lead when the leader is killed; its task runs on, and it takes new ones", async () => {
     const before = await containers("stays");
     const old = await leader(managers);
