@@ -281,6 +281,8 @@ export interface RuntimeVersion {
 export interface ListedContainer {
   readonly id: string;
   readonly running: boolean;
+  /** It runs, held still. */
+  readonly paused: boolean;
   /** Whether there is a task, in whatever state: one that runs, or one that was never started or not cleared away. */
   readonly task: boolean;
   /** 0 unless it runs. */

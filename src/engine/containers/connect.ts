@@ -70,8 +70,16 @@ export async function disconnect(ctx: EngineContext, container: Container, netwo
     );
     if (!entry) throw forbidden(`container ${record.id} is not connected to network ${network.name}`);
     const [key, known] = entry;
-    if (container.up) await disconnectUse(ctx, container, known);
-    delete record.networks[key];
+    // The record first: an endpoint that it does not know is taken away at the next start (`mend.ts`).
+    const before = record.networks;
+    record.networks = Object.fromEntries(Object.entries(before).filter(([name]) => name !== key));
     ctx.registry.save(container);
+    try {
+      if (container.up) await disconnectUse(ctx, container, known);
+    } catch (error) {
+      record.networks = before;
+      ctx.registry.note(container);
+      throw error;
+    }
   });
 }

@@ -122,7 +122,6 @@ async function build(
   };
   const container = ctx.registry.add(record);
   undo.defer(() => ctx.registry.drop(container));
-  ctx.registry.save(container);
   undo.defer(() =>
     ctx.runtime
       .remove(id)
@@ -139,6 +138,8 @@ async function build(
     }),
   );
   await copyUp(ctx, record);
+  // Last: what has no record when a daemon was killed was promised to nobody, and is swept.
+  ctx.registry.save(container);
   return { container, warnings };
 }
 

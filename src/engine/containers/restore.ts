@@ -1,11 +1,13 @@
 /** After a restart of the daemon or the host: what still runs is adopted, what does not is brought to its true state. */
 import { messageOf } from "../../base/errors.ts";
 import { waitFor } from "../../base/waiting.ts";
+import type { ListedContainer } from "../../runtime/types.ts";
 import type { EngineContext } from "../context.ts";
 import { rfc3339Nano } from "../time.ts";
 import { unmountVolumes } from "../volumes/mounting.ts";
 import { emitContainer } from "./attributes.ts";
 import type { Container } from "./container.ts";
+import { mend } from "./mend.ts";
 import { removeNow } from "./remove.ts";
 import { restartDelay, startsAtBoot } from "./restart.ts";
 import { scheduleRestart, watch } from "./start.ts";
@@ -28,7 +30,7 @@ export async function restoreContainers(ctx: EngineContext): Promise<void> {
   const during = <T>(what: string, work: Promise<T>) => waitFor(what, work, ctx.log, ctx.clock);
   ctx.registry.load();
   const known = await during("containerd's list of containers", ctx.runtime.list());
-  const tasks = new Set(known.filter(({ task }) => task).map(({ id }) => id));
+  const found = new Map(known.map((one) => [one.id, one]));
   const alive = new Set<string>();
   for (const { id, running } of known) {
     const container = ctx.registry.byId(id);
@@ -45,7 +47,7 @@ export async function restoreContainers(ctx: EngineContext): Promise<void> {
     },
   );
   await inParallel(ctx.registry.all(), (container) =>
-    during(`container ${container.id}`, restoreOne(ctx, container, tasks.has(container.id))),
+    during(`container ${container.id}`, restoreOne(ctx, container, found.get(container.id))),
   );
   for (const container of ctx.registry.all()) {
     if (!wantsStart(container)) continue;
@@ -55,7 +57,7 @@ export async function restoreContainers(ctx: EngineContext): Promise<void> {
   }
 }
 
-async function restoreOne(ctx: EngineContext, container: Container, hasTask: boolean): Promise<void> {
+async function restoreOne(ctx: EngineContext, container: Container, found: ListedContainer | undefined): Promise<void> {
   const { record } = container;
   const { state } = record;
   try {
@@ -64,15 +66,17 @@ async function restoreOne(ctx: EngineContext, container: Container, hasTask: boo
       await removeNow(ctx, container, { volumes: record.hostConfig.AutoRemove });
       return;
     }
-    if (state.status === "created" || state.status === "exited") {
-      // The daemon was killed between the task and its own word of it: what was promised to nobody does not run on.
-      if (hasTask) await ctx.runtime.end(container.id);
-      return;
-    }
     const process = container.up ? await ctx.runtime.adopt(container.id) : undefined;
     if (process) {
       state.pid = process.pid;
+      if (found?.running) await mend(ctx, container, found.paused);
       watch(ctx, container, process);
+      return;
+    }
+    // The daemon was killed between the task and its own word of it: what was promised to nobody does not run on.
+    if (found?.task && !container.up) await ctx.runtime.end(container.id);
+    if (state.status === "created" || state.status === "exited") {
+      unmountVolumes(ctx, container);
       return;
     }
     lost(ctx, container);

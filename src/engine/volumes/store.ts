@@ -1,5 +1,5 @@
 /** Volumes of the `local` driver: `<dir>/<name>/_data` and what is known of it in `volume.json`. */
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock } from "../../base/clock.ts";
 import { conflict, invalid, messageOf, notFound } from "../../base/errors.ts";
@@ -13,6 +13,8 @@ import { detach, verifyOptions } from "./mounting.ts";
 const volumeRecord = struct({ name: str, created: str, labels: dict(str), options: dict(str), anonymous: bool });
 export type Volume = ShapeOf<typeof volumeRecord> & { readonly path: string };
 
+/** No volume's name: a removal that was cut off. */
+const GONE = ".removed-";
 const VALID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
 export class VolumeStore {
@@ -25,6 +27,7 @@ export class VolumeStore {
     this.#clock = clock;
     mkdirSync(dir, { recursive: true, mode: 0o701 });
     for (const name of readdirSync(dir)) {
+      if (name.startsWith(GONE)) rmSync(join(dir, name), { recursive: true, force: true });
       const text = readFileIfAny(join(dir, name, "volume.json"));
       if (text === undefined) continue;
       try {
@@ -93,10 +96,11 @@ export class VolumeStore {
     }
     if (users.length > 0) throw conflict(`remove ${name}: volume is in use - [${users.join(", ")}]`);
     detach(volume);
+    // All at once first: of a removal that is cut off nothing comes back in a new volume of that name.
+    const gone = join(this.#dir, `${GONE}${hexId()}`);
+    renameSync(join(this.#dir, name), gone);
     this.#volumes.delete(name);
-    // The record goes first: what is left of a cut-off removal is swept as a directory without record.
-    rmSync(join(this.#dir, name, "volume.json"), { force: true });
-    rmSync(join(this.#dir, name), { recursive: true, force: true });
+    rmSync(gone, { recursive: true, force: true });
     return true;
   }
 

@@ -260,6 +260,8 @@ export class Containers {
         return undefined;
       }
       const record = await this.#record(id);
+      // What commands of `exec` still hold they have open.
+      rmSync(`${this.#fifoDir(id)}-exec`, { recursive: true, force: true });
       const io = this.#openIo(id, "", process);
       this.#exits.started(id, "", process.pid);
       if (!runs) {
@@ -323,13 +325,21 @@ export class Containers {
       this.#mounts.delete(id);
       this.#records.delete(id);
       this.#exits.drop(id);
-      this.#shm.close(id);
-      for (const dir of [this.#fifoDir(id), `${this.#fifoDir(id)}-exec`]) rmSync(dir, { recursive: true, force: true });
+      this.#forget(id);
     });
   }
 
   end(id: string): Promise<void> {
-    return this.#locks.run(id, () => this.#end(id, false));
+    return this.#locks.run(id, async () => {
+      await this.#end(id, false);
+      this.#forget(id);
+    });
+  }
+
+  /** What lies on the host for a process that is gone. */
+  #forget(id: string): void {
+    this.#shm.close(id);
+    for (const dir of [this.#fifoDir(id), `${this.#fifoDir(id)}-exec`]) rmSync(dir, { recursive: true, force: true });
   }
 
   /** Kills and deletes whatever task there is. */
@@ -387,8 +397,9 @@ export class Containers {
     const byId = new Map(tasks.map((task) => [task.id || task.containerId, task]));
     return containers.map(({ id }) => {
       const task = byId.get(id);
-      const running = task?.status === Status.RUNNING || task?.status === Status.PAUSED;
-      return { id, running, task: task !== undefined, pid: running ? (task?.pid ?? 0) : 0 };
+      const paused = task?.status === Status.PAUSED;
+      const running = paused || task?.status === Status.RUNNING;
+      return { id, running, paused, task: task !== undefined, pid: running ? (task?.pid ?? 0) : 0 };
     });
   }
 

@@ -127,8 +127,8 @@ export class FakeRuntime implements Runtime {
     if (process) this.onSignal(process, signal);
   }
   resize = async () => {};
-  pause = async () => {};
-  unpause = async () => {};
+  pause = async (id: string) => void this.paused.add(id);
+  unpause = async (id: string) => void this.paused.delete(id);
   update = async () => {};
   stats = async () => {
     throw new Error("no stats");
@@ -139,8 +139,13 @@ export class FakeRuntime implements Runtime {
     this.specs.delete(id);
     this.processes.delete(id);
   }
+  /** Held still. */
+  readonly paused = new Set<string>();
   list = async () =>
-    [...this.specs.keys()].map((id) => ({ id, running: this.processes.has(id), task: this.processes.has(id), pid: 1 }));
+    [...this.specs.keys()].map((id) => {
+      const there = this.processes.has(id);
+      return { id, running: there, paused: this.paused.has(id), task: there, pid: 1 };
+    });
   async end(id: string): Promise<void> {
     this.processes.delete(id);
   }
@@ -225,7 +230,12 @@ export function fakeNetwork(): NetworkController & { readonly sandboxes: Map<str
     sandboxEndpoints: (id: string) => sandboxes.get(id) ?? [],
     publishedPorts: () => [],
     files: () => ({ hosts: "127.0.0.1\tlocalhost\n", resolvConf: "nameserver 127.0.0.11\n" }),
-    renameEndpoints: async () => {},
+    renameEndpoints: async (id: string, name: string) => {
+      sandboxes.set(
+        id,
+        (sandboxes.get(id) ?? []).map((endpoint) => ({ ...endpoint, name })),
+      );
+    },
     setActivity: async () => {},
     told: async () => [],
     isSilent: () => undefined,

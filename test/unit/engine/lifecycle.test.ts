@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { SkeinError } from "../../../src/base/errors.ts";
+import { volumeCreate } from "../../../src/engine/shapes.ts";
 import { request, settle, type TestHost, testHost } from "./fakes.ts";
 
 const start = async (host: TestHost, fields: Parameters<typeof request>[0] = {}) => {
@@ -217,6 +218,103 @@ test("killed between a task and its own word of it: the task is ended, the conta
   assert.equal(host.engine.containers.state("web").status, "created");
   await host.engine.containers.start(id);
   assert.equal(host.engine.containers.state("web").status, "running");
+});
+
+test("killed in the middle of a restart by policy: the task is ended, the policy starts another one", async () => {
+  await using host = await testHost();
+  const { id, process } = await start(host, { host: { RestartPolicy: { Name: "always" } } });
+  process.end(1);
+  host.runtime.processes.delete(id);
+  await settle();
+  assert.equal(host.engine.containers.state(id).status, "restarting");
+  const lost = await host.runtime.start(host.runtime.specs.get(id) ?? assert.fail());
+  await host.restart();
+  assert.equal(host.runtime.processes.has(id), false, "nobody knows of the first");
+  await host.clock.advanceAsync(1);
+  await settle();
+  assert.equal(host.engine.containers.state(id).status, "running");
+  assert.notEqual(host.runtime.processes.get(id)?.pid, lost.pid);
+});
+
+test("killed in the middle of a creation: neither the container nor its name stays", async () => {
+  await using host = await testHost();
+  host.runtime.create = async (spec) => {
+    host.runtime.specs.set(spec.id, spec);
+    await host.restart();
+    throw new Error("the daemon is gone");
+  };
+  const making = host.engine.containers.create(request({ name: "web" }));
+  await assert.rejects(making);
+  assert.equal(host.runtime.removed.length > 0, true);
+  assert.throws(() => host.engine.containers.state("web"), /No such container/);
+  host.runtime.create = async () => {};
+  await host.engine.containers.create(request({ name: "web" }));
+});
+
+test("killed in the middle of pause, unpause or commit: the container goes on, and its state says so", async () => {
+  await using host = await testHost();
+  const held = await start(host, { name: "held" });
+  const thawed = await start(host, { name: "thawed" });
+  const paused = await start(host, { name: "paused" });
+  await host.engine.containers.pause("thawed");
+  await host.engine.containers.pause("paused");
+  await host.runtime.pause(held.id);
+  await host.runtime.unpause(thawed.id);
+  await host.restart();
+  const { containers } = host.engine;
+  assert.deepEqual([...host.runtime.paused], [paused.id]);
+  assert.deepEqual(
+    ["held", "thawed", "paused"].map((name) => containers.state(name).status),
+    ["running", "running", "paused"],
+  );
+  await host.restart();
+  assert.equal(host.engine.containers.state("thawed").status, "running", "it is on disk");
+});
+
+test("killed in the middle of network connect, disconnect or rename: what the record says is true", async () => {
+  await using host = await testHost();
+  const { id } = await start(host, { name: "web" });
+  const [bridge] = host.network.sandboxEndpoints(id);
+  assert.ok(bridge);
+  await host.network.connect(id, { networkId: "half", name: "web", aliases: [], driverOptions: {} });
+  await host.network.renameEndpoints(id, "other");
+  await host.restart();
+  assert.deepEqual(
+    host.network.sandboxEndpoints(id).map(({ networkId, name }) => [networkId, name]),
+    [[bridge.networkId, "web"]],
+  );
+});
+
+test("a disconnection that fails leaves the record as it was; the record goes first", async () => {
+  await using host = await testHost();
+  const { id } = await start(host, { name: "web" });
+  const file = join(host.root, "data/containers", id, "container.json");
+  const networks = () => Object.keys(JSON.parse(readFileSync(file, "utf8")).networks);
+  let seen: string[] = [];
+  const { disconnect } = host.network;
+  host.network.disconnect = async () => {
+    seen = networks();
+    throw new Error("kernel says no");
+  };
+  await assert.rejects(host.engine.containers.disconnect("web", "bridge", false), /kernel says no/);
+  assert.deepEqual([seen, networks()], [[], ["bridge"]]);
+  host.network.disconnect = disconnect;
+  await host.engine.containers.disconnect("web", "bridge", false);
+  assert.deepEqual(networks(), []);
+});
+
+test("killed in the middle of a volume's removal: its files come back in no volume", async () => {
+  await using host = await testHost();
+  const dir = join(host.root, "data/volumes");
+  const { Mountpoint: path } = await host.engine.volumes.create(volumeCreate({ Name: "data" }, ""));
+  writeFileSync(join(String(path), "old"), "");
+  renameSync(join(dir, "data"), join(dir, ".removed-1"));
+  await host.restart();
+  assert.deepEqual(readdirSync(dir), []);
+  await host.engine.volumes.create(volumeCreate({ Name: "data" }, ""));
+  assert.deepEqual(readdirSync(String(path)), []);
+  await host.engine.volumes.remove("data", false);
+  assert.deepEqual(readdirSync(dir), []);
 });
 
 test("restart policies apply when the daemon starts", async () => {

@@ -53,7 +53,7 @@ describe("containers on containerd", () => {
       );
       return true;
     });
-    assert.deepEqual(await b.runtime.list(), [{ id: "nocmd", running: false, task: false, pid: 0 }]);
+    assert.deepEqual(await b.runtime.list(), [{ id: "nocmd", running: false, paused: false, task: false, pid: 0 }]);
     assert.equal((await output(await b.runtime.start(b.spec("nocmd", ["true"])))).code, 0);
     await b.runtime.remove("nocmd");
     await b.runtime.remove("nocmd");
