@@ -66,7 +66,7 @@ export class Agent implements AsyncDisposable {
   constructor(options: AgentOptions) {
     const { executor, db, clock, log, remotes } = options;
     this.#options = options;
-    this.#reporter = new Reporter(log);
+    this.#reporter = new Reporter(clock, log);
     this.#host = new HostUpdates({ executor, remotes, clock, log });
     const attachments = new Attachments();
     this.#attachments = new AttachmentClient({
@@ -82,7 +82,7 @@ export class Agent implements AsyncDisposable {
       db,
       clock,
       log,
-      report: (id, status) => this.#reporter.report(id, status),
+      report: (id, status, passing) => this.#reporter.report(id, status, passing),
       forget: (id) => this.#reporter.forget(id),
     });
   }

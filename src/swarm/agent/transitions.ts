@@ -63,6 +63,11 @@ export function isTerminal(state: TaskState): boolean {
   return state >= TaskState.COMPLETE;
 }
 
+/** On the way to RUNNING, with nothing to complain of: the next state follows by itself. */
+export function isPassing({ state, err }: TaskStatus, desired: TaskState): boolean {
+  return state < TaskState.RUNNING && err === "" && nextStep(state, desired).kind !== "rest";
+}
+
 /** What to do with a task in `state` that is wanted in `desired`. */
 export function nextStep(state: TaskState, desired: TaskState): Step {
   if (isTerminal(state)) return rest;

@@ -16,7 +16,7 @@ import type { Attachments } from "./attachments.ts";
 import { DependencyStore } from "./dependencies.ts";
 import type { TaskDb } from "./task-db.ts";
 import { TaskRunner } from "./task-runner.ts";
-import { rejected } from "./transitions.ts";
+import { isPassing, rejected } from "./transitions.ts";
 
 /** What a task left on this host is tried again to remove after this long, doubling. */
 const removeRetryMs = { first: 1_000, max: 60_000 };
@@ -27,8 +27,8 @@ export interface WorkerOptions {
   readonly db: TaskDb;
   readonly clock: Clock;
   readonly log: Logger;
-  /** A task's status changed. */
-  report(taskId: string, status: TaskStatus): void;
+  /** A task's status changed; `passing`: it will soon change again. */
+  report(taskId: string, status: TaskStatus, passing: boolean): void;
   /** A task is no longer assigned. */
   forget(taskId: string): void;
 }
@@ -149,7 +149,7 @@ export class Worker {
       log.error("no controller for a task", { task: task.id, error });
       entry.task = withStatus(task, (status) => rejected(status, messageOf(error), this.#options.clock.now()));
       this.#keep(entry.task);
-      if (entry.task.status) report(task.id, entry.task.status);
+      if (entry.task.status) report(task.id, entry.task.status, false);
       return;
     }
     entry.runner = new TaskRunner({
@@ -161,7 +161,7 @@ export class Worker {
         // A last word of a task that is being removed must not bring its record back.
         if (this.#entries.get(changed.id) !== entry) return;
         this.#keep(changed);
-        if (changed.status) report(changed.id, changed.status);
+        if (changed.status) report(changed.id, changed.status, isPassing(changed.status, changed.desiredState));
       },
       dependenciesKnown: (signal) => this.#dependenciesKnown(task, signal),
     });

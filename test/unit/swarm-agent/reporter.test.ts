@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { TaskState, TaskStatusSchema } from "#proto/docker/swarmkit/types_pb.js";
 import { deferred } from "../../../src/base/async.ts";
+import { VirtualClock } from "../../../src/base/clock.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { Reporter, type StatusUpdate } from "../../../src/swarm/agent/reporter.ts";
 
@@ -24,7 +25,7 @@ function session() {
 describe("the status reporter", () => {
   it("has one call under way at a time, and then sends the newest only", async () => {
     const { calls, send, updates } = session();
-    const reporter = new Reporter(nullLogger);
+    const reporter = new Reporter(new VirtualClock(), nullLogger);
     reporter.connect(send);
     reporter.report("t1", status(TaskState.ACCEPTED));
     reporter.report("t1", status(TaskState.PREPARING));
@@ -37,9 +38,54 @@ describe("the status reporter", () => {
     assert.deepEqual(updates(), ["t1:ACCEPTED", "t2:ACCEPTED t1:RUNNING"]);
   });
 
+  it("lets states on the way wait for the next one, but not long, and tells them with whatever is told before", async () => {
+    const { calls, send, updates } = session();
+    const clock = new VirtualClock();
+    const reporter = new Reporter(clock, nullLogger);
+    reporter.connect(send);
+    const goOn = async (ms: number) => {
+      await turn();
+      for (const { answer } of calls) answer.resolve();
+      clock.advance(ms);
+      await turn();
+    };
+    reporter.report("t1", status(TaskState.ACCEPTED), true);
+    reporter.report("t1", status(TaskState.PREPARING), true);
+    await goOn(60);
+    reporter.report("t2", status(TaskState.ACCEPTED), true);
+    await goOn(39);
+    assert.deepEqual(updates(), []);
+    await goOn(1);
+    assert.deepEqual(updates(), ["t1:PREPARING t2:ACCEPTED"]);
+    await goOn(1000);
+    reporter.report("t1", status(TaskState.STARTING), true);
+    await goOn(50);
+    reporter.report("t2", status(TaskState.RUNNING));
+    await goOn(1000);
+    assert.deepEqual(updates(), ["t1:PREPARING t2:ACCEPTED", "t1:STARTING t2:RUNNING"]);
+  });
+
+  it("tells a state on the way although the clock was set back", async () => {
+    const { send, updates } = session();
+    let now = 1e12;
+    let fire = () => {};
+    const after = (_: number, fn: () => void) => {
+      fire = fn;
+      return () => {};
+    };
+    const reporter = new Reporter({ now: () => now, after, every: after }, nullLogger);
+    reporter.connect(send);
+    reporter.report("t1", status(TaskState.PREPARING), true);
+    await turn();
+    now -= 3_600_000;
+    fire();
+    await turn();
+    assert.deepEqual(updates(), ["t1:PREPARING"]);
+  });
+
   it("keeps what was not taken for the next session, unless something newer is there", async () => {
     const first = session();
-    const reporter = new Reporter(nullLogger);
+    const reporter = new Reporter(new VirtualClock(), nullLogger);
     reporter.connect(first.send);
     reporter.report("t1", status(TaskState.ACCEPTED));
     await turn();
@@ -56,7 +102,7 @@ describe("the status reporter", () => {
   });
 
   it("tells thousands of tasks in calls that a manager takes, and of a long error its beginning", async () => {
-    const reporter = new Reporter(nullLogger);
+    const reporter = new Reporter(new VirtualClock(), nullLogger);
     for (let i = 0; i < 3000; i++) {
       const err = "e".repeat(i % 10 === 0 ? 1_000_000 : 10);
       reporter.report(`t${i}`, create(TaskStatusSchema, { state: TaskState.FAILED, err }));
@@ -78,7 +124,7 @@ describe("the status reporter", () => {
 
   it("says nothing of a task that is gone", async () => {
     const first = session();
-    const reporter = new Reporter(nullLogger);
+    const reporter = new Reporter(new VirtualClock(), nullLogger);
     reporter.connect(first.send);
     reporter.report("t1", status(TaskState.ACCEPTED));
     await turn();
