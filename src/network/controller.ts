@@ -125,7 +125,7 @@ class Controller implements NetworkController {
       gatewayBridge: () => this.#networks.ensureGatewayBridge(),
       joining: (sandbox) => this.#serve(sandbox),
       joined: (sandbox, endpoint) => this.#joined(sandbox, endpoint),
-      leaving: (_sandbox, endpoint) => this.#cluster.withdraw(endpoint),
+      leaving: (_sandbox, endpoint) => this.#cluster.own.withdraw(endpoint),
       left: (sandbox, endpoint) => this.#left(sandbox, endpoint),
       sandboxGone: (sandbox) => {
         this.#proxies.stop(sandbox.id);
@@ -332,7 +332,7 @@ class Controller implements NetworkController {
       if (sandbox.activity === activity) return;
       sandbox.activity = activity;
       core.store.saveSandbox(sandbox);
-      for (const endpoint of sandbox.endpoints) this.#cluster.publishActivity(endpoint, activity);
+      for (const endpoint of sandbox.endpoints) this.#cluster.own.activity(endpoint, activity);
       for (const { networkId } of sandbox.endpoints) await this.#refresh(networkId, new Set(["endpoints"]));
     });
   }
@@ -524,11 +524,10 @@ class Controller implements NetworkController {
   async #joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void> {
     if (this.#core.networks.get(endpoint.networkId)?.spec.driver === "overlay") {
       this.#neighbours.follow(endpoint.networkId);
-      this.#cluster.publishPeer(endpoint);
-      this.#cluster.publishDoor(sandbox, endpoint);
+      this.#cluster.publish(sandbox, endpoint);
     }
     if (sandbox.activity === "inactive") return;
-    this.#cluster.publishActivity(endpoint, sandbox.activity);
+    this.#cluster.own.activity(endpoint, sandbox.activity);
     await this.#refresh(endpoint.networkId, new Set(["endpoints"]));
   }
 
