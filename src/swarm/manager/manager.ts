@@ -19,10 +19,8 @@ import {
   writeCredentials,
 } from "../ca/files.ts";
 import { nodeConnection } from "../ca/transport.ts";
-import { EtcdBackend } from "../store/etcd/backend.ts";
-import { connectEtcd, type EtcdClient } from "../store/etcd/client.ts";
-import { EtcdSupervisor, hasEtcdData } from "../store/etcd/supervisor.ts";
-import { Store } from "../store/store.ts";
+import { hasEtcdData } from "../store/etcd/supervisor.ts";
+import type { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
 import { unlockKeyOf } from "./autolock.ts";
 import { createFirstObjects } from "./bootstrap.ts";
@@ -35,10 +33,11 @@ import { Lead } from "./leadership/lead.ts";
 import { LeaderLink, leaderAddr } from "./leadership/leader-link.ts";
 import { Looks } from "./leadership/looks.ts";
 import { Members } from "./leadership/members.ts";
-import { StandingWatch } from "./leadership/standing.ts";
+import type { StandingWatch } from "./leadership/standing.ts";
 import { openPort, type Port } from "./port.ts";
 import { type Reign, startReign } from "./reign.ts";
 import { joinAddress, splitAddress } from "./server.ts";
+import { StoreMember } from "./store-member.ts";
 import type { Manager, ManagerOptions } from "./types.ts";
 
 /** Time for the last messages to nodes to leave this host. */
@@ -48,9 +47,6 @@ const RESTART_PATIENCE_MS = 4_000;
 /** A swarm without a leader for this long has lost its quorum, as far as users are concerned. */
 const QUORUM_PATIENCE_MS = 4_000;
 const PROBE_MS = 1_500;
-
-/** Longer than an etcd takes to be back: the others keep the quorum meanwhile. */
-const ROOTS_APART_MS = 5_000;
 
 export { bootstrapCluster } from "./bootstrap.ts";
 
@@ -75,12 +71,8 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
 
 const none = Buffer.of();
 
-const sameCredentials = (a: NodeCredentials, b: NodeCredentials) =>
-  a.certPem === b.certPem && a.keyPem === b.keyPem && a.rootPem === b.rootPem;
-
 /** What is there once the store is open. */
 interface Open {
-  readonly etcd: EtcdSupervisor;
   readonly store: Store;
   readonly standing: StandingWatch;
   readonly control: ControlApi;
@@ -104,10 +96,7 @@ class HostManager implements Manager {
   readonly #link: LeaderLink;
   readonly #lead: Lead;
   #port: Port | undefined;
-  #client: EtcdClient | undefined;
-  /** With what the client proves itself. */
-  #clientAs: NodeCredentials;
-  #etcdAddress = "";
+  #member: StoreMember | undefined;
   #open: Open | undefined;
   /** Until the first reign began. */
   #bootstrap: ManagerOptions["bootstrap"];
@@ -118,14 +107,16 @@ class HostManager implements Manager {
   constructor(options: ManagerOptions, credentials: NodeCredentials) {
     this.#options = options;
     this.#credentials = credentials;
-    this.#clientAs = credentials;
     this.nodeId = credentials.identity.cn;
     this.clusterId = credentials.identity.o;
     this.#log = options.log;
     this.#bootstrap = options.bootstrap;
     this.#hadData = hasEtcdData(options.stateDir);
     this.#book = new AddressBook(options.stateDir);
-    this.#members = new Members(() => this.#etcdClient());
+    this.#members = new Members(() => {
+      if (!this.#member) throw unavailable("the swarm store is not open");
+      return this.#member.client;
+    });
     this.#failed.promise.catch(() => {});
     const closing = this.#closing.signal;
     this.#looks = new Looks(options.clock, closing);
@@ -264,29 +255,15 @@ class HostManager implements Manager {
     });
   }
 
-  /**
-   * Peers are judged by the root in the store: it may be newer than the one on disk. When it is another one, the managers
-   * start their etcd again, one after another; one whose own etcd does not believe it any more cannot wait for its turn.
-   */
+  /** Peers are judged by the root in the store: it may be newer than the one on disk. */
   #serveWith(): void {
     const stored = this.#open?.store.view.get("cluster", this.clusterId)?.rootCa?.caCert;
     const rootPem = stored && stored.length > 0 ? new TextDecoder().decode(stored) : this.#credentials.rootPem;
     const credentials = { ...this.#credentials, rootPem };
     this.#port?.server.setCredentials(credentials);
-    const old = this.#client;
-    if (!this.#open || !old) return;
-    this.#open.etcd.setCertificates(credentials);
+    if (!this.#open) return;
     const turn = Math.max(0, [...this.#book.nodes].sort().indexOf(this.nodeId));
-    this.#open.etcd.followRoots(this.#open.etcd.believes(credentials.certPem) ? turn * ROOTS_APART_MS : 0);
-    if (sameCredentials(this.#clientAs, credentials)) return;
-    this.#clientAs = credentials;
-    this.#client = connectEtcd(this.#etcdAddress, credentials);
-    old.close();
-  }
-
-  #etcdClient(): EtcdClient {
-    if (!this.#client) throw unavailable("the swarm store is not open");
-    return this.#client;
+    this.#member?.setCredentials(credentials, turn);
   }
 
   async #openStore(): Promise<void> {
@@ -309,57 +286,24 @@ class HostManager implements Manager {
     }
     if (join) this.#book.set(Object.fromEntries(join.members.map(({ addr, nodeId }) => [nodeId, addr])));
     signal.throwIfAborted();
-    const etcd = await EtcdSupervisor.start({
-      stateDir,
-      name: this.nodeId,
-      binary: this.#options.etcdBinary ?? "etcd",
+    const member = new StoreMember({
+      ...{ stateDir, nodeId: this.nodeId, etcdBinary: this.#options.etcdBinary ?? "etcd", clock, log: this.#log },
       forceNewCluster: bootstrap?.forceNewCluster ?? false,
+      join: join?.members.map(({ nodeId }) => nodeId),
+      addrOf: (nodeId) => this.#book.addrOf(nodeId),
+      credentials: () => this.#credentials,
+      alone: () => this.#alone,
+      fence: () => this.#lead.fence,
       onRemoved: () => {
         this.#removed = true;
         this.#link.forget("this manager was removed");
         this.#changes.emit();
       },
-      peers: { addrOf: (nodeId) => this.#book.addrOf(nodeId), credentials: () => this.#credentials },
-      ...(join ? { join: join.members.map(({ nodeId }) => nodeId) } : {}),
-      clock,
-      log: this.#log,
+      onStanding: () => this.#onStanding(),
     });
-    this.#undo.defer(() => etcd.stop());
-    etcd.setPeers(this.#book.nodes);
-    this.#etcdAddress = etcd.address;
-    this.#clientAs = this.#credentials;
-    this.#client = connectEtcd(etcd.address, this.#credentials);
-    this.#undo.defer(() => this.#client?.close());
-    const standing = new StandingWatch({
-      status: async (given) => {
-        for (;;) {
-          const client = this.#etcdClient();
-          try {
-            const status = await client.maintenance.status({}, { signal: given, timeoutMs: 1_000 });
-            if (status.leader !== 0n || !etcd.settling) return status;
-          } catch (error) {
-            // Asked again where it was only cut short by a new certificate.
-            if (given.aborted || (client === this.#client && !etcd.settling)) throw error;
-          }
-          await sleep(clock, 20, given);
-        }
-      },
-      alone: () => this.#alone,
-      clock,
-      onChange: () => this.#onStanding(),
-    });
-    this.#undo.defer(() => standing.close());
-    while (standing.current.leader === 0n || standing.current.learner) {
-      signal.throwIfAborted();
-      await sleep(clock, 10, signal);
-    }
-    const backend = new EtcdBackend(() => this.#etcdClient(), this.nodeId, clock, this.#log, {
-      fence: () => this.#lead.fence,
-      dataKey: this.#credentials.dataKey,
-    });
-    this.#undo.defer(() => backend.close());
-    const store = await Store.open(backend, clock, this.#log);
-    this.#undo.defer(() => store.close());
+    this.#member = member;
+    this.#undo.defer(() => member.close());
+    const { backend, standing, store } = await member.open(this.#book.nodes, signal);
     if (!bootstrap && !store.view.get("cluster", this.clusterId)) {
       throw unavailable(`the swarm store holds no cluster ${this.clusterId}`);
     }
@@ -367,10 +311,10 @@ class HostManager implements Manager {
       ...{ store, clusterId: this.clusterId, lead: this.#lead, link: this.#link, looks: this.#looks, clock },
       refusal: () => this.refusal(),
     });
-    this.#open = { etcd, store, standing, control };
+    this.#open = { store, standing, control };
     this.#undo.defer(
       store.onCommit((changes) => {
-        if (changes.some(({ kind }) => kind === "node")) this.#followManagers(store, etcd);
+        if (changes.some(({ kind }) => kind === "node")) this.#followManagers(store);
         for (const { action, kind, object } of changes) {
           // Whichever manager a removed node is connected to; what it was told last still leaves.
           if (kind !== "node" || action !== "remove") continue;
@@ -383,7 +327,7 @@ class HostManager implements Manager {
         }
       }),
     );
-    this.#followManagers(store, etcd);
+    this.#followManagers(store);
     this.#onStanding();
     await this.#lead.open({ backend, standing, store });
     if (bootstrap && !this.#lead.reign) throw unavailable("the new swarm's manager does not lead");
@@ -411,8 +355,8 @@ class HostManager implements Manager {
     );
   }
 
-  #followManagers(store: Store, etcd: EtcdSupervisor): void {
-    if (this.#book.follow(store.view)) etcd.setPeers(this.#book.nodes);
+  #followManagers(store: Store): void {
+    if (this.#book.follow(store.view)) this.#member?.setPeers(this.#book.nodes);
   }
 
   #onStanding(): void {

@@ -14,8 +14,11 @@ import type { NodeCredentials } from "../ca/files.ts";
 import { BoundedWarning, Crowd, STRANGER_STAYS_MS } from "./strangers.ts";
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** Handshakes that are not done yet; one takes milliseconds. */
-const HANDSHAKES = { max: 512, perAddress: 256 };
+/**
+ * Handshakes that are not done yet; one takes milliseconds. But when a leader dies a thousand nodes come at once, to
+ * managers that are busy with the same: who is turned out then comes back later each time.
+ */
+const HANDSHAKES = { max: 1024, perAddress: 512 };
 /** Connections without a certificate. */
 const STRANGERS = { max: 512, perAddress: 256 };
 /** A worker has one connection, two while it renews; what a lost link left behind is not counted out by TCP for minutes. */
@@ -185,7 +188,7 @@ export async function listenManager(
   tls.on("tlsClientError", (error, socket) => log.debug("TLS handshake failed", { peer: peerOf(socket), error }));
   await new Promise<void>((resolve, reject) => {
     tls.once("error", reject);
-    tls.listen(port, host, () => {
+    tls.listen({ port, host, backlog: HANDSHAKES.max }, () => {
       tls.off("error", reject);
       resolve();
     });

@@ -53,9 +53,12 @@ const Running = z.object({
 });
 type Running = z.infer<typeof Running>;
 
-/** A leader that is silent for one to two times the election timeout is replaced. */
+/**
+ * A leader that is silent for one to two times the election timeout is replaced. What members say to each other passes
+ * through the event loops of two managers (`tunnel.ts`): one that is stalled for less than the timeout keeps the lead.
+ */
 const HEARTBEAT_MS = 100;
-const ELECTION_MS = 1_000;
+const ELECTION_MS = 1_500;
 const READY_TIMEOUT_MS = 15_000;
 const STOP_TIMEOUT_MS = 5_000;
 const ADOPTED_POLL_MS = 1_000;
