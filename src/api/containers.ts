@@ -77,7 +77,8 @@ export function containerRoutes(engine: Engine): Route[] {
       // Before 1.40 the memory of every container could be shared.
       const ipc = !request.atLeast("1.40") && body.hostConfig.IpcMode === "" ? { IpcMode: "shareable" } : {};
       const hostConfig = { ...body.hostConfig, ...ipc };
-      const made = await containers.create({ name, ...(platform && { platform }), ...body, hostConfig });
+      const flatReadOnly = !request.atLeast("1.44");
+      const made = await containers.create({ name, ...(platform && { platform }), ...body, hostConfig, flatReadOnly });
       return json(made, 201);
     }),
     route("POST", "/containers/prune", async ({ query }) => json(await containers.prune(query.filters()))),

@@ -102,6 +102,8 @@ export interface ContainerCreate {
   readonly hostConfig: HostConfig;
   readonly networking: NetworkingConfig;
   readonly task?: TaskExtras;
+  /** Read-only mounts leave what is mounted below them writable, as clients before API 1.44 expect it. */
+  readonly flatReadOnly?: boolean;
 }
 
 export interface LogOptions {

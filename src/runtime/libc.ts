@@ -9,6 +9,7 @@ const c = {
     "int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)",
   ),
   lgetxattr: libc.func("intptr_t lgetxattr(const char *path, const char *name, _Out_ uint8_t *value, size_t size)"),
+  fsetxattr: libc.func("int fsetxattr(int fd, const char *name, const uint8_t *value, size_t size, int flags)"),
   umount2: libc.func("int umount2(const char *target, int flags)"),
 };
 
@@ -51,9 +52,14 @@ export function unmount(target: string): void {
   check(c.umount2(target, MNT_DETACH), `umount ${target}`);
 }
 
-/** The value of an extended attribute, or undefined where there is none. */
+/** The value of an extended attribute, one character per byte, or undefined where there is none. */
 export function extendedAttribute(path: string, name: string): string | undefined {
   const value = Buffer.alloc(256);
   const size = Number(c.lgetxattr(path, name, value, value.length));
-  return size < 0 ? undefined : value.toString("utf8", 0, size);
+  return size < 0 ? undefined : value.toString("latin1", 0, size);
+}
+
+/** Sets an extended attribute of an open file. */
+export function setExtendedAttribute(fd: number, name: string, value: Buffer): void {
+  check(c.fsetxattr(fd, name, value, value.length, 0), `setxattr ${name}`);
 }

@@ -13,6 +13,7 @@ import { translate } from "./containerd/errors.ts";
 import { Supervisor } from "./containerd/supervisor.ts";
 import { roomAt } from "./images/room.ts";
 import { ContainerdImages } from "./images/store.ts";
+import { viewOf } from "./images/view.ts";
 import { layerSize } from "./layer-size.ts";
 import { mount, unmount } from "./libc.ts";
 import { findRuntimes, type OciRuntime } from "./oci.ts";
@@ -234,6 +235,12 @@ class ContainerdRuntime implements Runtime {
 
   async changes(id: string): Promise<FileChange[]> {
     return await changesOf(layersOf(await this.#containers.mountsOf(id)));
+  }
+
+  async mountImage(id: string, imageId: string, place: string): Promise<void> {
+    const [layer] = await viewOf(this.#containerd, await this.#containers.mountedTop(id, imageId));
+    if (!layer) throw new Error(`image ${imageId} has no files`);
+    mount(layer.type, layer.source, place, [...layer.options, "ro"]);
   }
 
   async writableSize(id: string): Promise<number> {

@@ -133,6 +133,8 @@ export interface Mount {
   readonly source: string;
   readonly target: string;
   readonly readonly: boolean;
+  /** A read-only mount covers what is mounted below it too; "tried": where kernel and OCI runtime can. */
+  readonly readonlyBelow?: "always" | "tried";
   readonly options: string[];
 }
 
@@ -140,6 +142,8 @@ export interface Mount {
 export interface ContainerSpec {
   readonly id: string;
   readonly imageId: string;
+  /** Images whose layers must stay as long as the container is there, whatever becomes of their names. */
+  readonly mountedImages?: readonly string[];
   /** Name of its OCI runtime; absent for the default. */
   readonly ociRuntime?: string;
   readonly hostname: string;
@@ -322,6 +326,8 @@ export interface Runtime extends AsyncDisposable {
   sweep(): void;
   /** Runs `fn` with the container's root file system at a path (mounted if it is not running). */
   withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T>;
+  /** Mounts the files of one of a container's `mountedImages` at `place`, read-only. */
+  mountImage(id: string, imageId: string, place: string): Promise<void>;
   /** The numbers of "user[:group]" by the container's own /etc/passwd and /etc/group. */
   userOf(id: string, user: string): Promise<{ uid: number; gid: number }>;
   /** What the container changed on its root file system. */

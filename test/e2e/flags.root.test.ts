@@ -223,9 +223,46 @@ const table: Record<string, () => readonly Use[]> = {
     mkdirSync(file("dir/sub"), { recursive: true });
     writeFileSync(file("dir/f"), "from the host");
     const bind = `type=bind,src=${file("dir")},dst=/m`;
+    // With what is mounted below it.
+    const devices = "type=bind,src=/dev,dst=/m";
+    const shm = "grep ' /m/shm ' /proc/mounts | head -1 | cut -d' ' -f4 | cut -d, -f1";
     return [
       ...one(["--mount", bind], "cat /m/f", "from the host"),
       ...one(["--mount", `${bind},readonly`], "touch /m/x 2>/dev/null || echo ro", "ro"),
+      ...young([
+        { args: ["--mount", `${devices},readonly`], run: shm, says: "ro", cli: /version 2[5-9]/ },
+        {
+          args: ["--mount", `${devices},readonly,bind-recursive=writable`],
+          run: shm,
+          says: "rw",
+          cli: /version 2[5-9]/,
+        },
+        {
+          args: ["--mount", `${devices},readonly,bind-recursive=readonly,bind-propagation=rprivate`],
+          run: shm,
+          says: "ro",
+          cli: /version 2[5-9]/,
+        },
+        { args: ["--mount", `${devices},readonly`], run: shm, says: "rw", cli: /version 20/ },
+        {
+          args: ["--mount", "type=image,src=busybox,dst=/m"],
+          run: "cat /m/etc/passwd | head -1; touch /m/x 2>/dev/null || echo ro",
+          says: /^root:[\s\S]*\nro$/,
+          cli: /version 2[89]/,
+        },
+        {
+          args: ["--mount", "type=image,src=busybox,dst=/m,image-subpath=etc"],
+          run: "ls /m",
+          says: /passwd/,
+          cli: /version 2[89]/,
+        },
+        {
+          args: ["--mount", "type=image,src=busybox,dst=/m,image-subpath=../etc"],
+          refused: /subpath must be a relative path within the image/,
+          cli: /version 2[89]/,
+        },
+        { args: ["--mount", "type=image,src=nosuch,dst=/m"], refused: /No such image: nosuch/, cli: /version 2[89]/ },
+      ]),
       ...one(["--mount", `${bind},bind-propagation=rprivate`], "cat /m/f", "from the host"),
       ...refused(["--mount", `${bind},bind-propagation=rshared`], /is mounted on \S+ but it is not a shared mount/),
       ...one(

@@ -60,6 +60,16 @@ function existing(ctx: EngineContext, ref: string): Container {
   return found;
 }
 
+/** The images that mounts name, as far as they are here. */
+async function mountedImages(ctx: EngineContext, { Mounts }: HostConfig): Promise<Map<string, Image>> {
+  const images = new Map<string, Image>();
+  for (const { Type, Source } of Mounts) {
+    const image = Type === "image" && Source !== "" ? await ctx.runtime.images.find(Source) : undefined;
+    if (image) images.set(Source, image);
+  }
+  return images;
+}
+
 /** "linux/arm64/v8" must be the image's own, as far as it is given. */
 function checkPlatform({ platform, config }: ContainerCreate, image: Image): void {
   if (!platform) return;
@@ -89,6 +99,7 @@ async function build(
   if (!config.Hostname) {
     config.Hostname = hostConfig.NetworkMode === "host" || hostConfig.UTSMode === "host" ? ctx.hostname : shortId(id);
   }
+  const images = await mountedImages(ctx, hostConfig);
   const mounts = planMounts(config, hostConfig, {
     volume: (wanted) => {
       const { volume, made } = ctx.volumes.create(wanted);
@@ -100,6 +111,8 @@ async function build(
     },
     isEmpty: (volume) => ctx.volumes.isEmpty(volume),
     mountsOf: (ref) => existing(ctx, ref).record.mounts,
+    image: (ref) => images.get(ref),
+    flatReadOnly: request.flatReadOnly ?? false,
   });
   const { path, args } = commandLine(config);
   const record: ContainerRecord = {

@@ -5,6 +5,8 @@
  * has link → /etc, would be written into the host's /etc. Here each parent is opened component by component inside the
  * root (`openInRoot`), and each last step is a call that follows no link, so that a process of the container that swaps a
  * directory for a link meanwhile gains nothing, and the container need not be frozen.
+ *
+ * Names are bytes, which need not be UTF-8: inside here a path is a string with one character per byte (`Raw`).
  */
 import { execFile } from "node:child_process";
 import {
@@ -12,6 +14,7 @@ import {
   constants,
   fchmodSync,
   fchownSync,
+  ftruncateSync,
   futimesSync,
   lchownSync,
   linkSync,
@@ -20,6 +23,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  renameSync,
   rmdirSync,
   type Stats,
   symlinkSync,
@@ -30,11 +34,22 @@ import { posix } from "node:path";
 import type { Readable } from "node:stream";
 import { promisify } from "node:util";
 import { errnoOf, invalid, messageOf, SkeinError } from "../../base/errors.ts";
-import { openTar, type TarEntry, type TarHeader } from "../../runtime/tar.ts";
+import { hexId } from "../../base/id.ts";
+import { setExtendedAttribute } from "../../runtime/libc.ts";
+import { openTar, type TarEntry, type TarHeader } from "../../runtime/tar/read.ts";
 import { type OpenDir, openInRoot } from "./rootpath.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 const run = promisify(execFile);
+
+type Raw = string;
+const raw = (name: Buffer): Raw => name.toString("latin1");
+const bytes = (name: Raw): Buffer => Buffer.from(name, "latin1");
+/** For people. */
+const shownAs = (name: Raw): string => JSON.stringify(bytes(name).toString());
+
+/** What is carried: the kernel's own and the file system's (trusted, overlay's among them) are no archive's to say. */
+const isCarried = (attribute: string): boolean => attribute === "security.capability" || attribute.startsWith("user.");
 
 export interface ExtractOptions {
   /** Everything gets this owner; absent, each entry its own. */
@@ -65,24 +80,24 @@ export async function extract(
 
 class Extraction implements Disposable {
   readonly #root: string;
-  readonly #dir: string;
+  readonly #dir: Raw;
   readonly #options: ExtractOptions;
   /** Times of directories are set when nothing is written into them any more. */
-  readonly #dirs: { path: string; header: TarHeader }[] = [];
+  readonly #dirs: { path: Raw; header: TarHeader }[] = [];
   /** The parent that was opened last: entries come directory by directory. */
-  #parent: { path: string; open: OpenDir } | undefined;
+  #parent: { path: Raw; open: OpenDir } | undefined;
 
   constructor(root: string, dir: string, options: ExtractOptions) {
     this.#root = root;
-    this.#dir = dir;
+    this.#dir = raw(Buffer.from(dir));
     this.#options = options;
   }
 
   async add({ header, stream }: TarEntry): Promise<void> {
-    const path = this.#inside(header.name, `invalid tar header: ${JSON.stringify(header.name)} is outside`);
+    const path = this.#inside(header.name, `invalid tar header: ${shownAs(raw(header.name))} is outside`);
     try {
       if (path === ".") return;
-      const entry = this.#parentOf(path).entry(posix.basename(path));
+      const entry = this.#entry(path);
       this.#makeRoom(entry, path, header);
       await this.#make(entry, path, header, stream);
     } catch (error) {
@@ -90,30 +105,33 @@ class Extraction implements Disposable {
       if (error instanceof SkeinError || code === undefined) throw error;
       // Node names the descriptor that we went by; the user knows the path.
       const why = messageOf(error).replace(/^\w+: ([^,]*),[\s\S]*$/, "$1");
-      throw new SkeinError("internal", `${posix.join(this.#dir, path)}: ${why}`, { cause: error });
+      throw new SkeinError("internal", `${bytes(posix.join(this.#dir, path)).toString()}: ${why}`, { cause: error });
     }
   }
 
   finish(): void {
     for (const { path, header } of this.#dirs.reverse()) {
       const at = timeOf(header);
-      lutimesSync(this.#parentOf(path).entry(posix.basename(path)), at, at);
+      lutimesSync(this.#entry(path), at, at);
     }
   }
 
+  #entry(path: Raw): Buffer {
+    return this.#parentOf(path).entryOf(bytes(posix.basename(path)));
+  }
+
   /** A name of the archive, relative to the directory that it is unpacked in. */
-  #inside(name: string, words: string): string {
-    if (name.includes("\ufffd")) throw invalid(`invalid tar header: a name is not UTF-8: ${JSON.stringify(name)}`);
-    const clean = posix.normalize(name);
-    if (clean === ".." || clean.startsWith("../")) throw invalid(`${words} of ${JSON.stringify(this.#dir)}`);
+  #inside(name: Buffer, words: string): Raw {
+    const clean = posix.normalize(raw(name));
+    if (clean === ".." || clean.startsWith("../")) throw invalid(`${words} of ${shownAs(this.#dir)}`);
     return clean.replace(/^\/+/, "").replace(/\/$/, "") || ".";
   }
 
-  #parentOf(path: string): OpenDir {
+  #parentOf(path: Raw): OpenDir {
     const parent = posix.dirname(path);
     if (this.#parent?.path !== parent) {
       // The archive need not name the directories of its files.
-      const open = openInRoot(this.#root, posix.join(this.#dir, parent), { make: true });
+      const open = openInRoot(this.#root, bytes(posix.join(this.#dir, parent)), { make: true });
       this[Symbol.dispose]();
       this.#parent = { path: parent, open };
     }
@@ -121,14 +139,14 @@ class Extraction implements Disposable {
   }
 
   /** What lies at the place of an entry goes, unless both are directories. */
-  #makeRoom(entry: string, path: string, { type }: TarHeader): void {
+  #makeRoom(entry: Buffer, path: Raw, { type }: TarHeader): void {
     const there = statOf(entry);
     if (!there) return;
     const directory = type === "directory";
     if (there.isDirectory() && directory) return;
     const { noOverwriteDirNonDir } = this.#options;
-    const shown = JSON.stringify(posix.join(this.#dir, path));
-    const dest = JSON.stringify(this.#dir);
+    const shown = shownAs(posix.join(this.#dir, path));
+    const dest = shownAs(this.#dir);
     if (noOverwriteDirNonDir && there.isDirectory()) {
       throw invalid(`cannot overwrite directory ${shown} with non-directory ${dest}`);
     }
@@ -138,13 +156,10 @@ class Extraction implements Disposable {
     removeTree(entry, there);
   }
 
-  async #make(entry: string, path: string, header: TarHeader, stream: TarEntry["stream"]): Promise<void> {
-    const { uid, gid } = this.#options.owner ?? ownerOf(header);
-    const mode = (header.mode ?? 0) & 0o7777;
+  async #make(entry: Buffer, path: Raw, header: TarHeader, stream: TarEntry["stream"]): Promise<void> {
+    const { uid, gid } = this.#options.owner ?? header;
+    const mode = header.mode & 0o7777;
     const at = timeOf(header);
-    if (header.pax["GNU.sparse.major"] !== undefined || header.pax["GNU.sparse.map"] !== undefined) {
-      throw invalid(`${header.name}: sparse files are not supported in archives`);
-    }
     switch (header.type) {
       case "directory": {
         if (!statOf(entry)) mkdirSync(entry, 0o700);
@@ -152,6 +167,7 @@ class Extraction implements Disposable {
         try {
           fchownSync(fd, uid, gid);
           fchmodSync(fd, mode);
+          setAttributes(fd, header);
         } finally {
           closeSync(fd);
         }
@@ -162,11 +178,11 @@ class Extraction implements Disposable {
       case "contiguous-file": {
         const fd = openSync(entry, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
         try {
-          for await (const chunk of stream)
-            for (let done = 0; done < chunk.length; ) done += writeSync(fd, chunk, done);
-          // In this order: a change of the owner clears set-uid bits.
+          await writeFile(fd, header, stream);
+          // In this order: a change of the owner clears set-uid bits and capabilities.
           fchownSync(fd, uid, gid);
           fchmodSync(fd, mode);
+          setAttributes(fd, header);
           futimesSync(fd, at, at);
         } finally {
           closeSync(fd);
@@ -174,34 +190,36 @@ class Extraction implements Disposable {
         return;
       }
       case "symlink":
-        symlinkSync(header.linkname ?? "", entry);
+        symlinkSync(header.linkname, entry);
         break;
       case "link": {
-        const words = `invalid hardlink ${JSON.stringify(header.name)} -> ${JSON.stringify(header.linkname)}: outside`;
-        const target = this.#inside(header.linkname ?? "", words);
-        using from = openInRoot(this.#root, posix.join(this.#dir, posix.dirname(target)));
-        linkSync(from.entry(posix.basename(target)), entry);
+        const names = `${shownAs(raw(header.name))} -> ${shownAs(raw(header.linkname))}`;
+        const target = this.#inside(header.linkname, `invalid hardlink ${names}: outside`);
+        using from = openInRoot(this.#root, bytes(posix.join(this.#dir, posix.dirname(target))));
+        linkSync(from.entryOf(bytes(posix.basename(target))), entry);
         return;
       }
       case "character-device":
       case "block-device":
       case "fifo":
-        await this.#node(path, header);
+        await this.#node(entry, path, header);
         break;
       default:
-        throw invalid(`${header.name}: unhandled tar header type`);
+        throw invalid(`${header.name.toString()}: unhandled tar header type`);
     }
     lchownSync(entry, uid, gid);
     lutimesSync(entry, at, at);
   }
 
-  async #node(path: string, { type, mode = 0, devmajor, devminor }: TarHeader): Promise<void> {
-    const { fd } = this.#parentOf(path);
+  async #node(entry: Buffer, path: Raw, { type, mode, devmajor, devminor }: TarHeader): Promise<void> {
+    const { fd, entry: pathOf } = this.#parentOf(path);
     const kind = type === "fifo" ? "p" : type === "block-device" ? "b" : "c";
-    const numbers = type === "fifo" ? [] : [String(devmajor ?? 0), String(devminor ?? 0)];
-    // Node has no mknod; the program reaches the directory through our own descriptor of it.
-    const place = `/proc/${process.pid}/fd/${fd}/${posix.basename(path)}`;
+    const numbers = type === "fifo" ? [] : [String(devmajor), String(devminor)];
+    // Node has no mknod; the program reaches the directory through our own descriptor of it, and cannot be told of bytes.
+    const name = `.skein-${hexId().slice(0, 16)}`;
+    const place = `/proc/${process.pid}/fd/${fd}/${name}`;
     await run("mknod", ["-m", (mode & 0o7777).toString(8), "--", place, kind, ...numbers]);
+    renameSync(pathOf(name), entry);
   }
 
   [Symbol.dispose](): void {
@@ -229,16 +247,40 @@ function removeTree(path: string | Buffer, stat: Stats): void {
   rmdirSync(path);
 }
 
-function statOf(path: string): Stats | undefined {
+function statOf(path: Buffer): Stats | undefined {
   return lstatSync(path, { throwIfNoEntry: false });
 }
 
-function ownerOf({ uid, gid, pax }: TarHeader): { uid: number; gid: number } {
-  return { uid: Number(pax.uid ?? uid ?? 0), gid: Number(pax.gid ?? gid ?? 0) };
+/** Of a file with holes the pieces only. */
+async function writeFile(fd: number, { pieces, size }: TarHeader, stream: TarEntry["stream"]): Promise<void> {
+  const rest = pieces && [...pieces];
+  let piece = rest?.shift();
+  let written = 0;
+  for await (const chunk of stream) {
+    for (let done = 0; done < chunk.length; ) {
+      const most = piece ? Math.min(piece.length - written, chunk.length - done) : chunk.length - done;
+      const count = writeSync(fd, chunk, done, most, piece ? piece.offset + written : null);
+      done += count;
+      written += count;
+      if (piece && written === piece.length) {
+        piece = rest?.shift();
+        written = 0;
+      }
+    }
+  }
+  if (pieces) ftruncateSync(fd, size);
+}
+
+function setAttributes(fd: number, { xattrs }: TarHeader): void {
+  for (const [name, value] of xattrs) {
+    try {
+      if (isCarried(name)) setExtendedAttribute(fd, name, value);
+    } catch (error) {
+      // As Docker: not every file system has them.
+      if (errnoOf(error) !== "ENOTSUP" && errnoOf(error) !== "EOPNOTSUPP") throw error;
+    }
+  }
 }
 
 /** Seconds since the epoch, which is also the time of what is older. */
-function timeOf({ mtime, pax }: TarHeader): number {
-  const seconds = pax.mtime === undefined ? (mtime?.getTime() ?? 0) / 1000 : Number(pax.mtime);
-  return Number.isFinite(seconds) && seconds > 0 ? seconds : 0;
-}
+const timeOf = ({ mtime }: TarHeader): number => Math.max(0, mtime);

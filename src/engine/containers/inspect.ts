@@ -47,7 +47,7 @@ export function stateDocument(container: Container): Json {
 export function mountDocument(mount: MountPoint): Json {
   return {
     Type: mount.type,
-    ...(mount.type === "volume" && { Name: mount.name }),
+    ...(mount.name && { Name: mount.name }),
     Source: mount.source,
     Destination: mount.target,
     ...(mount.type === "volume" && { Driver: "local" }),

@@ -2,6 +2,7 @@
 import { mkdirSync, statSync } from "node:fs";
 import { posix } from "node:path";
 import { errnoOf, invalid, notImplemented } from "../../base/errors.ts";
+import type { Image } from "../../runtime/types.ts";
 import type { ContainerConfig, HostConfig, MountSpec } from "../shapes.ts";
 import type { Volume } from "../volumes/store.ts";
 import type { MountPoint } from "./record.ts";
@@ -18,6 +19,10 @@ export interface MountHost {
   isEmpty(volume: Volume): boolean;
   /** Mounts of another container, for --volumes-from. */
   mountsOf(ref: string): readonly MountPoint[];
+  /** An image that is here, by any of its names. */
+  image(ref: string): Image | undefined;
+  /** The client is of a time when read-only mounts left what is mounted below them writable. */
+  readonly flatReadOnly: boolean;
 }
 
 const PROPAGATION = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
@@ -26,10 +31,12 @@ const MODES = [...PROPAGATION, "ro", "rw", "z", "Z", "nocopy", "cached", "delega
 const point = (target: string, part: Partial<MountPoint>): MountPoint => ({
   type: "bind",
   name: "",
+  image: "",
   source: "",
   target,
   mode: "",
   rw: true,
+  below: "",
   propagation: "",
   options: [],
   anonymous: false,
@@ -105,7 +112,8 @@ function parseBind(host: MountHost, spec: string, driver: string): MountPoint {
     if (errnoOf(error) !== "ENOENT") throw error;
     mkdirSync(source, { recursive: true });
   }
-  return point(target, { source, ...common, propagation: common.propagation || "rprivate" });
+  const below = host.flatReadOnly && !common.rw ? "writable" : "";
+  return point(target, { source, ...common, below, propagation: common.propagation || "rprivate" });
 }
 
 /** Whether a path stays below where it begins, by its text. */
@@ -123,7 +131,7 @@ function parseMount(host: MountHost, spec: MountSpec): MountPoint {
   const common = { rw: !spec.ReadOnly, fromMounts: true };
   switch (spec.Type) {
     case "bind":
-      return bindMount(spec, target, common, bad);
+      return bindMount(host, spec, target, common, bad);
     case "volume": {
       const options = spec.VolumeOptions;
       const subpath = options?.Subpath ?? "";
@@ -147,6 +155,16 @@ function parseMount(host: MountHost, spec: MountSpec): MountPoint {
       if (Mode > 0) options.push(`mode=${Mode.toString(8)}`);
       return point(target, { type: "tmpfs", options, ...common });
     }
+    case "image": {
+      if (spec.Source === "") throw bad("field Source must not be empty");
+      const subpath = spec.ImageOptions?.Subpath ?? "";
+      if (!isLocal(subpath)) throw bad("subpath must be a relative path within the image");
+      const image = host.image(spec.Source);
+      // 400 and not 404, which the command line takes for a missing image of the container itself.
+      if (!image) throw invalid(`No such image: ${spec.Source}`);
+      if (image.layers.length === 0) throw bad(`image ${spec.Source} has no files`);
+      return point(target, { type: "image", name: spec.Source, image: image.id, subpath, ...common, rw: false });
+    }
     case "":
       throw bad("mount type unknown");
     default:
@@ -155,6 +173,7 @@ function parseMount(host: MountHost, spec: MountSpec): MountPoint {
 }
 
 function bindMount(
+  host: MountHost,
   spec: MountSpec,
   target: string,
   common: { rw: boolean; fromMounts: boolean },
@@ -166,7 +185,11 @@ function bindMount(
   if (options?.Propagation && !PROPAGATION.includes(options.Propagation)) {
     throw bad(`invalid propagation mode: ${options.Propagation}`);
   }
-  if (options?.ReadOnlyForceRecursive) throw notImplemented("bind-recursive=readonly");
+  const { ReadOnlyForceRecursive: always = false, ReadOnlyNonRecursive: never = false } = options ?? {};
+  if (always && never) throw bad("options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive");
+  if (always && !spec.ReadOnly) throw bad("options conflict: Writable && ReadOnlyForceRecursive");
+  if (never && !spec.ReadOnly) throw bad("options conflict: Writable && ReadOnlyNonRecursive");
+  const flat = never || (spec.ReadOnly && host.flatReadOnly);
   const source = posix.normalize(spec.Source);
   try {
     statSync(source);
@@ -179,6 +202,7 @@ function bindMount(
     source,
     propagation: options?.Propagation || "rprivate",
     options: options?.NonRecursive ? ["bind"] : [],
+    below: always ? "readonly" : flat ? "writable" : "",
     ...common,
   });
 }

@@ -30,17 +30,23 @@ const state = struct({
 });
 
 const mountPoint = struct({
-  type: ((value) => (value === "volume" || value === "tmpfs" ? value : "bind")) satisfies Shape<
-    "bind" | "volume" | "tmpfs"
+  type: ((value) => (value === "volume" || value === "tmpfs" || value === "image" ? value : "bind")) satisfies Shape<
+    "bind" | "volume" | "tmpfs" | "image"
   >,
-  /** Volume name, "" otherwise. */
+  /** Name of the volume or the image, "" otherwise. */
   name: str,
-  /** Path on the host; "" for tmpfs. */
+  /** Id of the image, "" otherwise. */
+  image: str,
+  /** Path on the host; "" for tmpfs and images. */
   source: str,
   target: str,
   /** As the client wrote it: "ro", "z"… */
   mode: str,
   rw: bool,
+  /** Whether what is mounted below a read-only mount can be written: "" where the kernel knows no other way, as Docker. */
+  below: ((value) => (value === "writable" || value === "readonly" ? value : "")) satisfies Shape<
+    "" | "writable" | "readonly"
+  >,
   propagation: str,
   /** tmpfs and mount options handed to the kernel. */
   options: list(str),

@@ -16,12 +16,14 @@ export interface OpenDir extends Disposable {
   readonly fd: number;
   /** Path of an entry of this directory, for calls that do not follow a last link. */
   entry(name: string): string;
+  /** The same for a name that is bytes. */
+  entryOf(name: Buffer): Buffer;
 }
 
 /** The link's text, undefined for what is no link. */
-function linkText(path: string, make: boolean): string | undefined {
+function linkText(path: Buffer, make: boolean): string | undefined {
   try {
-    return readlinkSync(path);
+    return readlinkSync(path, { encoding: "latin1" });
   } catch (error) {
     if (errnoOf(error) === "EINVAL") return undefined;
     if (errnoOf(error) !== "ENOENT" || !make) throw error;
@@ -39,12 +41,14 @@ interface OpenOptions {
   readonly leaf?: boolean;
 }
 
-export function openInRoot(root: string, path: string, options: OpenOptions = {}): OpenDir {
-  const { shown = path, make = false, leaf = false } = options;
+/** `path` may be bytes: names of files need not be UTF-8. */
+export function openInRoot(root: string, path: string | Buffer, options: OpenOptions = {}): OpenDir {
+  const { shown = path.toString(), make = false, leaf = false } = options;
   // The way back for "..": the root at the bottom, never left.
   const stack = [openSync(root, constants.O_RDONLY | constants.O_DIRECTORY)];
   const top = () => stack.at(-1) ?? -1;
-  let rest = path.split("/").filter(Boolean);
+  // One character per byte from here on.
+  let rest = Buffer.from(path).toString("latin1").split("/").filter(Boolean);
   let links = 0;
   // How many of the next parts come from the text of a link.
   let linked = 0;
@@ -59,7 +63,7 @@ export function openInRoot(root: string, path: string, options: OpenOptions = {}
         if (stack.length > 1) closeSync(stack.pop() ?? -1);
         continue;
       }
-      const here = `/proc/self/fd/${top()}/${part}`;
+      const here = Buffer.from(`/proc/self/fd/${top()}/${part}`, "latin1");
       const target = linkText(here, make && own);
       if (target === undefined) {
         stack.push(openSync(here, leaf && rest.length === 0 ? POINT : DIRECTORY));
@@ -80,5 +84,10 @@ export function openInRoot(root: string, path: string, options: OpenOptions = {}
   }
   const fd = stack.pop() ?? -1;
   for (const other of stack) closeSync(other);
-  return { fd, entry: (name) => `/proc/self/fd/${fd}/${name}`, [Symbol.dispose]: () => closeSync(fd) };
+  return {
+    fd,
+    entry: (name) => `/proc/self/fd/${fd}/${name}`,
+    entryOf: (name) => Buffer.concat([Buffer.from(`/proc/self/fd/${fd}/`), name]),
+    [Symbol.dispose]: () => closeSync(fd),
+  };
 }

@@ -14,7 +14,7 @@ export interface RunPlace {
   pidOf(ref: string): number;
   /** The container behind "container:<id>" of --ipc. */
   ipcOf(ref: string): { containerPid: number; containerId: string };
-  /** Where a part of a volume can be mounted from. */
+  /** Where a part of a volume, or an image, can be mounted from. */
   partOf(mount: MountPoint): string;
   /** Variables that links add. */
   readonly linkEnv?: readonly string[];
@@ -55,11 +55,13 @@ export function resourcesOf(host: ContainerRecord["hostConfig"]): Resources {
 const rateOf = ({ Path, Rate }: { Path: string; Rate: number }) => ({ path: Path, value: Rate });
 
 function mountOf(mount: MountPoint, place: RunPlace): Mount {
+  const whole = mount.subpath === "" && mount.type !== "image";
   return {
-    type: mount.type,
-    source: mount.subpath === "" ? mount.source : place.partOf(mount),
+    type: mount.type === "image" ? "bind" : mount.type,
+    source: whole ? mount.source : place.partOf(mount),
     target: mount.target,
     readonly: !mount.rw,
+    ...(!mount.rw && mount.below !== "writable" && { readonlyBelow: mount.below === "readonly" ? "always" : "tried" }),
     options: [...mount.options, ...(mount.propagation && mount.propagation !== "rprivate" ? [mount.propagation] : [])],
   };
 }
@@ -86,6 +88,7 @@ export function runtimeSpec(record: ContainerRecord, place: RunPlace): Container
   return {
     id: record.id,
     imageId: record.imageId,
+    mountedImages: [...new Set(record.mounts.flatMap(({ image }) => image || []))],
     ...(host.Runtime && { ociRuntime: host.Runtime }),
     hostname: config.Hostname,
     ...(config.Domainname && { domainname: config.Domainname }),

@@ -53,6 +53,7 @@ export async function startNow(ctx: EngineContext, container: Container): Promis
     const place = await joinNetworks(ctx, container);
     try {
       using parts = openParts(ctx.paths.run);
+      await parts.openImages(record.mounts, (image, path) => ctx.runtime.mountImage(record.id, image, path));
       const spec = runtimeSpec(record, {
         ...place,
         partOf: parts.partOf,

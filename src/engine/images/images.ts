@@ -16,7 +16,9 @@ import { reported } from "./reported.ts";
 
 /** What `images.remove` says when a container holds an image. */
 const usedBy = (ctx: EngineContext) => (imageId: string) =>
-  ctx.registry.all().find((container) => container.record.imageId === imageId)?.id;
+  ctx.registry
+    .all()
+    .find(({ record }) => record.imageId === imageId || record.mounts.some(({ image }) => image === imageId))?.id;
 
 async function get(ctx: EngineContext, ref: string): Promise<Image> {
   const image = await ctx.runtime.images.find(ref);

@@ -2,7 +2,7 @@
  * A part of a volume (`--mount type=volume,volume-subpath=…`). What lies in a volume is its containers' doing: the way to
  * the part is gone component by component inside the volume, and what was opened is what is mounted, whatever links a
  * container puts there meanwhile. The OCI runtime wants a path, in a mount namespace of its own: for the time of a start
- * the part is mounted at a place that only we write to.
+ * the part is mounted at a place that only we write to. So are images (`--mount type=image`), whole or in part.
  */
 import { constants, fstatSync, lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -16,22 +16,43 @@ const placesIn = (run: string): string => join(run, "parts");
 
 export interface Parts extends Disposable {
   /** A path that means the part as long as this is not disposed of. */
-  partOf(mount: Pick<MountPoint, "source" | "subpath">): string;
+  partOf(mount: Pick<MountPoint, "image" | "name" | "source" | "subpath">): string;
+  /** Mounts the images that mounts name; before `partOf` of one of them. */
+  openImages(
+    mounts: readonly MountPoint[],
+    mountImage: (imageId: string, place: string) => Promise<void>,
+  ): Promise<void>;
 }
 
 /** Parts for one start, mounted below the run directory. */
 export function openParts(run: string): Parts {
   const places: string[] = [];
+  const images = new Map<string, string>();
+  const makePlace = (): string => {
+    mkdirSync(placesIn(run), { recursive: true, mode: 0o700 });
+    return join(placesIn(run), hexId().slice(0, 16));
+  };
   return {
-    partOf({ source, subpath }) {
-      const shown = `${source}/${subpath}`;
+    async openImages(mounts, mountImage) {
+      for (const image of new Set(mounts.flatMap((mount) => mount.image || []))) {
+        const place = makePlace();
+        mkdirSync(place);
+        places.push(place);
+        await mountImage(image, place);
+        images.set(image, place);
+      }
+    },
+    partOf({ image, name, subpath, ...mount }) {
+      const whole = images.get(image);
+      if (whole !== undefined && subpath === "") return whole;
+      const source = whole ?? mount.source;
+      const shown = `${image === "" ? source : name}/${subpath}`;
       using part = openPart(source, subpath, shown);
       const kind = fstatSync(part.fd).mode & constants.S_IFMT;
       if (kind !== constants.S_IFDIR && kind !== constants.S_IFREG) {
         throw invalid(`cannot mount ${shown}: it is neither a directory nor a file`);
       }
-      mkdirSync(placesIn(run), { recursive: true, mode: 0o700 });
-      const place = join(placesIn(run), hexId().slice(0, 16));
+      const place = makePlace();
       if (kind === constants.S_IFDIR) mkdirSync(place);
       else touch(place);
       places.push(place);
@@ -40,7 +61,8 @@ export function openParts(run: string): Parts {
       return place;
     },
     [Symbol.dispose]() {
-      for (const place of places) clear(place);
+      // A part of an image before the image.
+      for (const place of places.reverse()) clear(place);
     },
   };
 }

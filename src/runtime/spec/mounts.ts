@@ -109,7 +109,8 @@ function userMount(mount: Mount): OciMount {
   const options = wanted.some((option) => option === "bind" || option === "rbind") ? [] : ["rbind"];
   options.push(...wanted);
   if (!wanted.some((option) => propagations.includes(option))) options.push("rprivate");
-  if (mount.readonly || mount.options.includes("ro")) options.push("ro");
+  // "rro" is "ro" for all that is mounted below, too.
+  if ((mount.readonly || mount.options.includes("ro")) && !wanted.includes("rro")) options.push("ro");
   return { destination: mount.target, type: "bind", source: mount.source, options };
 }
 

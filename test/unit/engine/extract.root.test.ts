@@ -2,18 +2,22 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import {
-  existsSync,
+  closeSync,
+  ftruncateSync,
   linkSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,6 +27,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { type Header, pack } from "tar-stream";
 import { type ExtractOptions, extract } from "../../../src/engine/containers/extract.ts";
+import { extendedAttribute, setExtendedAttribute } from "../../../src/runtime/libc.ts";
 
 let top: string;
 let root: string;
@@ -54,6 +59,10 @@ function tar(...entries: Entry[]): Readable {
 }
 
 const into = (dir: string, entries: Entry[], options?: ExtractOptions) => extract(root, dir, tar(...entries), options);
+const stat = (path: string) => lstatSync(join(root, "tmp", path));
+/** A buffer cut where nothing ends. */
+const pieces = (data: Buffer, length: number): Buffer[] =>
+  Array.from({ length: Math.ceil(data.length / length) }, (_, at) => data.subarray(at * length, (at + 1) * length));
 const text = (path: string) => readFileSync(join(root, path), "utf8");
 
 test("files, directories, links, devices: owners, modes and times as the archive says", async () => {
@@ -67,7 +76,6 @@ test("files, directories, links, devices: owners, modes and times as the archive
     [{ name: "null", type: "character-device", devmajor: 1, devminor: 3, mode: 0o666 }],
     [{ name: "implied/deeper/x", mode: 0o600, pax: { uid: "3000000", mtime: "1500000000.25" } }, "x"],
   ]);
-  const stat = (path: string) => lstatSync(join(root, "tmp", path));
   const d = stat("d");
   assert.deepEqual([d.mode & 0o7777, d.uid, d.gid, d.mtimeMs], [0o1750, 5, 6, 1_500_000_000_000]);
   const f = stat("d/f");
@@ -189,14 +197,82 @@ test("what is no archive, or only the beginning of one; compressed ones; kinds t
   await assert.rejects(from(gzipSync(bytes).subarray(0, 40)), { status: 400 });
   await from(gzipSync(bytes));
   assert.equal(text("tmp/whole").length, 2000);
-  // A sparse file as GNU tar has it: gigabytes by its header.
-  execFileSync("truncate", ["-s", "8G", join(top, "sparse")]);
-  for (const format of ["gnu", "posix"]) {
-    const sparse = execFileSync("tar", ["-c", "-S", `--format=${format}`, "-C", top, "sparse"]);
-    await assert.rejects(from(sparse), { status: 400 }, format);
+});
+
+test("files with holes, in each format that GNU tar has for them, keep their holes", async () => {
+  const from = join(root, "from");
+  mkdirSync(from);
+  execFileSync("truncate", ["-s", "8G", join(from, "hollow")]);
+  const fd = openSync(join(from, "holes"), "w");
+  // More pieces than fit into a header.
+  for (let at = 0; at < 40; at++) writeSync(fd, `piece ${at}`, at * 65_536 + 3 * at);
+  ftruncateSync(fd, 3_000_000);
+  closeSync(fd);
+  for (const format of [
+    "gnu",
+    "posix --sparse-version=0.0",
+    "posix --sparse-version=0.1",
+    "posix --sparse-version=1.0",
+  ]) {
+    const made = execFileSync("tar", ["-c", "-S", ...`--format=${format}`.split(" "), "-C", from, "holes", "hollow"]);
+    assert.ok(made.length < 1_000_000, format);
+    await extract(root, "/tmp", NodeReadable.from(pieces(made, 777)));
+    const [holes, hollow] = [stat("holes"), stat("hollow")];
+    execFileSync("cmp", [join(from, "holes"), join(root, "tmp/holes")]);
+    assert.equal(hollow.size, 8 * 2 ** 30, format);
+    assert.ok(hollow.blocks < 100 && holes.blocks < 1_000, format);
+    rmSync(join(root, "tmp/holes"));
+    rmSync(join(root, "tmp/hollow"));
   }
-  rmSync(join(top, "sparse"));
-  assert.equal(existsSync(join(root, "tmp/sparse")), false);
+});
+
+test("names that are not UTF-8: files, directories, links and devices, over what is there", async () => {
+  const from = join(root, "from");
+  const name = (text: string) => Buffer.from(text, "latin1");
+  const below = (dir: string, ...parts: string[]) => Buffer.concat([Buffer.from(`${dir}/`), name(parts.join("/"))]);
+  mkdirSync(from);
+  mkdirSync(below(from, "d\xe9p\xf4t"));
+  writeFileSync(below(from, "d\xe9p\xf4t", "\xff"), "bytes");
+  symlinkSync(name("d\xe9p\xf4t/\xff"), below(from, "l\xe9"));
+  linkSync(below(from, "d\xe9p\xf4t", "\xff"), below(from, `${"\xfe".repeat(120)}`));
+  execFileSync("mkfifo", [join(from, "plain")]);
+  renameSync(join(from, "plain"), below(from, "pipe\xe9"));
+  for (const format of ["gnu", "posix"]) {
+    const made = execFileSync("tar", ["-c", `--format=${format}`, "-C", from, "."]);
+    for (const _ of [1, 2]) await extract(root, "/tmp", NodeReadable.from([made]));
+    const tmp = join(root, "tmp");
+    assert.deepEqual(
+      readdirSync(tmp, { encoding: "buffer" })
+        .map((one) => one.toString("latin1"))
+        .sort(),
+      ["d\xe9p\xf4t", "l\xe9", "pipe\xe9", "\xfe".repeat(120)],
+      format,
+    );
+    assert.equal(readFileSync(below(tmp, "d\xe9p\xf4t", "\xff"), "utf8"), "bytes");
+    assert.equal(readFileSync(below(tmp, "l\xe9"), "utf8"), "bytes");
+    assert.ok(lstatSync(below(tmp, "pipe\xe9")).isFIFO());
+    assert.equal(lstatSync(below(tmp, "\xfe".repeat(120))).nlink, 2);
+    rmSync(tmp, { recursive: true });
+    mkdirSync(tmp);
+  }
+});
+
+test("file capabilities go with a file, whatever their bytes; what belongs to file systems does not", async () => {
+  // As setcap(8) writes cap_setuid,cap_sys_nice,cap_audit_control+ep.
+  const capability = Buffer.from("0100000280008040000000000000000000000000", "hex");
+  const from = join(root, "from");
+  mkdirSync(from);
+  const fd = openSync(join(from, "able"), "w", 0o755);
+  setExtendedAttribute(fd, "security.capability", capability);
+  setExtendedAttribute(fd, "trusted.overlay.opaque", Buffer.from("y"));
+  closeSync(fd);
+  const made = execFileSync("tar", ["-c", "--xattrs", "--xattrs-include=*", "-C", from, "able"]);
+  assert.ok(made.includes("trusted.overlay.opaque"));
+  await extract(root, "/tmp", NodeReadable.from([made]), { owner: { uid: 5, gid: 6 } });
+  const able = join(root, "tmp/able");
+  assert.equal(extendedAttribute(able, "security.capability"), capability.toString("latin1"));
+  assert.equal(extendedAttribute(able, "trusted.overlay.opaque"), undefined);
+  assert.deepEqual([stat("able").uid, stat("able").mode & 0o7777], [5, 0o755]);
 });
 
 test("a thousand directories one in the other come and go", async () => {

@@ -153,6 +153,7 @@ export class FakeRuntime implements Runtime {
   withRootfs: Runtime["withRootfs"] = async (_id, fn) => fn("/nonexistent");
   userOf = async () => ({ uid: 0, gid: 0 });
   writableSize = async () => 42;
+  mountImage = async () => {};
   async [Symbol.asyncDispose](): Promise<void> {}
 }
 

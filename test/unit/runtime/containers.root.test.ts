@@ -2,9 +2,12 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { Readable } from "node:stream";
 import { after, before, describe, test } from "node:test";
+import { pack } from "tar-stream";
 import { SkeinError } from "../../../src/base/errors.ts";
-import type { ExecSpec } from "../../../src/runtime/types.ts";
+import { unmount } from "../../../src/runtime/libc.ts";
+import type { ExecSpec, Mount } from "../../../src/runtime/types.ts";
 import { type Bench, bench, output } from "./support.ts";
 
 const execSpec = (execId: string, args: string[], more: Partial<ExecSpec> = {}): ExecSpec => ({
@@ -217,6 +220,36 @@ describe("containers on containerd", () => {
 
   test("a new daemon adopts what a killed one ran: output, stdin, exit", async () => {
     const child = spawn(process.execPath, [`${import.meta.dirname}/crash-child.ts`, b.dir, b.cgroupParent, b.image], {
+  test("an image that a container mounts stays as long as the container, whatever becomes of its name", async () => {
+    const { images } = b.runtime;
+    const tar = pack();
+    tar.entry({ name: "kept" }, "in the image");
+    tar.finalize();
+    const before = await b.content();
+    const other = await images.importTar(Readable.from([Buffer.concat((await Array.fromAsync(tar)) as Buffer[])]), {
+      reference: "other",
+    });
+    const place = `${b.dir}/image`;
+    mkdirSync(place);
+    await b.runtime.create(b.spec("mounts", ["true"], { mountedImages: [other] }));
+    await images.remove("other", { force: true, inUse: () => undefined });
+    // A lease that ends makes containerd collect what nothing refers to.
+    await assert.rejects(images.importTar(Readable.from([Buffer.alloc(2000, 7)]), {}));
+    await b.runtime.mountImage("mounts", other, place);
+    try {
+      const mounts: Mount[] = [{ type: "bind", source: place, target: "/m", readonly: true, options: [] }];
+      const { out } = await output(
+        await b.runtime.start(b.spec("mounts", ["sh", "-c", "cat /m/kept; touch /m/x || echo no"], { mounts })),
+      );
+      assert.equal(out, "in the imageno\n");
+    } finally {
+      unmount(place);
+    }
+    await b.runtime.remove("mounts");
+    await assert.rejects(images.importTar(Readable.from([Buffer.alloc(2000, 7)]), {}));
+    assert.deepEqual(await b.content(), before, "and goes with it");
+  });
+
       stdio: ["ignore", "pipe", "inherit"],
     });
     const [ready] = (await once(child.stdout, "data")) as [Buffer];
@@ -226,6 +259,11 @@ describe("containers on containerd", () => {
     await new Promise((resolve) => setTimeout(resolve, 400));
     const { runtime } = b;
     const found = (await runtime.list()).map(({ id, running, task }) => `${id} ${running} ${task}`);
+    writeFileSync(`${b.dir}/gate/open`, "");
+    const over = Date.now() + 10_000;
+    while ((await runtime.list()).filter(({ running }) => running).length > 1 && Date.now() < over) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
     assert.deepEqual(found.sort(), ["adopt true true", "ended false true", "left false true"]);
     const adopted = await runtime.adopt("adopt");
     assert.ok(adopted);
