@@ -1,4 +1,4 @@
-import { InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 
 /** A positive whole number out of an argument. */
 export function parseCount(text: string): number {
@@ -13,3 +13,10 @@ export const mirrorOption = [
   "a registry that every engine asks before Docker Hub (SKEIN_LAB_MIRROR)",
   process.env.SKEIN_LAB_MIRROR ?? "",
 ] as const;
+
+/** Errors in words that were typed begin as all others do, and say where the right ones are. */
+export function remindOfHelp(command: Command, path: string): void {
+  command.configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "skein: ")) });
+  command.showHelpAfterError(`skein: see ${path} --help`);
+  for (const child of command.commands) remindOfHelp(child, `${path} ${child.name()}`);
+}

@@ -1,25 +1,24 @@
 /** `skein completion`: the script that teaches a shell to complete skein's commands, options and lab hosts. */
-import { Command } from "commander";
-import { SkeinError } from "../base/errors.ts";
+import { Argument, Command } from "commander";
 import { type CommandDescription, describe } from "./describe.ts";
 
 /** The words that may follow a command. */
 function wordsAfter(command: CommandDescription): string {
-  return [...command.children, ...command.options.map((option) => option.long), "--help"].join(" ");
+  return [...command.children, ...command.choices, ...command.options.map((option) => option.long), "--help"].join(" ");
 }
 
 const key = (command: CommandDescription) => ["skein", ...command.path].join(" ");
 
 /** Commands whose argument is in the first column of what another one shows. */
 const listedBy: Readonly<Record<string, string>> = {
-  "skein show network": "skein show networks",
-  "skein show service": "skein show services",
-  "skein show port": "skein show ports",
+  "skein show network": "show networks",
+  "skein show service": "show services",
+  "skein show port": "show ports",
 };
 
 /** What an argument may be, out of the lab or the engine. */
 function argumentsOf(command: CommandDescription): string {
-  if (command.args.includes("<host>")) return " $(_skein_hosts)";
+  if (command.args.includes("<host>")) return " $(_skein_first lab ls)";
   const list = listedBy[key(command)];
   if (list) return ` $(_skein_first ${list})`;
   return key(command) === "skein trace" ? " $(docker ps --format '{{.Names}}' 2>/dev/null)" : "";
@@ -30,9 +29,13 @@ export function bashCompletion(commands: readonly CommandDescription[]): string 
   const cases = commands.map((command) => {
     return `    "${key(command)}") words="${wordsAfter(command)}${argumentsOf(command)}" ;;`;
   });
+  const choices = commands.flatMap((command) =>
+    command.options
+      .filter((option) => option.choices.length > 0)
+      .map((option) => `    "${key(command)} ${option.long}") words="${option.choices.join(" ")}" ;;`),
+  );
   return `# skein completion: eval "$(skein completion bash)"
-_skein_first() { "$@" 2>/dev/null | sed -n '2,$s/ .*//p'; }
-_skein_hosts() { skein lab ls 2>/dev/null | cut -f1; }
+_skein_first() { "\${COMP_WORDS[0]}" "$@" 2>/dev/null | sed -n '2,$s/ .*//p'; }
 _skein() {
   local current=\${COMP_WORDS[COMP_CWORD]} path=skein words="" i
   for ((i = 1; i < COMP_CWORD; i++)); do
@@ -45,6 +48,9 @@ _skein() {
   done
   case "$path" in
 ${cases.join("\n")}
+  esac
+  case "$path \${COMP_WORDS[COMP_CWORD - 1]}" in
+${choices.join("\n")}
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
 }
@@ -59,11 +65,9 @@ export function zshCompletion(commands: readonly CommandDescription[]): string {
 export function completionCommand(): Command {
   return new Command("completion")
     .description('print shell completion: eval "$(skein completion bash)"')
-    .argument("<shell>", "bash or zsh")
+    .addArgument(new Argument("<shell>", "the shell").choices(["bash", "zsh"]))
     .action((shell: string, _options: object, command: Command) => {
       const commands = describe(command.parent ?? command);
-      if (shell === "bash") process.stdout.write(bashCompletion(commands));
-      else if (shell === "zsh") process.stdout.write(zshCompletion(commands));
-      else throw new SkeinError("invalid", `no completion for ${shell}: there is one for bash and one for zsh`);
+      process.stdout.write(shell === "zsh" ? zshCompletion(commands) : bashCompletion(commands));
     });
 }

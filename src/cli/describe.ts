@@ -1,13 +1,23 @@
 /** The command tree as data, from which completion and the manual page are written. */
 import type { Command } from "commander";
 
+interface OptionDescription {
+  readonly flags: string;
+  readonly long: string;
+  readonly description: string;
+  /** All that its value may be, where that is a few words. */
+  readonly choices: readonly string[];
+}
+
 export interface CommandDescription {
   /** Words that call it: ["lab", "up"]. */
   readonly path: readonly string[];
   readonly summary: string;
   /** "<host>", "[name]". */
   readonly args: readonly string[];
-  readonly options: readonly { flags: string; long: string; description: string; value: boolean }[];
+  /** All that its first argument may be, where that is a few words. */
+  readonly choices: readonly string[];
+  readonly options: readonly OptionDescription[];
   readonly children: readonly string[];
   /** It does something by itself, with or without those below it. */
   readonly runs: boolean;
@@ -23,11 +33,12 @@ export function describe(command: Command, path: readonly string[] = []): Comman
       const name = arg.variadic ? `${arg.name()}...` : arg.name();
       return arg.required ? `<${name}>` : `[${name}]`;
     }),
+    choices: command.registeredArguments[0]?.argChoices ?? [],
     options: command.options.map((option) => ({
       flags: option.flags,
       long: option.long ?? option.flags,
       description: option.description,
-      value: option.required || option.optional,
+      choices: option.argChoices ?? [],
     })),
     children: children.map((child) => child.name()),
     runs: children.length === 0 || command.options.length > 0,

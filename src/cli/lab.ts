@@ -4,7 +4,7 @@ import { SkeinError } from "../base/errors.ts";
 import { inside, startDaemon } from "../lab/host.ts";
 import { borrowedNames, findRegistry, pullImages } from "../lab/hub.ts";
 import { collections } from "../lab/image/library.ts";
-import { down, hostOf, report, requireLab, up } from "../lab/lab.ts";
+import { down, type HostReport, hostOf, report, requireLab, up } from "../lab/lab.ts";
 import { end, signal } from "../lab/process.ts";
 import { type Shaping, slowDown } from "../lab/slow.ts";
 import { hostNames } from "../lab/spec.ts";
@@ -12,6 +12,7 @@ import { saveState } from "../lab/state.ts";
 import { setCable } from "../lab/switch.ts";
 import { makeImages } from "../lab/tour.ts";
 import { mirrorOption, parseCount } from "./args.ts";
+import { table } from "./show/table.ts";
 
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
@@ -59,6 +60,9 @@ function parseEngines(values: readonly string[], hosts: readonly string[]): stri
   });
 }
 
+const columns = ["HOST", "ADDRESS", "ENGINE", "STATE", "CABLE", "SOCKET"];
+const cellsOf = (row: HostReport) => [row.name, row.address, row.engine, row.state, row.cable, row.socket];
+
 /** `skein lab …`: several hosts on this machine. */
 export function labCommand(): Command {
   const lab = new Command("lab")
@@ -101,8 +105,7 @@ export function labCommand(): Command {
     .action((options: { name: string; json?: boolean }) => {
       const rows = report(requireLab(options.name));
       if (options.json) say(JSON.stringify(rows, null, 2));
-      else
-        for (const row of rows) say([row.name, row.address, row.engine, row.state, row.cable, row.socket].join("\t"));
+      else process.stdout.write(table(columns, rows.map(cellsOf)));
     });
   lab
     .command("env <host>")

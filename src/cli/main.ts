@@ -1,6 +1,8 @@
 /** `skein`, the command line: the lab, and what shows the inside of an engine. */
 import { Command } from "commander";
 import { messageOf, SkeinError } from "../base/errors.ts";
+import { VERSION } from "../engine/version.ts";
+import { remindOfHelp } from "./args.ts";
 import { completionCommand } from "./completion.ts";
 import { labCommand } from "./lab.ts";
 import { manCommand } from "./man.ts";
@@ -17,7 +19,9 @@ const program = new Command("skein")
   .addCommand(traceCommand())
   .addCommand(swarmCommand())
   .addCommand(completionCommand())
-  .addCommand(manCommand());
+  .addCommand(manCommand())
+  .version(VERSION);
+remindOfHelp(program, "skein");
 
 try {
   await program.parseAsync();

@@ -38,6 +38,9 @@ export function manPage(commands: readonly CommandDescription[]): string {
     ".TP",
     ".B DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH",
     "the engine that show and trace ask, as with docker(1)",
+    ".TP",
+    ".B SKEIN_LAB_MIRROR",
+    "the default of \\-\\-registry\\-mirror",
     ".SH SEE ALSO",
     ".BR docker (1)",
   );

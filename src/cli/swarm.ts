@@ -12,11 +12,11 @@ import { errnoOf, invalid, notFound, SkeinError } from "../base/errors.ts";
 const DATABASE = "swarm/etcd/data/member/snap/db";
 
 export function swarmCommand(): Command {
-  const command = new Command("swarm").description("Keep the state of a swarm's manager, and put it back");
+  const command = new Command("swarm").description("keep the state of a swarm's manager, and put it back");
   const dataRoot = ["--data-root <dir>", "the state of the host's skeind", "/var/lib/skein"] as const;
   command
     .command("backup <file>")
-    .description("Write the state of this host's manager into a new file; skeind must be stopped")
+    .description("write the state of this host's manager into a new file; skeind must be stopped")
     .option(...dataRoot)
     .action((file: string, options: { dataRoot: string }) => {
       backup(options.dataRoot, resolve(file));
@@ -24,7 +24,7 @@ export function swarmCommand(): Command {
     });
   command
     .command("restore <file>")
-    .description("Put a manager's state where there is none; skeind must be stopped")
+    .description("put a manager's state where there is none; skeind must be stopped")
     .option(...dataRoot)
     .action((file: string, options: { dataRoot: string }) => {
       restore(options.dataRoot, resolve(file));

@@ -10,7 +10,7 @@ import { leftoverCgroups, removeCgroup } from "./cgroup.ts";
 import { type HostState, startDaemon, startHost, stopHost } from "./host.ts";
 import { killAllIn } from "./kill.ts";
 import { checkDisk, checkHosts, checkMachine } from "./machine.ts";
-import { isAlive } from "./process.ts";
+import { isAlive, isStopped, type ProcessRef } from "./process.ts";
 import { type HostSpec, hostNames, type LabSpec, labSpec } from "./spec.ts";
 import { type EngineKind, forgetState, type LabState, loadState, saveState } from "./state.ts";
 import { createSwitch, hasNamespace, isPlugged, plugIn, plugOut, removeSwitch } from "./switch.ts";
@@ -70,6 +70,23 @@ export function hostOf(lab: Lab, name: string): { host: HostSpec; state: HostSta
   return { host, state: { ...state, daemon: state.daemon } };
 }
 
+/** A lab that is up is not made into another one: throws where something else is asked for than it has. */
+function refuseOther({ spec, state }: Lab, wanted: LabSpec, { subnet, dockerd = [] }: UpOptions): void {
+  const others = Object.keys(state.engines).filter((host) => state.engines[host] === "dockerd");
+  const has =
+    subnet !== undefined && wanted.subnet !== spec.subnet
+      ? `has subnet ${spec.subnet}`
+      : wanted.mirror && wanted.mirror !== spec.mirror
+        ? `asks ${spec.mirror || "no mirror"}`
+        : dockerd.length > 0 && dockerd.toSorted().join() !== others.toSorted().join()
+          ? `runs dockerd on ${others.join(", ") || "no host"}`
+          : undefined;
+  if (has === undefined) return;
+  throw new SkeinError("conflict", `the lab ${JSON.stringify(spec.name)} that is up ${has}`, {
+    hint: `take it down first: ${hintOf("down", spec.name)}`,
+  });
+}
+
 /** Brings a lab up. On failure what was made is taken down again. */
 export async function up(options: UpOptions = {}): Promise<Lab> {
   checkMachine();
@@ -93,15 +110,7 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
         hint: `take it down first: ${hintOf("down", name)}`,
       });
     }
-    if (options.subnet !== undefined && existing.spec.subnet !== wanted.subnet) {
-      throw new SkeinError(
-        "conflict",
-        `the lab ${JSON.stringify(name)} that is up has subnet ${existing.spec.subnet}`,
-        {
-          hint: `take it down first: ${hintOf("down", name)}`,
-        },
-      );
-    }
+    refuseOther(existing, wanted, options);
     return repair(existing, options.onStep);
   }
   if (existing || existsSync(wanted.runDir)) {
@@ -184,7 +193,7 @@ export async function down(name = "lab", options: { keepLogs?: boolean } = {}): 
   rmSync(spec.stateDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   forgetState(name);
   if (!options.keepLogs) rmSync(spec.runDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
-  for (const dir of [dirname(spec.runDir), dirname(spec.stateDir)]) removeIfEmpty(dir);
+  for (const dir of [spec.runDir, dirname(spec.runDir), dirname(spec.stateDir)]) removeIfEmpty(dir);
   return found;
 }
 
@@ -204,9 +213,14 @@ export interface HostReport {
   readonly name: string;
   readonly address: string;
   readonly engine: EngineKind;
-  readonly state: "running" | "no engine" | "gone";
+  readonly state: "running" | "paused" | "no engine" | "gone";
   readonly cable: "plugged" | "unplugged";
   readonly socket: string;
+}
+
+function stateOf(daemon: ProcessRef | undefined): HostReport["state"] {
+  if (!daemon || !isAlive(daemon)) return "no engine";
+  return isStopped(daemon) ? "paused" : "running";
 }
 
 /** What `lab ls` tells. */
@@ -217,7 +231,7 @@ export function report(lab: Lab): HostReport[] {
       name: host.name,
       address: host.address,
       engine: lab.state.engines[host.name] ?? "skeind",
-      state: !state || !isAlive(state.init) ? "gone" : isAlive(state.daemon) ? "running" : "no engine",
+      state: !state || !isAlive(state.init) ? "gone" : stateOf(state.daemon),
       cable: isPlugged(host) ? "plugged" : "unplugged",
       socket: host.socket,
     };

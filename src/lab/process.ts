@@ -31,6 +31,9 @@ export function isAlive(ref: ProcessRef | undefined): boolean {
   return ref !== undefined && processRef(ref.pid)?.startTime === ref.startTime;
 }
 
+/** Whether SIGSTOP holds it. */
+export const isStopped = (ref: ProcessRef): boolean => statFields(ref.pid)?.[0] === "T";
+
 /** Sends a signal if the process is still the one that was remembered. */
 export function signal(ref: ProcessRef, name: NodeJS.Signals): void {
   if (!isAlive(ref)) return;

@@ -91,7 +91,7 @@ export async function tour(options: TourOptions): Promise<TourResult> {
         const ready = text.split("\n").filter((line) => line.endsWith(" Ready"));
         return ready.length >= lab.spec.hosts.length ? text : undefined;
       },
-      () => "not every node became Ready: see docker node ls on the manager",
+      () => `not every node became Ready: see docker -H unix://${manager.socket} node ls`,
     );
     return `${nodes.split("\n").length} nodes Ready: ${nodes
       .replace(/ Ready/g, "")
@@ -106,15 +106,20 @@ export async function tour(options: TourOptions): Promise<TourResult> {
     return `${built}; others are pulled from ${found.base}`;
   });
   await steps.run("creating an attachable overlay network", () => makeNetwork(manager));
-  await steps.run(`deploying a service of ${replicas} replicas`, () => makeService(manager));
+  let wanted = replicas;
+  await steps.run(`deploying a service of ${replicas} replicas`, async () => {
+    wanted = await makeService(manager);
+    return `service ${tourNames.service} published on port ${tourNames.port}`;
+  });
   await steps.run("waiting for its tasks", async () => {
     const placed = await until(
       clock,
       30_000,
-      () => runningTasks(manager),
-      () => `the service ${tourNames.service} does not run: see docker service ps ${tourNames.service}`,
+      () => runningTasks(manager, wanted),
+      () =>
+        `the service ${tourNames.service} does not run: see docker -H unix://${manager.socket} service ps ${tourNames.service}`,
     );
-    return `tasks run on ${placed.join(", ")}`;
+    return `${placed.length} tasks run on ${[...new Set(placed)].join(", ")}`;
   });
   await steps.run(`running a standalone container on ${last.name}`, () => makeStandalone(last));
   const inBox = (...command: string[]) => docker(last, ["exec", tourNames.standalone, ...command]);
@@ -132,9 +137,9 @@ export async function tour(options: TourOptions): Promise<TourResult> {
       10_000,
       async () => {
         const found = await resolve(inBox, `tasks.${tourNames.service}`);
-        return found.length === replicas ? found : undefined;
+        return found.length === wanted ? found : undefined;
       },
-      () => `tasks.${tourNames.service} does not resolve to ${replicas} addresses`,
+      () => `tasks.${tourNames.service} does not resolve to ${wanted} addresses`,
     );
     const inspected = await dockerOk(manager, [
       "service",
@@ -168,7 +173,7 @@ export async function tour(options: TourOptions): Promise<TourResult> {
       seen.add(host);
     }
     if (seen.size < replicas) throw new SkeinError("internal", `the VIP reached only ${[...seen].join(", ")}`);
-    return `the VIP spreads its requests over ${seen.size} tasks`;
+    return `the VIP spreads its requests over ${wanted > seen.size ? "at least " : ""}${seen.size} tasks`;
   });
   await steps.run(`asking every host for port ${tourNames.port}`, async () => {
     for (const host of lab.spec.hosts) {
@@ -253,18 +258,24 @@ async function makeNetwork(manager: HostSpec): Promise<string> {
   return `network ${network} (${subnet})`;
 }
 
-async function makeService(manager: HostSpec): Promise<string> {
+/** The number of replicas it has then: somebody may have scaled it since the last tour. */
+async function makeService(manager: HostSpec): Promise<number> {
   const { network, service, port } = tourNames;
-  const present = await dockerOk(manager, ["service", "ls", "--filter", `name=${service}`, "--format", "{{.Name}}"]);
-  if (!present.split("\n").includes(service)) {
+  const format = "{{.Spec.Mode.Replicated.Replicas}}";
+  const present = await docker(manager, ["service", "inspect", service, "--format", format]);
+  if (present.code !== 0) {
     const publish = ["--publish", `published=${port},target=80`];
     const options = ["--detach", "--quiet", "--name", service, "--replicas", String(replicas), "--network", network];
     await dockerOk(manager, ["service", "create", ...options, ...publish, "--no-resolve-image", "skein/hello:latest"]);
+    return replicas;
   }
-  return `service ${service} published on port ${port}`;
+  const scaled = Number(present.stdout);
+  if (scaled >= replicas) return scaled;
+  await dockerOk(manager, ["service", "scale", "--detach", `${service}=${replicas}`]);
+  return replicas;
 }
 
-async function runningTasks(manager: HostSpec): Promise<string[] | undefined> {
+async function runningTasks(manager: HostSpec, wanted: number): Promise<string[] | undefined> {
   const text = await dockerOk(manager, [
     "service",
     "ps",
@@ -275,7 +286,7 @@ async function runningTasks(manager: HostSpec): Promise<string[] | undefined> {
     "{{.Node}} {{.CurrentState}}",
   ]);
   const running = text.split("\n").filter((line) => line.split(" ")[1] === "Running");
-  return running.length >= replicas ? running.map((line) => line.split(" ")[0] ?? "") : undefined;
+  return running.length >= wanted ? running.map((line) => line.split(" ")[0] ?? "") : undefined;
 }
 
 async function makeStandalone(host: HostSpec): Promise<string> {
@@ -301,8 +312,9 @@ The lab stays up. Try next:
   docker -H unix://${manager.socket} service scale ${tourNames.service}=6
   docker -H unix://${last.socket} exec -it ${tourNames.standalone} sh      # then: ping ${tourNames.service}
   curl http://${last.address}:${tourNames.port}/
-  bin/skein lab ls        the hosts
-  bin/skein lab ssh ${last.name}   a shell in a host
-  npm stop                takes it all away
+  bin/skein lab exec ${last.name} -- skein trace ${tourNames.standalone} ${tourNames.service}      # the way of a packet
+  bin/skein lab ls        # the hosts
+  bin/skein lab ssh ${last.name}      # a shell in a host
+  npm stop      # takes it all away
 `;
 }

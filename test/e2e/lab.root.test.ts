@@ -60,10 +60,7 @@ test("a subnet in use is refused by name, and nothing is half-made", async () =>
   } finally {
     await run(["ip", "link", "del", "sklabtx"]);
   }
-  assert.deepEqual(
-    (await leftovers()).filter((line) => line !== spec.runDir),
-    [],
-  );
+  assert.deepEqual(await leftovers(), []);
 });
 
 for (const [what, args, message] of [
@@ -142,6 +139,8 @@ test("up again changes nothing; another shape of the same lab is refused", async
     (await skein("lab", "up", "--name", name, "--subnet", "10.68.0.0/24")).stderr,
     /has subnet 10\.79\.0\.0\/24/,
   );
+  assert.match((await up("--engine", "worker-1=dockerd")).stderr, /runs dockerd on no host\n.*lab down --name labt/);
+  assert.match((await up("--registry-mirror", "http://10.0.0.5:5000")).stderr, /asks no mirror/);
 });
 
 test("a host's name, its devices and its docker, seen from inside", async () => {
@@ -171,7 +170,7 @@ test("the cable", async () => {
   assert.equal((await ping()).code, 0);
   await skein("lab", "unplug", "--name", name, "worker-1");
   assert.notEqual((await ping()).code, 0);
-  assert.match((await skein("lab", "ls", "--name", name)).stdout, /worker-1\t.*unplugged/);
+  assert.match((await skein("lab", "ls", "--name", name)).stdout, /worker-1 .*unplugged/);
   await skein("lab", "plug", "--name", name, "worker-1");
   await eventually("ping", async () => (await ping()).code === 0);
 });
@@ -182,10 +181,18 @@ test("what the kernel cannot do to a cable is refused by name", async () => {
   assert.equal((await skein("lab", "slow", "--name", name, "worker-1")).code, 0);
 });
 
+test("a frozen skeind is told as such", async () => {
+  const state = async () => /worker-2 +\S+ +skeind +(\S+)/.exec((await skein("lab", "ls", "--name", name)).stdout)?.[1];
+  await skein("lab", "pause", "--name", name, "worker-2");
+  assert.equal(await state(), "paused");
+  await skein("lab", "resume", "--name", name, "worker-2");
+  assert.equal(await state(), "running");
+});
+
 test("a killed skeind is started again by up; a second daemon on its socket is refused", async () => {
   await skein("lab", "kill", "--name", name, "worker-1");
   await eventually("no engine", async () =>
-    /worker-1\t.*no engine/.test((await skein("lab", "ls", "--name", name)).stdout),
+    /worker-1 .*no engine/.test((await skein("lab", "ls", "--name", name)).stdout),
   );
   const again = await up();
   assert.equal(again.code, 0, again.stderr);

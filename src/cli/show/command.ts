@@ -26,7 +26,12 @@ export function showCommand(): Command {
     .description("a look inside an engine: what it plans, what the kernel has, what others told")
     .option("-H, --host <socket>", "the engine to ask; default DOCKER_HOST, else this machine's own")
     .option("--json", "as JSON")
-    .action((options: ShowOptions) => print<StatusView>(options, "status", (view) => statusText(view, Date.now())));
+    .allowExcessArguments()
+    .action((options: ShowOptions, command: Command) => {
+      const [word] = command.args;
+      if (word !== undefined) command.error(`error: unknown command '${word}'`);
+      return print<StatusView>(options, "status", (view) => statusText(view, Date.now()));
+    });
   const add = (words: string, description: string) =>
     show.command(words).description(description).option("--json", "as JSON");
   /** Options of `show` count for what is below it. */

@@ -1,16 +1,20 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 const skein = (...args: string[]) => execFileSync("bin/skein", args, { encoding: "utf8" });
 
+const completion = skein("completion", "bash");
+
 /** What bash offers after the words of a line, the last of which is being typed. */
 function complete(...words: string[]): string[] {
-  const script = `${skein("completion", "bash")}
+  const script = `${completion}
 skein() {
   case "$*" in
     "show networks") printf 'NAME ID\\nskein-net abc\\ningress def\\n' ;;
-    *) printf 'manager\\tx\\nworker-1\\tx\\n' ;;
+    "lab ls") printf 'HOST ADDRESS\\nmanager x\\nworker-1 x\\n' ;;
+    *) echo "asked for $*" >&2 ;;
   esac
 }
 COMP_WORDS=(${words.map((word) => `"${word}"`).join(" ")})
@@ -30,6 +34,8 @@ test("bash completes commands, options and hosts", () => {
   assert.deepEqual(complete("skein", "show", "gos"), ["gossip"]);
   assert.deepEqual(complete("skein", "show", "network", "sk"), ["skein-net"]);
   assert.deepEqual(complete("skein", "show", "network", "--j"), ["--json"]);
+  assert.deepEqual(complete("skein", "completion", "z"), ["zsh"]);
+  assert.deepEqual(complete("skein", "lab", "images", "--from", "p"), ["packages"]);
 });
 
 test("the manual page names every command and renders without a complaint", () => {
@@ -47,6 +53,20 @@ test("the manual page names every command and renders without a complaint", () =
   }
 });
 
-test("an unknown command is an error that names it", () => {
-  assert.throws(() => execFileSync("bin/skein", ["nix"], { stdio: "pipe" }), /unknown command 'nix'/);
+for (const [words, expected] of [
+  [["nix"], /^skein: unknown command 'nix'\n.*skein --help$/],
+  [["show", "nix"], /^skein: unknown command 'nix'\n.*skein show --help$/],
+  [["lab", "ups"], /^skein: unknown command 'ups'\n\(Did you mean up\?\)\n.*skein lab --help$/],
+  [["lab", "ssh"], /^skein: missing required argument 'host'\n.*skein lab ssh --help$/],
+  [["lab", "up", "--hots"], /^skein: unknown option '--hots'\n\(Did you mean --hosts\?\)\n.*skein lab up --help$/],
+] as const) {
+  test(`"skein ${words.join(" ")}" is an error that names it and says where the right words are`, () => {
+    const { status, stderr } = spawnSync("bin/skein", words, { encoding: "utf8" });
+    assert.equal(status, 1);
+    assert.match(stderr.trimEnd(), expected);
+  });
+}
+
+test("the version is the package's", () => {
+  assert.equal(skein("--version").trim(), JSON.parse(readFileSync("package.json", "utf8")).version);
 });

@@ -52,7 +52,7 @@ case " $* " in
     ! grep -qsx half "$STATE"/pkg-* || { echo "dpkg was interrupted" >&2; exit 100; }
     echo half >"$STATE/pkg-$last"
     die_at install
-    for p in containerd runc etcd-server libnftables1 iproute2 util-linux busybox tini ca-certificates; do echo installed >"$STATE/pkg-$p"; done ;;
+    for p in containerd runc etcd-server libnftables1 iproute2 util-linux busybox tini ca-certificates nftables curl; do echo installed >"$STATE/pkg-$p"; done ;;
 esac`,
   npm: `rm -rf node_modules; mkdir -p node_modules/.bin; die_at npm
 printf '#!/bin/sh\\nexec "$TOOLS/buf" "$@"\\n' >node_modules/.bin/buf; chmod 755 node_modules/.bin/buf; echo whole >node_modules/whole`,
@@ -148,7 +148,7 @@ function isWhole({ dir, copy }: Sandbox): void {
   assert.deepEqual(readdirSync(join(dir, "local/lib/skein")), ["docker"]);
   assert.deepEqual(readdirSync(join(dir, "sbin")), [], "services of other packages may start again");
   const states = readdirSync(join(dir, "state")).filter((name) => name.startsWith("pkg-"));
-  assert.equal(states.length, 9);
+  assert.equal(states.length, 11);
   for (const name of states) assert.equal(readFileSync(join(dir, "state", name), "utf8").trim(), "installed", name);
 }
 
