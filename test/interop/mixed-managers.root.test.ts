@@ -91,9 +91,8 @@ describe("a real Docker Engine under three managers of Skein", { skip: dockerdMi
   it("has containers on attachable networks, whichever manager it asks for an address", async () => {
     const network = ["network", "create", "--driver", "overlay", "--attachable", "--subnet", "10.30.7.0/24", "shared"];
     await lab.ok("m1", ...network);
-    const inside = (host: string, name: string, line: string) => lab.ok(host, "exec", name, "sh", "-c", line);
     const address = (host: string, name: string) =>
-      lab.ok(host, "inspect", "--format", "{{(index .NetworkSettings.Networks \"shared\").IPAddress}}", name);
+      lab.ok(host, "inspect", "--format", '{{(index .NetworkSettings.Networks "shared").IPAddress}}', name);
     await lab.ok("m3", "run", "-d", "--name", "theirs", "--network", "shared", "skein/box", "sleep", "1000000");
     await lab.ok("docker", "run", "-d", "--name", "ran", "--network", "shared", "skein/box", "sleep", "1000000");
     await lab.ok("docker", "run", "-d", "--name", "joined", "skein/box", "sleep", "1000000");
@@ -111,8 +110,10 @@ describe("a real Docker Engine under three managers of Skein", { skip: dockerdMi
     await lab.ok("docker", "network", "connect", "--ip", "10.30.7.77", "shared", "joined");
     await lab.ok("docker", "rm", "-f", "ran", "joined");
     await lab.ok("m3", "rm", "-f", "theirs");
-    await eventually("nobody has the network any more", async () => (await lab.try("m2", "network", "rm", "shared")).code === 0);
-    void inside;
+    await eventually(
+      "nobody has the network any more",
+      async () => (await lab.try("m2", "network", "rm", "shared")).code === 0,
+    );
   });
 
   it("follows the lead when the leader is killed; its task runs on, and it takes new ones", async () => {

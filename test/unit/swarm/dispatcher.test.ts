@@ -16,6 +16,7 @@ import { VirtualClock } from "../../../src/base/clock.ts";
 import { GrpcError, grpcCodeOf, status } from "../../../src/base/grpc.ts";
 import { nullLogger } from "../../../src/base/log.ts";
 import { AssignmentSet } from "../../../src/swarm/manager/dispatcher/assignments.ts";
+import { ToldBalancers } from "../../../src/swarm/manager/dispatcher/balancers.ts";
 import { Liveness } from "../../../src/swarm/manager/dispatcher/liveness.ts";
 import { refusesConnections } from "../../../src/swarm/manager/dispatcher/refusal.ts";
 import { firstKeys, rotateKeys, SUBSYSTEMS } from "../../../src/swarm/manager/keys.ts";
@@ -109,6 +110,29 @@ test("assignments: only our own nodes are told of IPv6 on overlays", async () =>
   };
   assert.deepEqual(told("ours"), [true, ["10.0.1.0/24", "fd00:1::/64"], ["10.0.1.5/24", "fd00:1::5/64"]]);
   assert.deepEqual(told("docker"), [false, ["10.0.1.0/24"], ["10.0.1.5/24"]]);
+});
+
+test("a node of Docker's is given a task a tenth of a second after its balancer's address on the task's networks", () => {
+  const told = new ToldBalancers();
+  const network = (id: string, name = "overlay") => ({ network: { id, spec: { driverConfig: { name } } } });
+  const node = (...ids: string[]) => create(NodeSchema, { id: "n", attachments: ids.map((id) => network(id)) });
+  const task = (id: string, ...networks: ReturnType<typeof network>[]) => create(TaskSchema, { id, networks });
+  assert.equal(told.waitFor(task("none"), 1_000), 0);
+  assert.equal(told.waitFor(task("host", network("h", "host")), 1_000), 0);
+  const asks = task("t", network("a"), network("b"));
+  assert.equal(told.waitFor(asks, 1_000), 2_000, "asked again with the address, or when patience ends");
+  told.tell(node("a"), 1_200);
+  assert.equal(told.waitFor(asks, 1_250), 1_750);
+  told.tell(node("a", "b"), 1_300);
+  assert.equal(told.waitFor(asks, 1_300), 100);
+  told.tell(node("a", "b"), 1_350);
+  assert.equal(told.waitFor(asks, 1_390), 10);
+  assert.equal(told.waitFor(asks, 1_400), 0);
+  told.tell(node("a"), 1_500);
+  const next = task("u", network("b"));
+  assert.equal(told.waitFor(next, 1_500), 2_000, "taken back with the last task");
+  assert.equal(told.waitFor(next, 3_500), 0, "a network without an address to give: the node says so");
+  assert.equal(told.waitFor(next, 3_500), 0);
 });
 
 test("liveness: gossip's opinion makes it two periods, or fifteen seconds; a stall of our own is nobody's fault", () => {

@@ -55,6 +55,7 @@ type Dependency = "secret" | "config";
 
 export class AssignmentSet {
   readonly #nodeId: string;
+  readonly #mayBegin: (task: Task) => boolean;
   #tasks = new Map<string, Task>();
   /** Version of each secret and config the node has. */
   #told = { secret: new Map<string, bigint>(), config: new Map<string, bigint>() };
@@ -62,8 +63,10 @@ export class AssignmentSet {
   #users = { secret: new Map<string, Set<string>>(), config: new Map<string, Set<string>>() };
   #results = 0;
 
-  constructor(nodeId: string) {
+  /** `mayBegin`: whether the node can be given a task of which it does not know yet; if not, it is asked for again later. */
+  constructor(nodeId: string, mayBegin: (task: Task) => boolean = () => true) {
     this.#nodeId = nodeId;
+    this.#mayBegin = mayBegin;
   }
 
   /** The first message: everything. */
@@ -107,6 +110,7 @@ export class AssignmentSet {
       return [change(REMOVE, { case: "task", value: create(TaskSchema, { id }) })];
     }
     if (stateOf(task) < TaskState.ASSIGNED) return [];
+    if (!told && !this.#mayBegin(task)) return [];
     this.#tasks.set(id, task);
     const changes: AssignmentChange[] = [];
     if (!isOver(task)) {

@@ -9,7 +9,7 @@ import {
   type SessionMessage,
   SessionMessageSchema,
 } from "#proto/docker/swarmkit/dispatcher_pb.js";
-import { type Node, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { type Node, NodeSchema, type Task } from "#proto/docker/swarmkit/objects_pb.js";
 import {
   type NodeDescription,
   NodeDescriptionSchema,
@@ -20,12 +20,14 @@ import type { Clock } from "../../../base/clock.ts";
 import { sleep } from "../../../base/clock.ts";
 import { type CallContext, GrpcError, type Handlers, status } from "../../../base/grpc.ts";
 import type { Logger } from "../../../base/log.ts";
+import { sameData } from "../../../base/same.ts";
 import type { Change, Store } from "../../store/store.ts";
 import { type Authority, NODES } from "../auth.ts";
+import { isOurs } from "../control/roles.ts";
 import { durationMs, HEARTBEAT_PERIOD_MS } from "../defaults.ts";
 import { AssignmentSet } from "./assignments.ts";
 import { Liveness, type Session } from "./liveness.ts";
-import { bounded, StatusWriter } from "./status.ts";
+import { bounded, isKnown, StatusWriter } from "./status.ts";
 
 const MANAGER_WEIGHT = 10n;
 /** Assignments of a node follow each other at this distance: what changes meanwhile is told together. */
@@ -139,15 +141,15 @@ export class Dispatcher {
       updateTaskStatus: async ({ sessionId, updates }, context) => {
         const nodeId = nodeOf(context);
         this.#liveness.check(nodeId, sessionId);
-        const known = updates.flatMap(({ taskId, status: report }) => {
+        const news = updates.flatMap(({ taskId, status: report }) => {
           const task = this.#store.view.get("task", taskId);
           if (!task || !report) return [];
           if (task.nodeId !== nodeId) {
             throw new GrpcError(status.PERMISSION_DENIED, "cannot update a task not assigned this node");
           }
-          return [{ taskId, report }];
+          return isKnown(task, report) ? [] : [{ taskId, report }];
         });
-        await Promise.all(known.map(({ taskId, report }) => this.#statuses.task(taskId, bounded(report))));
+        await Promise.all(news.map(({ taskId, report }) => this.#statuses.task(taskId, bounded(report))));
         return {};
       },
       updateVolumeStatus: () => {
@@ -247,7 +249,11 @@ export class Dispatcher {
       do {
         const message = this.#message(session);
         if (!message) throw new GrpcError(status.NOT_FOUND, "node not found");
-        if (!last || !sameMessage(last, message)) yield message;
+        if (!last || !sameMessage(last, message)) {
+          session.balancers.tell(message.node, this.#clock.now());
+          for (const waiting of this.#assignmentFeeds.get(nodeId) ?? []) if (waiting.tasks.size > 0) waiting.mark();
+          yield message;
+        }
         last = message;
       } while (await feed.next(signal));
       if (context.signal.aborted) return;
@@ -280,8 +286,23 @@ export class Dispatcher {
     const feed = new Feed();
     const forget = addTo(this.#assignmentFeeds, nodeId, feed);
     const signal = AbortSignal.any([context.signal, session.ended.signal, this.#closing.signal]);
-    const set = new AssignmentSet(nodeId);
+    const timers = new Map<string, () => void>();
+    const mayBegin = (task: Task) => {
+      const wait = this.#waitFor(task, session);
+      timers.get(task.id)?.();
+      timers.delete(task.id);
+      if (wait === 0) return true;
+      feed.tasks.add(task.id);
+      timers.set(
+        task.id,
+        this.#clock.after(wait, () => feed.mark()),
+      );
+      return false;
+    };
+    const set = new AssignmentSet(nodeId, mayBegin);
     try {
+      // Nothing may be missing in the first message: a node ends what it is not told.
+      while (!this.#store.view.tasksOfNode(nodeId).every(mayBegin)) if (!(await feed.next(signal))) break;
       yield set.complete(this.#store.view);
       let told = this.#clock.now();
       while (await feed.next(signal)) {
@@ -299,7 +320,14 @@ export class Dispatcher {
       if (!context.signal.aborted) throw signal.reason;
     } finally {
       forget();
+      for (const cancel of timers.values()) cancel();
     }
+  }
+
+  /** Milliseconds until a node can be given a task. */
+  #waitFor(task: Task, { balancers, nodeId }: Session): number {
+    if (task.status?.state !== TaskState.ASSIGNED || isOurs(this.#store.view.get("node", nodeId))) return 0;
+    return balancers.waitFor(task, this.#clock.now());
   }
 
   #onCommit(changes: Change[]): void {
@@ -356,9 +384,10 @@ export class Dispatcher {
 function sameMessage(a: SessionMessage, b: SessionMessage): boolean {
   const stable = (node: Node | undefined) =>
     node ? { ...node, meta: undefined, status: undefined, description: undefined } : create(NodeSchema);
-  if (!equals(NodeSchema, stable(a.node), stable(b.node))) return false;
+  const [one, other] = [stable(a.node), stable(b.node)];
+  if (!sameData(one, other) && !equals(NodeSchema, one, other)) return false;
   const rest = (message: SessionMessage): SessionMessage => ({ ...message, node: undefined });
-  return equals(SessionMessageSchema, rest(a), rest(b));
+  return sameData(rest(a), rest(b)) || equals(SessionMessageSchema, rest(a), rest(b));
 }
 
 function addTo(feeds: Map<string, Set<Feed>>, key: string, feed: Feed): () => void {

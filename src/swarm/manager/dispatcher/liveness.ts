@@ -6,6 +6,7 @@
 import type { Clock } from "../../../base/clock.ts";
 import { GrpcError, status } from "../../../base/grpc.ts";
 import { swarmId } from "../../../base/id.ts";
+import { ToldBalancers } from "./balancers.ts";
 
 /** Periods of silence. */
 const GRACE = 3;
@@ -25,6 +26,7 @@ export interface Session {
   readonly id: string;
   /** Aborted when another session takes its place or the node is lost. */
   readonly ended: AbortController;
+  readonly balancers: ToldBalancers;
 }
 
 export class Liveness {
@@ -66,7 +68,7 @@ export class Liveness {
     }
     this.#registrations.set(nodeId, [...recent, now]);
     this.#sessions.get(nodeId)?.ended.abort(new GrpcError(status.INVALID_ARGUMENT, "session invalid"));
-    const session = { nodeId, id: swarmId(), ended: new AbortController() };
+    const session = { nodeId, id: swarmId(), ended: new AbortController(), balancers: new ToldBalancers() };
     this.#sessions.set(nodeId, session);
     this.#arm(nodeId, GRACE, "heartbeat failure");
     return session;
