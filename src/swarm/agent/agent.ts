@@ -2,7 +2,7 @@
  * The agent: keeps a session with some manager, and through it does what the swarm wants of this node.
  * It goes on with its tasks while no manager answers.
  */
-import { clone, equals } from "@bufbuild/protobuf";
+import { equals } from "@bufbuild/protobuf";
 import type { SessionMessage } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import type { Node, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { type NodeDescription, NodeDescriptionSchema, type NodeTLSInfo } from "#proto/docker/swarmkit/types_pb.js";
@@ -248,9 +248,7 @@ export class Agent implements AsyncDisposable {
   }
 
   async #describe(): Promise<NodeDescription> {
-    const description = clone(NodeDescriptionSchema, await this.#options.executor.describe());
-    description.tlsInfo = this.#options.tlsInfo();
-    return description;
+    return { ...(await this.#options.executor.describe()), tlsInfo: this.#options.tlsInfo() };
   }
 
   async #watchDescription(told: NodeDescription, signal: AbortSignal): Promise<void> {

@@ -2,12 +2,13 @@
  * What session messages tell this host: its own node object, the gossip keys, the managers. Every message is
  * complete; the host is told only of what differs from the last one.
  */
-import { clone, equals } from "@bufbuild/protobuf";
+import { equals } from "@bufbuild/protobuf";
 import type { SessionMessage } from "#proto/docker/swarmkit/dispatcher_pb.js";
 import { type Node, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import type { EncryptionKey } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
+import { sameData } from "../../base/same.ts";
 import type { Executor } from "../types.ts";
 import { Latest } from "./latest.ts";
 import type { Remotes } from "./remotes.ts";
@@ -44,7 +45,7 @@ export class HostUpdates {
     }
     const { node } = message;
     if (!node) return;
-    const changed = !this.#node || !equals(NodeSchema, stable(node), stable(this.#node));
+    const changed = !this.#node || !sameNode(stable(node), stable(this.#node));
     this.#node = node;
     if (changed) this.#configure.set(node);
   }
@@ -77,8 +78,7 @@ export function hostOf(addr: string): string {
 
 /** A node without what this host does not act on. */
 function stable(node: Node): Node {
-  const copy = clone(NodeSchema, node);
-  delete copy.meta;
-  delete copy.status;
-  return copy;
+  return { ...node, meta: undefined, status: undefined };
 }
+
+const sameNode = (a: Node, b: Node): boolean => sameData(a, b) || equals(NodeSchema, a, b);

@@ -13,6 +13,7 @@ import {
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
 import type { Logger } from "../../../base/log.ts";
+import { sameData } from "../../../base/same.ts";
 import type { Store } from "../../store/store.ts";
 import type { Transaction } from "../../store/transaction.ts";
 import { Loop } from "../loop.ts";
@@ -130,10 +131,11 @@ export function bounded(report: TaskStatus): TaskStatus {
   });
 }
 
-/** Nodes tell all again to each new leader. */
-function isKnown({ status }: Task, report: TaskStatus): boolean {
+/** Whether a report says nothing that the store does not: nodes tell all again to each new leader. */
+export function isKnown({ status }: Task, report: TaskStatus): boolean {
   if (!status?.appliedAt || status.state !== report.state) return false;
-  return equals(TaskStatusSchema, { ...report, appliedBy: status.appliedBy, appliedAt: status.appliedAt }, status);
+  const applied = { ...report, appliedBy: status.appliedBy, appliedAt: status.appliedAt };
+  return sameData(applied, status) || equals(TaskStatusSchema, applied, status);
 }
 
 function withReport(node: Node, { state, message, addr, description }: NodeReport): Node {

@@ -12,7 +12,7 @@ import { rmSync } from "node:fs";
 import { connect as connectLocal, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
-import { connect as connectTls, type TLSSocket } from "node:tls";
+import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from "node:tls";
 import { messageOf } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
 import { chainOf, identityOf, MANAGER_OU, verifyChain } from "../../ca/certificates.ts";
@@ -49,6 +49,7 @@ export class PeerSockets {
   readonly #options: PeerSocketsOptions;
   readonly #servers = new Map<string, Server>();
   readonly #sockets = new Set<Duplex>();
+  #context: { readonly of: NodeCredentials; readonly secure: SecureContext } | undefined;
 
   constructor(options: PeerSocketsOptions) {
     this.#options = options;
@@ -85,6 +86,15 @@ export class PeerSockets {
     socket.on("error", () => {});
   }
 
+  /** Made once: etcd tries to reach a member that is away dozens of times a second. */
+  #secureContext(own: NodeCredentials): SecureContext {
+    if (this.#context?.of !== own) {
+      const secure = createSecureContext({ cert: own.certPem, key: own.keyPem, minVersion: "TLSv1.2" });
+      this.#context = { of: own, secure };
+    }
+    return this.#context.secure;
+  }
+
   #connect(nodeId: string, socket: Socket): void {
     const { addrOf, credentials, log } = this.#options;
     this.#track(socket);
@@ -93,7 +103,8 @@ export class PeerSockets {
       socket.destroy();
       return;
     }
-    const tunnel = dialTunnel(addr, nodeId, credentials());
+    const own = credentials();
+    const tunnel = dialTunnel(addr, nodeId, own, this.#secureContext(own));
     this.#track(tunnel);
     tunnel.once("error", (error) => {
       log.debug("no tunnel to another manager's etcd", { peer: nodeId, addr, reason: messageOf(error) });
@@ -104,18 +115,21 @@ export class PeerSockets {
 }
 
 /** A connection to the etcd of a manager; emits "verified" once the other side proved to be it. */
-function dialTunnel(addr: string, nodeId: string, credentials: NodeCredentials): TLSSocket {
+function dialTunnel(
+  addr: string,
+  nodeId: string,
+  credentials: NodeCredentials,
+  secureContext: SecureContext,
+): TLSSocket {
   const at = addr.lastIndexOf(":");
   const socket = connectTls({
     host: addr.slice(0, at).replace(/^\[|\]$/g, ""),
     port: Number(addr.slice(at + 1)),
-    cert: credentials.certPem,
-    key: credentials.keyPem,
+    secureContext,
     servername: MANAGER_OU,
     ALPNProtocols: [TUNNEL_ALPN],
     // Judged below by our own rules.
     rejectUnauthorized: false,
-    minVersion: "TLSv1.2",
   });
   socket.setNoDelay(true);
   socket.setTimeout(DIAL_TIMEOUT_MS, () => socket.destroy(new Error("the manager does not answer")));
