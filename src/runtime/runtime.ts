@@ -229,18 +229,18 @@ class ContainerdRuntime implements Runtime {
     });
   }
 
+  async mountImage(id: string, imageId: string, place: string): Promise<void> {
+    const [layer] = await viewOf(this.#containerd, await this.#containers.mountedTop(id, imageId));
+    if (!layer) throw new Error(`image ${imageId} has no files`);
+    mount(layer.type, layer.source, place, [...layer.options, "ro"]);
+  }
+
   userOf(id: string, user: string): Promise<{ uid: number; gid: number }> {
     return this.#containers.userOf(id, user);
   }
 
   async changes(id: string): Promise<FileChange[]> {
     return await changesOf(layersOf(await this.#containers.mountsOf(id)));
-  }
-
-  async mountImage(id: string, imageId: string, place: string): Promise<void> {
-    const [layer] = await viewOf(this.#containerd, await this.#containers.mountedTop(id, imageId));
-    if (!layer) throw new Error(`image ${imageId} has no files`);
-    mount(layer.type, layer.source, place, [...layer.options, "ro"]);
   }
 
   async writableSize(id: string): Promise<number> {

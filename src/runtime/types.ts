@@ -324,10 +324,10 @@ export interface Runtime extends AsyncDisposable {
   end(id: string): Promise<void>;
   /** To be called when all that goes on was adopted: what no container of this daemon has is ended soon. */
   sweep(): void;
-  /** Runs `fn` with the container's root file system at a path (mounted if it is not running). */
-  withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T>;
   /** Mounts the files of one of a container's `mountedImages` at `place`, read-only. */
   mountImage(id: string, imageId: string, place: string): Promise<void>;
+  /** Runs `fn` with the container's root file system at a path (mounted if it is not running). */
+  withRootfs<T>(id: string, fn: (path: string) => Promise<T>): Promise<T>;
   /** The numbers of "user[:group]" by the container's own /etc/passwd and /etc/group. */
   userOf(id: string, user: string): Promise<{ uid: number; gid: number }>;
   /** What the container changed on its root file system. */

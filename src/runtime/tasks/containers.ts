@@ -20,8 +20,8 @@ import { type OciRuntime, runtimeNamed } from "../oci.ts";
 import { layersOf, readInLayers, type SnapshotMount } from "../rootfs.ts";
 import { execProcess, ociSpec } from "../spec/generate.ts";
 import type { OciSpec } from "../spec/oci.ts";
-import { resolveUser } from "../spec/user.ts";
 import { withReadOnlyBelow } from "../spec/recursion.ts";
+import { resolveUser } from "../spec/user.ts";
 import type { ContainerSpec, ExecSpec, ExitStatus, ListedContainer, StartedProcess } from "../types.ts";
 import { processAny, readRecord, runcOptions, specAny } from "./encode.ts";
 import { type Exits, exitStatus, isoOf } from "./exits.ts";
@@ -53,6 +53,7 @@ const endedGrace = 100;
 const killGrace = 10_000;
 const run = promisify(execFile);
 const shim = "io.containerd.runc.v2";
+const mounted = (imageId: string): string => `skein.mounted/${imageId}`;
 const initBinaries = [
   "/usr/bin/docker-init",
   "/usr/bin/tini-static",
@@ -66,7 +67,6 @@ export class Containers {
   readonly #log: Logger;
   readonly #options: ContainersOptions;
   readonly #locks = new KeyedMutex();
-const mounted = (imageId: string): string => `skein.mounted/${imageId}`;
   readonly #live = new Map<string, Live>();
   /** Mounts of containers' snapshots, as long as the container is there. */
   readonly #mounts = new Map<string, SnapshotMount[]>();
@@ -116,6 +116,22 @@ const mounted = (imageId: string): string => `skein.mounted/${imageId}`;
     }
   }
 
+  /** Labels that keep the layers of images from containerd's collector, and remember them when the image is forgotten. */
+  async #keeping(images: readonly string[]): Promise<Record<string, string>> {
+    const tops = await Promise.all(images.map(async (id) => [id, await this.#options.topOf(id)] as const));
+    const labels = tops.flatMap(([id, top], index) => [
+      [`containerd.io/gc.ref.snapshot.${snapshotter}/${index}`, top],
+      [mounted(id), top],
+    ]);
+    return Object.fromEntries(labels);
+  }
+
+  /** Name of the snapshot that the topmost layer of an image is which the container was made to mount. */
+  async mountedTop(id: string, imageId: string): Promise<string> {
+    const found = await ifFound(this.#containerd.containers.get({ id }, this.#containerd.call()));
+    return found?.container?.labels[mounted(imageId)] ?? (await this.#options.topOf(imageId));
+  }
+
   start(spec: ContainerSpec): Promise<StartedProcess> {
     return this.#locks.run(spec.id, async () => {
       const { id } = spec;
@@ -137,22 +153,6 @@ const mounted = (imageId: string): string => `skein.mounted/${imageId}`;
     const fifos = makeFifos(this.#fifoDir(id), { stdin: spec.openStdin, tty: spec.tty });
     const exit = this.#exits.expect(id);
     const io = this.#openIo(id, "", fifos);
-  /** Labels that keep the layers of images from containerd's collector, and remember them when the image is forgotten. */
-  async #keeping(images: readonly string[]): Promise<Record<string, string>> {
-    const tops = await Promise.all(images.map(async (id) => [id, await this.#options.topOf(id)] as const));
-    const labels = tops.flatMap(([id, top], index) => [
-      [`containerd.io/gc.ref.snapshot.${snapshotter}/${index}`, top],
-      [mounted(id), top],
-    ]);
-    return Object.fromEntries(labels);
-  }
-
-  /** Name of the snapshot that the topmost layer of an image is which the container was made to mount. */
-  async mountedTop(id: string, imageId: string): Promise<string> {
-    const found = await ifFound(this.#containerd.containers.get({ id }, this.#containerd.call()));
-    return found?.container?.labels[mounted(imageId)] ?? (await this.#options.topOf(imageId));
-  }
-
     let created = false;
     try {
       await containers.update({ container: { id, spec: specAny(record) }, updateMask: { paths: ["spec"] } }, call);

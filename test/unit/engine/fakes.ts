@@ -150,10 +150,10 @@ export class FakeRuntime implements Runtime {
     this.processes.delete(id);
   }
   sweep = () => {};
+  mountImage = async () => {};
   withRootfs: Runtime["withRootfs"] = async (_id, fn) => fn("/nonexistent");
   userOf = async () => ({ uid: 0, gid: 0 });
   writableSize = async () => 42;
-  mountImage = async () => {};
   async [Symbol.asyncDispose](): Promise<void> {}
 }
 

@@ -218,8 +218,6 @@ describe("containers on containerd", () => {
     }
   });
 
-  test("a new daemon adopts what a killed one ran: output, stdin, exit", async () => {
-    const child = spawn(process.execPath, [`${import.meta.dirname}/crash-child.ts`, b.dir, b.cgroupParent, b.image], {
   test("an image that a container mounts stays as long as the container, whatever becomes of its name", async () => {
     const { images } = b.runtime;
     const tar = pack();
@@ -250,6 +248,8 @@ describe("containers on containerd", () => {
     assert.deepEqual(await b.content(), before, "and goes with it");
   });
 
+  test("a new daemon adopts what a killed one ran: output, stdin, exit", async () => {
+    const child = spawn(process.execPath, [`${import.meta.dirname}/crash-child.ts`, b.dir, b.cgroupParent, b.image], {
       stdio: ["ignore", "pipe", "inherit"],
     });
     const [ready] = (await once(child.stdout, "data")) as [Buffer];
@@ -258,12 +258,12 @@ describe("containers on containerd", () => {
     await once(child, "exit");
     await new Promise((resolve) => setTimeout(resolve, 400));
     const { runtime } = b;
-    const found = (await runtime.list()).map(({ id, running, task }) => `${id} ${running} ${task}`);
     writeFileSync(`${b.dir}/gate/open`, "");
     const over = Date.now() + 10_000;
     while ((await runtime.list()).filter(({ running }) => running).length > 1 && Date.now() < over) {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
+    const found = (await runtime.list()).map(({ id, running, task }) => `${id} ${running} ${task}`);
     assert.deepEqual(found.sort(), ["adopt true true", "ended false true", "left false true"]);
     const adopted = await runtime.adopt("adopt");
     assert.ok(adopted);
