@@ -1,14 +1,12 @@
 /**
- * The network room put together behind its door. Start reading here: every call changes the state in `Core`,
- * then settles the namespaces that it concerns; gossip and the 30-second pass end in the same place.
+ * The network room put together behind its door. Start reading here: every call changes the state in `Core`, then
+ * settles the namespaces that it concerns; what gossip tells (`following.ts`) and the 30-second pass (`upkeep.ts`) end in
+ * the same place.
  */
-import { Mutex } from "../base/async.ts";
 import { messageOf, notFound } from "../base/errors.ts";
-import { echo } from "../kernel/echo.ts";
 import { hasFeature } from "../kernel/feature.ts";
 import { tcpSockets } from "../kernel/sockdiag.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
-import { plainIp } from "./address.ts";
 import { Announcements } from "./announce.ts";
 import { reachOf } from "./balance.ts";
 import { isUserChainWhole, relayedScript, userChainScript } from "./balancer/user.ts";
@@ -18,27 +16,23 @@ import { busyConnections, isListening } from "./connections.ts";
 import { Core } from "./core.ts";
 import { Datapath } from "./datapath.ts";
 import { verboseOf } from "./discovery.ts";
-import { Drift, lookMs } from "./drift.ts";
-import { isTooLarge } from "./drivers/overlay.ts";
-import { hostsFile, resolvConf } from "./files.ts";
+import { Following } from "./following.ts";
 import { HostLiveness } from "./liveness.ts";
 import { Names } from "./names.ts";
 import { Neighbours } from "./neighbours.ts";
 import { Networks } from "./networks.ts";
-import type { Changed } from "./overlay/tables.ts";
 import { Overlays } from "./overlays.ts";
-import { type Path, Paths } from "./paths.ts";
+import { PathMtu } from "./path-mtu.ts";
 import { explain } from "./plan/explain.ts";
 import { neighbourSysctls } from "./plan/host.ts";
-import type { NamespaceKey } from "./plan/types.ts";
-import { attachedTo, gatewayOf } from "./plan/world.ts";
+import { attachedTo } from "./plan/world.ts";
 import { HostPorts } from "./ports.ts";
+import { Presence } from "./presence.ts";
 import { Proxies } from "./proxies.ts";
-import type { Depth } from "./reconcile/reconciler.ts";
 import { Repairs } from "./repairs.ts";
 import { Restore } from "./restore.ts";
 import { Sandboxes } from "./sandboxes.ts";
-import { type EndpointState, ingressSandboxId, overlayKey, type SandboxState, sandboxKey } from "./state.ts";
+import { type Activity, ingressSandboxId, sandboxKey } from "./state.ts";
 import type {
   ClusterNetworking,
   DriverName,
@@ -53,11 +47,8 @@ import type {
   SandboxRequest,
   VerboseService,
 } from "./types.ts";
-
+import { Upkeep } from "./upkeep.ts";
 import { View } from "./view/view.ts";
-
-/** How often every namespace is compared with its plan. */
-const passMs = 30_000;
 
 export async function createNetworkController(options: NetworkControllerOptions): Promise<NetworkController> {
   const core = new Core(options);
@@ -76,23 +67,16 @@ class Controller implements NetworkController {
   readonly #overlays: Overlays;
   readonly #names: Names;
   readonly #neighbours: Neighbours;
+  readonly #following: Following;
+  readonly #presence: Presence;
+  readonly #upkeep: Upkeep;
   readonly #tables: ConnectionTables;
   readonly #datapath: Datapath;
   readonly #proxies: Proxies;
-  readonly #paths: Paths;
+  readonly #pathMtu: PathMtu;
   readonly #ports: HostPorts;
-  readonly #passes = new Mutex();
-  readonly #cancelPass: () => void;
-  readonly #cancelLook: () => void;
-  /** What was there before the daemon was compared once; only from then on is a difference somebody's doing. */
-  #restored = false;
-  readonly #repairs = new Repairs();
-  /** Changes by network that wait for their turn. */
   readonly #announcements: Announcements;
   readonly #liveness = new HostLiveness(() => this.#cluster.gossip);
-  /** Endpoints of other nodes that the kernel's tables here send connections to, by network. */
-  readonly #serving = new Map<string, ReadonlySet<string>>();
-  readonly #following = new Map<string, { changed: Set<Changed>; done: Promise<void> }>();
 
   constructor(core: Core) {
     this.#core = core;
@@ -110,12 +94,14 @@ class Controller implements NetworkController {
     this.#networks = new Networks(core);
     this.#neighbours = new Neighbours(core);
     this.#tables = new ConnectionTables({ clock: core.clock, log: core.log, read: () => tablesOf(core) });
-    const failed = (error: unknown) =>
-      core.log.error("cannot follow a change of the network", { error: messageOf(error) });
     this.#cluster = new Cluster(
       core,
-      (networkId, changed) => void this.#refresh(networkId, changed).catch(failed),
-      () => void core.settle(this.#datapath.tunnelsChanged() ? ["host"] : [], "tables").catch(failed),
+      (networkId, changed) => {
+        this.#following
+          .changed(networkId, ...changed)
+          .catch((error) => core.log.error("cannot follow a change of the network", { error: messageOf(error) }));
+      },
+      () => this.#following.hostCame(),
     );
     this.#names = new Names(core, (networkId) => this.#cluster.participants(networkId));
     this.#proxies = new Proxies(core);
@@ -123,50 +109,61 @@ class Controller implements NetworkController {
     this.#sandboxes = new Sandboxes(core, this.#ports, {
       prepareOverlay: (network) => this.#overlays.ensure(network),
       gatewayBridge: () => this.#networks.ensureGatewayBridge(),
-      joining: (sandbox) => this.#serve(sandbox),
-      joined: (sandbox, endpoint) => this.#joined(sandbox, endpoint),
-      leaving: (_sandbox, endpoint) => this.#cluster.own.withdraw(endpoint),
-      left: (sandbox, endpoint) => this.#left(sandbox, endpoint),
-      sandboxGone: (sandbox) => {
-        this.#proxies.stop(sandbox.id);
-        return this.#names.stop(sandbox.id);
-      },
+      joining: (sandbox) => this.#presence.serve(sandbox),
+      joined: (sandbox, endpoint) => this.#presence.joined(sandbox, endpoint),
+      leaving: (_sandbox, endpoint) => this.#presence.leaving(endpoint),
+      left: (sandbox, endpoint) => this.#presence.left(sandbox, endpoint),
+      sandboxGone: (sandbox) => this.#presence.sandboxGone(sandbox),
     });
-    this.#paths = new Paths({
-      clock: core.clock,
-      log: core.log,
-      deviceMtu: () => core.deviceMtu,
-      echo: (to, size, timeoutMs) =>
-        echo({ from: core.cluster?.dataPathAddress ?? "", to, size, timeoutMs, clock: core.clock }),
-      changed: (path) => this.#pathChanged(path, failed),
-    });
+    this.#pathMtu = new PathMtu(core, () => this.#cluster.hosts());
     this.#overlays = new Overlays(core, this.#networks, this.#sandboxes, this.#cluster);
-    this.view = new View({
-      core,
-      cluster: this.#cluster,
-      datapath: this.#datapath,
-      paths: this.#paths,
-      repairs: this.#repairs,
-      names: this.#names,
-    });
     this.#announcements = new Announcements({
       clock: core.clock,
       log: core.log,
       gossip: () => this.#cluster.gossip,
       isOurs: (peer) => this.#cluster.doors().has(peer),
-      standing: (networkId, endpointId) => {
-        if (!core.networks.has(networkId)) return "withdrawn";
-        const serving = this.#serving.get(networkId);
-        if (!serving) return undefined;
-        return serving.has(endpointId) ? "serving" : "withdrawn";
+      standing: (networkId, endpointId) => this.#following.standing(networkId, endpointId),
+    });
+    this.#following = new Following({
+      core,
+      cluster: this.#cluster,
+      datapath: this.#datapath,
+      names: this.#names,
+      neighbours: this.#neighbours,
+      pathMtu: this.#pathMtu,
+      applied: (networkId) => this.#announcements.applied(networkId),
+    });
+    this.#presence = new Presence({
+      core,
+      cluster: this.#cluster,
+      following: this.#following,
+      names: this.#names,
+      neighbours: this.#neighbours,
+      proxies: this.#proxies,
+      sandbox: (id) => this.#sandboxes.get(id),
+      emptied: (networkId) => this.#overlays.removeIfVanished(networkId),
+    });
+    const repairs = new Repairs();
+    this.#upkeep = new Upkeep({
+      core,
+      repairs,
+      before: () => this.#compareAll(),
+      repin: (which) => this.#overlays.repin(which),
+      after: () => {
+        for (const { spec } of core.networks.values())
+          if (spec.driver === "overlay") this.#neighbours.follow(spec.id, true);
       },
     });
+    this.view = new View({
+      core,
+      cluster: this.#cluster,
+      datapath: this.#datapath,
+      paths: this.#pathMtu.paths,
+      repairs,
+      names: this.#names,
+    });
     core.events.on((event) => {
-      if (event.kind !== "destroy") return;
-      this.#serving.delete(event.network.id);
-      this.#names.changed(event.network.id);
-      this.#datapath.forget(event.network.id);
-      this.#neighbours.forget(event.network.id);
+      if (event.kind === "destroy") this.#following.forget(event.network.id);
     });
     const sysctls = neighbourSysctls((key) => {
       try {
@@ -182,19 +179,6 @@ class Controller implements NetworkController {
       hostTables: () => this.#datapath.hostTables(),
       hostSysctls: () => ({ ...sysctls, ...this.#datapath.hostSysctls() }),
     };
-    const drift = new Drift(core, (key, depth) =>
-      this.#passes.run(() => this.#mend(key, depth, "drift").then(() => {})),
-    );
-    this.#cancelLook = core.clock.every(lookMs, () => {
-      if (!this.#restored) return;
-      this.#repin("drift", "pins");
-      void drift.look().catch((error) => core.log.error("cannot look for drift", { error: messageOf(error) }));
-    });
-    this.#cancelPass = core.clock.every(passMs, () => {
-      void this.reconcile().catch((error) =>
-        core.log.error("the reconciling pass failed", { error: messageOf(error) }),
-      );
-    });
   }
 
   async load(): Promise<void> {
@@ -293,48 +277,15 @@ class Controller implements NetworkController {
   }
 
   files(sandboxId: string): { hosts: string; resolvConf: string } {
-    const core = this.#core;
-    const { request, endpoints } = this.#sandboxes.get(sandboxId);
-    const shown = endpoints.filter(
-      ({ networkId, role }) => role === "user" && !core.networks.get(networkId)?.spec.ingress,
-    );
-    const bridge = [...core.networks.values()].find((n) => n.spec.name === "bridge");
-    const devices = endpoints.some((endpoint) => endpoint.ifName !== "");
-    const kind = this.#names.wants(this.#sandboxes.get(sandboxId)) ? "embedded" : devices ? "direct" : "host";
-    return {
-      hosts: hostsFile({
-        hostname: request.hostname,
-        domainname: request.domainname,
-        addresses: shown.flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6].filter(Boolean).map(plainIp)),
-        extraHosts: request.extraHosts,
-        hostGateway: bridge ? gatewayOf(bridge, 4) : "",
-      }),
-      resolvConf: resolvConf(kind, request.dns, core.hostResolvConf()),
-    };
+    return this.#names.files(this.#sandboxes.get(sandboxId));
   }
 
-  async renameEndpoints(sandboxId: string, name: string): Promise<void> {
-    const core = this.#core;
-    await core.locks.run(sandboxKey(sandboxId), async () => {
-      const sandbox = this.#sandboxes.get(sandboxId);
-      for (const endpoint of sandbox.endpoints) {
-        if (endpoint.role === "user") endpoint.name = name;
-      }
-      core.store.saveSandbox(sandbox);
-      for (const { networkId } of sandbox.endpoints) await this.#refresh(networkId, new Set(["endpoints"]));
-    });
+  renameEndpoints(sandboxId: string, name: string): Promise<void> {
+    return this.#presence.rename(sandboxId, name);
   }
 
-  async setActivity(sandboxId: string, activity: SandboxState["activity"]): Promise<void> {
-    const core = this.#core;
-    await core.locks.run(sandboxKey(sandboxId), async () => {
-      const sandbox = this.#sandboxes.get(sandboxId);
-      if (sandbox.activity === activity) return;
-      sandbox.activity = activity;
-      core.store.saveSandbox(sandbox);
-      for (const endpoint of sandbox.endpoints) this.#cluster.own.activity(endpoint, activity);
-      for (const { networkId } of sandbox.endpoints) await this.#refresh(networkId, new Set(["endpoints"]));
-    });
+  setActivity(sandboxId: string, activity: Activity): Promise<void> {
+    return this.#presence.setActivity(sandboxId, activity);
   }
 
   async told(sandboxId: string, signal?: AbortSignal): Promise<string[]> {
@@ -370,9 +321,9 @@ class Controller implements NetworkController {
       else this.#ports.adopt(sandbox.id, sandbox.ports);
     }
     restore.sweepPins();
-    await Promise.all([...this.#core.sandboxes.values()].map((sandbox) => this.#serve(sandbox)));
+    await Promise.all([...this.#core.sandboxes.values()].map((sandbox) => this.#presence.serve(sandbox)));
     for (const network of this.#core.networks.values()) if (network.spec.ingress) this.#datapath.changed(network);
-    await this.#pass("restored");
+    await this.#upkeep.restore();
   }
 
   async startCluster(cluster: ClusterNetworking): Promise<void> {
@@ -413,7 +364,7 @@ class Controller implements NetworkController {
   }
 
   reconcile(): Promise<string[]> {
-    return this.#passes.run(() => this.#pass("drift"));
+    return this.#upkeep.pass();
   }
 
   explain(options?: { tables: boolean }): { namespace: string; text: string }[] {
@@ -423,10 +374,9 @@ class Controller implements NetworkController {
     });
   }
 
-  /** What a pass after a start finds is no drift: it was never there, or the daemon was away. */
-  async #pass(reason: "restored" | "drift"): Promise<string[]> {
+  /** What plans are computed from, and what no plan covers, compared with where it comes from. */
+  async #compareAll(): Promise<void> {
     const core = this.#core;
-    await core.sweep();
     this.#ensureUserChain();
     for (const networkId of this.#cluster.resync()) {
       const network = core.networks.get(networkId);
@@ -435,15 +385,7 @@ class Controller implements NetworkController {
     }
     await this.#networks.sweepUnused();
     this.#datapath.reserve();
-    await this.#followPaths();
-    const mended = this.#repin(reason, "all");
-    // Nothing is known to be loaded yet, so all tables are: a listing would only delay it.
-    const depth = reason === "drift" ? "pass" : "quick";
-    for (const key of core.namespaces.keys()) mended.push(...(await this.#mend(key, depth, reason)));
-    for (const { spec } of core.networks.values())
-      if (spec.driver === "overlay") this.#neighbours.follow(spec.id, true);
-    this.#restored = true;
-    return mended;
+    await this.#pathMtu.follow();
   }
 
   #ensureUserChain(): void {
@@ -451,142 +393,19 @@ class Controller implements NetworkController {
     if (!isUserChainWhole(nft.list("table inet operator"))) nft.run(userChainScript(this.#ports.relayed()));
   }
 
-  /** Looks which hosts there are, and what its own device and the paths to them take. */
-  async #followPaths(): Promise<void> {
-    const core = this.#core;
-    if (!core.cluster) return;
-    const before = core.pathMtu;
-    core.measurePath(this.#paths.smallest());
-    this.#paths.follow(this.#cluster.hosts());
-    // Another device is no drift.
-    if (core.pathMtu !== before) await core.settle(core.namespaces.keys());
-  }
-
-  /** Overlay networks take what fits between all hosts; those whose size the user chose are only warned about. */
-  #pathChanged({ host, mtu }: Path, failed: (error: unknown) => void): void {
-    const core = this.#core;
-    const before = core.pathMtu;
-    core.measurePath(this.#paths.smallest());
-    if (mtu !== undefined && mtu < core.deviceMtu) {
-      core.events.emit({ kind: "path", host, mtu, expected: core.deviceMtu });
-    }
-    if (core.pathMtu === before) return;
-    for (const { spec } of core.networks.values()) {
-      if (spec.driver !== "overlay" || !isTooLarge(spec, core)) continue;
-      core.log.warn("a network's packets are larger than the path takes", { network: spec.name, mtu: core.pathMtu });
-    }
-    core.log.info("what fits between the hosts changed", { from: before, to: core.pathMtu });
-    void core.settle(core.namespaces.keys()).catch(failed);
-  }
-
   paths(): { host: string; mtu: number | undefined; expected: number }[] {
-    return this.#paths.list().map((path) => ({ ...path, expected: this.#core.deviceMtu }));
+    return this.#pathMtu.list();
   }
 
   fullConnectionTables(): TableUse[] {
     return this.#tables.full();
   }
 
-  /** Pins of namespaces that somebody removed. */
-  #repin(reason: "restored" | "drift", which: "pins" | "all"): string[] {
-    const mended = this.#overlays.repin(which);
-    if (reason === "drift") for (const [namespace, difference] of mended) this.#tell(namespace, [difference]);
-    return mended.map(([namespace, difference]) => `${namespace}: ${difference}`);
-  }
-
-  async #mend(key: NamespaceKey, depth: Depth, reason: "restored" | "drift"): Promise<string[]> {
-    const { core, mended } = { core: this.#core, mended: [] as string[] };
-    try {
-      for (const [namespace, differences] of await core.settle([key], depth)) {
-        if (reason === "drift") this.#tell(namespace, differences);
-        mended.push(...differences.map((difference) => `${namespace}: ${difference}`));
-      }
-    } catch (error) {
-      core.log.error("cannot reconcile a namespace", { namespace: key, error: messageOf(error) });
-    }
-    return mended;
-  }
-
-  #tell(namespace: NamespaceKey, differences: string[]): void {
-    const repairs = this.#repairs;
-    repairs.add(namespace, differences, this.#core.clock.now());
-    const text = differences.join("; ");
-    this.#core.log.warn("mended drift", { namespace, differences: text, repairs: repairs.counts() });
-    this.#core.events.emit({ kind: "drift", namespace, differences, total: repairs.total });
-  }
-
-  /** What the daemon itself answers inside of a sandbox; before its tables lead there. */
-  async #serve(sandbox: SandboxState): Promise<void> {
-    await this.#names.ensure(sandbox);
-    await this.#proxies.ensure(sandbox);
-  }
-
-  async #joined(sandbox: SandboxState, endpoint: EndpointState): Promise<void> {
-    if (this.#core.networks.get(endpoint.networkId)?.spec.driver === "overlay") {
-      this.#neighbours.follow(endpoint.networkId);
-      this.#cluster.publish(sandbox, endpoint);
-    }
-    if (sandbox.activity === "inactive") return;
-    this.#cluster.own.activity(endpoint, sandbox.activity);
-    await this.#refresh(endpoint.networkId, new Set(["endpoints"]));
-  }
-
-  #left(sandbox: SandboxState, endpoint: EndpointState): void {
-    const { networkId } = endpoint;
-    const follow = async () => {
-      if (sandbox.activity !== "inactive") await this.#refresh(networkId, new Set(["endpoints"]));
-      await this.#overlays.removeIfVanished(networkId);
-    };
-    follow().catch((error) =>
-      this.#core.log.error("cannot follow the end of an endpoint", { network: networkId, error: messageOf(error) }),
-    );
-  }
-
-  /**
-   * Names, backends or peers of a network changed: everything that shows them follows. Changes that come while an
-   * earlier one is being followed are followed together; the promise is for a state that includes the caller's.
-   */
-  #refresh(networkId: string, changed: ReadonlySet<Changed>): Promise<void> {
-    let next = this.#following.get(networkId);
-    if (!next) {
-      const all = new Set<Changed>();
-      const done = this.#core.locks.run(`follow ${networkId}`, () => {
-        this.#following.delete(networkId);
-        return this.#follow(networkId, all);
-      });
-      next = { changed: all, done };
-      this.#following.set(networkId, next);
-    }
-    for (const one of changed) next.changed.add(one);
-    return next.done;
-  }
-
-  async #follow(networkId: string, changed: ReadonlySet<Changed>): Promise<void> {
-    const core = this.#core;
-    const network = core.networks.get(networkId);
-    if (!network) return;
-    if (changed.has("peers")) {
-      await this.#followPaths();
-      const keys: NamespaceKey[] = [overlayKey(networkId)];
-      await core.settle(this.#datapath.tunnelsChanged() ? [...keys, "host"] : keys);
-      this.#neighbours.follow(networkId);
-    }
-    if (!changed.has("endpoints")) return;
-    this.#names.changed(networkId);
-    this.#datapath.changed(network);
-    const serving = this.#cluster.participants(networkId).filter(({ local, draining }) => !local && !draining);
-    await core.settle(this.#datapath.affected(network), "tables");
-    this.#serving.set(networkId, new Set(serving.map(({ endpointId }) => endpointId)));
-    this.#announcements.applied(networkId);
-    this.#datapath.forgetDead(network);
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#cancelPass();
-    this.#cancelLook();
+    this.#upkeep.close();
     this.#tables[Symbol.dispose]();
     this.#ports.close();
-    this.#paths.close();
+    this.#pathMtu.close();
     this.#datapath.close();
     this.#proxies.close();
     await this.#cluster.close();

@@ -4,7 +4,7 @@
  */
 import type { Core } from "./core.ts";
 import type { NamespaceKey } from "./plan/types.ts";
-import type { Depth } from "./reconcile/reconciler.ts";
+import type { Depth } from "./reconcile/snapshot.ts";
 
 export const lookMs = 500;
 /** A namespace that is touched all the time is compared so often at most. */

@@ -1,8 +1,13 @@
-/** The embedded DNS of each sandbox: which sandboxes have one, what it sees, where it forwards to. */
+/**
+ * Names in each sandbox: the embedded DNS (which sandboxes have one, what it sees, where it forwards to) and the files
+ * that the container's programs read first.
+ */
+import { plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
 import { namesOf, type ServicePort } from "./discovery.ts";
-import { effectiveDns, isLoopback } from "./files.ts";
+import { effectiveDns, hostsFile, isLoopback, resolvConf } from "./files.ts";
 import type { Participant } from "./overlay/records.ts";
+import { gatewayOf } from "./plan/world.ts";
 import { lookup } from "./resolver/lookup.ts";
 import { startResolver } from "./resolver/resolver.ts";
 import type { NameNetwork, Resolver, Upstream } from "./resolver/types.ts";
@@ -112,6 +117,26 @@ export class Names {
       address,
       from: own.length > 0 && !isLoopback(address) ? "sandbox" : "host",
     }));
+  }
+
+  /** Contents of /etc/hosts and /etc/resolv.conf as they should be now. */
+  files(sandbox: SandboxState): { hosts: string; resolvConf: string } {
+    const { networks } = this.#core;
+    const { request, endpoints } = sandbox;
+    const shown = endpoints.filter(({ networkId, role }) => role === "user" && !networks.get(networkId)?.spec.ingress);
+    const bridge = [...networks.values()].find(({ spec }) => spec.name === "bridge");
+    const devices = endpoints.some(({ ifName }) => ifName !== "");
+    const kind = this.wants(sandbox) ? "embedded" : devices ? "direct" : "host";
+    return {
+      hosts: hostsFile({
+        hostname: request.hostname,
+        domainname: request.domainname,
+        addresses: shown.flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6].filter(Boolean).map(plainIp)),
+        extraHosts: request.extraHosts,
+        hostGateway: bridge ? gatewayOf(bridge, 4) : "",
+      }),
+      resolvConf: resolvConf(kind, request.dns, this.#core.hostResolvConf()),
+    };
   }
 
   resolver(sandboxId: string): Resolver | undefined {

@@ -248,6 +248,11 @@ test("networks are apart; a container on both is on both, for as long as it is",
   assert.deepEqual((await dig("worker-1", "edge", "three")).answers, [`A ${onFront}`]);
   assert.equal(await pings("worker-1", "edge", onBack), false, "no way through the container's other side");
 
+  await lab.ok("worker-1", "rename", "edge", "rim");
+  await reaches("worker-2", "three", "rim");
+  assert.equal((await dig("worker-2", "three", "edge")).status, "NXDOMAIN", "its name that is over");
+  await lab.ok("worker-1", "rename", "rim", "edge");
+
   await lab.ok("worker-2", "network", "disconnect", "front", "three");
   await eventually("forgotten", async () => (await dig("worker-1", "edge", "hub")).status === "NXDOMAIN", 2_000);
   assert.equal(await pings("worker-1", "edge", onFront), false);

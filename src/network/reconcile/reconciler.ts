@@ -5,14 +5,7 @@ import type { NamespaceKey, NamespacePlan } from "../plan/types.ts";
 import { apply } from "./apply.ts";
 import { type Actual, describe, diff, diffTables, type Step } from "./diff.ts";
 import type { Namespaces, OpenNamespace } from "./namespaces.ts";
-import { snapshot } from "./snapshot.ts";
-
-/**
- * "tables": only nftables, against what was loaded last; for changes of discovery, which come in bursts.
- * "quick": all, with nftables as loaded last. "deep": nftables as the kernel lists them, too, but for large tables.
- * "pass": those as well where somebody touched nftables since they were listed.
- */
-export type Depth = "tables" | "quick" | "deep" | "pass";
+import { type Depth, snapshot } from "./snapshot.ts";
 
 /** A namespace as it should be, as it is, and what would be done about the difference. */
 export interface Comparison {

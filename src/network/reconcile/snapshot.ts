@@ -6,7 +6,13 @@ import { tablePrefix } from "../plan/table.ts";
 import type { NamespacePlan } from "../plan/types.ts";
 import type { Actual } from "./diff.ts";
 import type { OpenNamespace } from "./namespaces.ts";
-import type { Depth } from "./reconciler.ts";
+
+/**
+ * "tables": only nftables, against what was loaded last; for changes of discovery, which come in bursts.
+ * "quick": all, with nftables as loaded last. "deep": nftables as the kernel lists them, too, but for large tables.
+ * "pass": those as well where somebody touched nftables since they were listed.
+ */
+export type Depth = "tables" | "quick" | "deep" | "pass";
 
 /**
  * Characters of a body from which on it is listed by passes only: after somebody touched nftables, or else in so many
@@ -16,7 +22,6 @@ const bigTable = 50_000;
 const looksAtBig = 20;
 
 export interface SnapshotOptions {
-  /** From "deep" on the content of nftables is compared too, which costs a listing per table. */
   readonly depth: Depth;
   readonly brokenPairs: ReadonlySet<string>;
 }
