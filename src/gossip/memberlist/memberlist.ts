@@ -1,53 +1,23 @@
 /**
  * The shell around SWIM: it owns the timers, feeds packets to the state machine and carries out what that decides.
- * Start reading at `#onMessage` (what comes in) and `#perform` (what goes out). Packets leave by `outbox.ts`; exchanges on
- * streams are `streams.ts`.
+ * Start reading at `#onMessage` (what comes in) and `#perform` (what goes out). Packets leave by `outbox.ts`; probes are made
+ * by `probe.ts` and answered by `responder.ts`; exchanges on streams are `streams.ts`.
  */
-import type { Clock } from "../../base/clock.ts";
-import type { Logger } from "../../base/log.ts";
-import type { Transport } from "../types.ts";
-import { addressBytes, addressText } from "./address.ts";
+import { addressBytes } from "./address.ts";
 import { afterReading } from "./after-reading.ts";
 import { Awareness } from "./awareness.ts";
-import { type MemberlistConfig, pushPullInterval } from "./config.ts";
-import type { Counters } from "./counters.ts";
-import type { Keyring } from "./crypto.ts";
-import { decodeMessage, encodeMessage, type IndirectPing, messageType, type Ping } from "./messages.ts";
+import { pushPullInterval } from "./config.ts";
+import { decodeMessage, encodeMessage, messageType, type Ping } from "./messages.ts";
 import { Outbox, userMessage } from "./outbox.ts";
 import { openPacket } from "./packet.ts";
 import { Prober } from "./probe.ts";
 import type { PushPull } from "./pushpull.ts";
 import { retransmitLimit, TransmitQueue } from "./queue.ts";
+import { Responder } from "./responder.ts";
 import { sample } from "./shuffle.ts";
-import { type Action, isLive, type Member, type MemberChange, MemberState } from "./state.ts";
+import { type Action, isLive, type Member, MemberState } from "./state.ts";
 import { Streams } from "./streams.ts";
-
-/** What is built on memberlist. */
-export interface Delegate {
-  /** A user message came in, by packet or by stream. */
-  message(payload: Buffer): void;
-  /** User messages to gossip along, each costing `overhead` bytes beside itself. */
-  broadcasts(overhead: number, room: number): Uint8Array[];
-  localState(join: boolean): Uint8Array;
-  mergeState(state: Buffer): void;
-  /** Never about ourselves. */
-  changed(change: MemberChange, member: Member): void;
-  /** Others had given us up, and forgotten what we had; they are being told that we live. */
-  declaredDead(): void;
-}
-
-export interface MemberlistOptions {
-  readonly name: string;
-  readonly advertiseAddress: string;
-  readonly advertisePort: number;
-  readonly config: MemberlistConfig;
-  readonly transport: Transport;
-  readonly clock: Clock;
-  readonly random: () => number;
-  readonly keyring: Keyring;
-  readonly counters: Counters;
-  readonly log: Logger;
-}
+import type { Delegate, MemberlistOptions } from "./types.ts";
 
 /** A departure is told at once to so many nodes. */
 const floodNodes = 32;
@@ -58,6 +28,7 @@ export class Memberlist {
   readonly #queue: TransmitQueue;
   readonly #awareness: Awareness;
   readonly #prober: Prober;
+  readonly #responder: Responder;
   readonly #delegate: Delegate;
   readonly #outbox: Outbox;
   readonly #streams: Streams;
@@ -82,9 +53,10 @@ export class Memberlist {
       }),
       merge: (remote) => this.#merge(remote),
       message: (payload) => delegate.message(payload),
-      isForUs: (ping) => this.#isForUs(ping),
+      isForUs: (ping) => this.#responder.isForUs(ping),
     });
     this.#prober = this.#newProber();
+    this.#responder = new Responder(options, this.#outbox, this.#prober, () => this.self);
   }
 
   /** Begins to listen, probe and gossip. */
@@ -325,18 +297,11 @@ export class Memberlist {
     const message = decodeMessage(bytes);
     const now = this.#options.clock.now();
     switch (message?.kind) {
-      case "ping": {
-        if (!this.#isForUs(message)) return;
-        const to = replyTo(message, address, port);
-        this.#outbox.sendAlong(
-          to.address,
-          to.port,
-          encodeMessage({ kind: "ack", seqNo: message.seqNo, payload: null }),
-        );
+      case "ping":
+        this.#responder.ping(message, address, port);
         break;
-      }
       case "indirectPing":
-        this.#onIndirectPing(message, replyTo(message, address, port));
+        this.#responder.indirectPing(message, address, port);
         break;
       case "ack":
         this.#prober.ack(message.seqNo);
@@ -360,32 +325,6 @@ export class Memberlist {
     }
   }
 
-  #isForUs(ping: Ping): boolean {
-    if (ping.node === "" || ping.node === this.#options.name) return true;
-    // Somebody still probes the node that was at this address before us.
-    this.#options.counters.add("ignored.pingForOther");
-    return false;
-  }
-
-  #onIndirectPing(request: IndirectPing, requester: { address: string; port: number }): void {
-    const { clock, config } = this.#options;
-    const target = addressText(request.target);
-    if (target === undefined) throw new RangeError("indirect ping: bad target");
-    const answer = (kind: "ack" | "nack") => {
-      const message =
-        kind === "ack" ? ({ kind, seqNo: request.seqNo, payload: null } as const) : { kind, seqNo: request.seqNo };
-      this.#outbox.sendTo(requester.address, requester.port, [encodeMessage(message)]);
-    };
-    const cancelNack = request.nack ? clock.after(config.probeTimeoutMs, () => answer("nack")) : () => {};
-    const seqNo = this.#prober.expect(config.probeTimeoutMs, () => {
-      cancelNack();
-      answer("ack");
-    });
-    const { addr: sourceAddr, port: sourcePort, name: sourceNode } = this.self;
-    const ping: Ping = { kind: "ping", seqNo, node: request.node, sourceAddr, sourcePort, sourceNode };
-    this.#outbox.sendTo(target, request.port, [encodeMessage(ping)]);
-  }
-
   #merge(remote: PushPull): void {
     this.#perform(this.#state.merge(remote.nodes, this.#options.clock.now()));
     if (remote.userState.length > 0) this.#delegate.mergeState(Buffer.from(remote.userState));
@@ -394,10 +333,4 @@ export class Memberlist {
 
 function isFreshlyDead(member: Member, now: number, windowMs: number): boolean {
   return member.state === "dead" && now - member.changedAt < windowMs;
-}
-
-/** Answers go to the address that the message names, else to where the packet came from. */
-function replyTo(message: Ping | IndirectPing, address: string, port: number): { address: string; port: number } {
-  const named = message.sourceAddr && addressText(message.sourceAddr);
-  return named && message.sourcePort ? { address: named, port: message.sourcePort } : { address, port };
 }

@@ -1,11 +1,11 @@
 /** Packets on their way out: what they carry beside what they are sent for, and what surrounds it. */
 
 import { sealOverhead } from "./crypto.ts";
-import type { Delegate, MemberlistOptions } from "./memberlist.ts";
 import { messageType } from "./messages.ts";
 import { compoundHead, compoundPart, encodeCompounds, packetRoom, sealPacket } from "./packet.ts";
 import type { TransmitQueue } from "./queue.ts";
 import type { Member } from "./state.ts";
+import type { Delegate, MemberlistOptions } from "./types.ts";
 
 /** From this version on a node verifies checksums. */
 const checksumVersion = 5;

@@ -5,11 +5,11 @@
  */
 import { messageOf } from "../../base/errors.ts";
 import type { GossipStream } from "../types.ts";
-import type { MemberlistOptions } from "./memberlist.ts";
 import { decodeMessage, encodeMessage, messageType, type Ping } from "./messages.ts";
 import { decodePushPull, decodeUserStream, encodePushPull, encodeUserStream, type PushPull } from "./pushpull.ts";
 import type { Caller, Member } from "./state.ts";
 import { readStream, StreamBudget, StreamError, writeStream } from "./stream.ts";
+import type { MemberlistOptions } from "./types.ts";
 
 /** What all streams being read may hold together. */
 const streamMemory = 64 << 20;

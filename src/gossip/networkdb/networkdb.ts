@@ -4,8 +4,9 @@
  */
 import { sleep } from "../../base/clock.ts";
 import { conflict, invalid, notFound } from "../../base/errors.ts";
-import type { Delegate, Memberlist } from "../memberlist/memberlist.ts";
+import type { Memberlist } from "../memberlist/memberlist.ts";
 import type { Member, MemberChange } from "../memberlist/state.ts";
+import type { Delegate } from "../memberlist/types.ts";
 import type { TableEntry } from "../types.ts";
 import { Announcer } from "./announcer.ts";
 import { Core, type NetworkDbOptions } from "./core.ts";
