@@ -9,13 +9,14 @@ import type { Logger } from "../../base/log.ts";
 import { forgetUnlockKey, Locked, unlockKeys } from "../ca/files.ts";
 import { invalidUnlockKey, parseUnlockKey } from "../ca/seal.ts";
 import { parseToken } from "../ca/token.ts";
-import type { BootstrapCluster, Manager, StartManager } from "../manager/types.ts";
+import type { Manager } from "../manager/types.ts";
 import type { ControlApi, Executor, InitRequest, JoinRequest, LocalNode, SwarmNode } from "../types.ts";
 import { type HostPort, sourceAddressTo } from "./addresses.ts";
 import { enrol } from "./enrol.ts";
 import { NodeIdentity } from "./identity.ts";
 import { Member } from "./member.ts";
 import * as messages from "./messages.ts";
+import { type ManagerFactory, type ManagerStart, managerCounts, ownManagers, startOwnManager } from "./own-manager.ts";
 import { inactive, localNode, type Phase } from "./phase.ts";
 import { checkNewCluster, stateOfInit, stateOfJoin } from "./requests.ts";
 import { clearState, type NodeState, readState, writeState } from "./state-file.ts";
@@ -31,12 +32,6 @@ const goodbyeMs = 1_000;
 /** A member that could not start tries again after this, doubling. */
 const comeBackMs = { first: 200, max: 30_000 };
 
-/** Where managers come from. */
-export interface ManagerFactory {
-  readonly bootstrapCluster: BootstrapCluster;
-  readonly startManager: StartManager;
-}
-
 export interface SwarmNodeOptions {
   /** Everything that a membership leaves on disk; removed on leaving. */
   readonly stateDir: string;
@@ -50,12 +45,6 @@ export interface SwarmNodeOptions {
   /** This host's address towards another; default: the kernel's choice of route. */
   readonly sourceAddressTo?: (remote: HostPort) => Promise<string>;
 }
-
-/** Loaded when needed: workers do without. */
-const ownManagers: ManagerFactory = {
-  bootstrapCluster: async (...given) => (await import("../manager/manager.ts")).bootstrapCluster(...given),
-  startManager: async (options) => (await import("../manager/manager.ts")).startManager(options),
-};
 
 export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
   return new HostNode(options);
@@ -392,23 +381,8 @@ class HostNode implements SwarmNode {
     this.#changes.emit(this.local());
   }
 
-  #startManager(
-    state: NodeState,
-    how: { init?: InitRequest | undefined; remotes: () => readonly string[]; signal?: AbortSignal | undefined },
-  ): Promise<Manager> {
-    const { init, remotes, signal } = how;
-    const { clock, log, managers, stateDir } = this.#options;
-    return managers.startManager({
-      stateDir,
-      listenAddr: state.listenAddr,
-      advertiseAddr: state.advertiseAddr,
-      ...(init ? { bootstrap: { ...init, clusterSpec: init.spec } } : {}),
-      ...(signal ? { signal } : {}),
-      remotes,
-      isSilent: (host) => this.#options.executor.isSilent?.(host),
-      log,
-      clock,
-    });
+  #startManager(state: NodeState, how: ManagerStart): Promise<Manager> {
+    return startOwnManager(this.#options, state, how);
   }
 
   #onMemberChange(member: Member): void {
@@ -438,18 +412,6 @@ class HostNode implements SwarmNode {
     this.#expired = false;
     await executor.left?.().catch((error) => log.error("this host is not yet clean of its swarm", { error }));
     this.#set(inactive);
-  }
-}
-
-/** Managers that answer and that do not; undefined when this one cannot tell. */
-function managerCounts({ control }: Manager): { reachable: number; unreachable: number } | undefined {
-  try {
-    const managers = control.nodes().flatMap((node) => node.managerStatus ?? []);
-    // RaftMemberStatus.Reachability REACHABLE.
-    const reachable = managers.filter((status) => status.reachability === 2).length;
-    return { reachable, unreachable: managers.length - reachable };
-  } catch {
-    return undefined;
   }
 }
 
