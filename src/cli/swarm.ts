@@ -91,7 +91,7 @@ function checkUnused(dataRoot: string): void {
   const { status } = spawnSync("flock", ["--nonblock", join(dataRoot, DATABASE), "true"]);
   if (status !== 0) {
     throw new SkeinError("conflict", `the swarm's state in ${dataRoot} is in use`, {
-      hint: "stop skeind first; containers run on",
+      hint: "stop skeind first (after a kill -9 its etcd is still there: start it, then stop it); containers run on",
     });
   }
 }

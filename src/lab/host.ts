@@ -69,17 +69,19 @@ export async function startHost(host: HostSpec, clock: Clock = systemClock): Pro
   );
   const deadline = clock.now() + 5000;
   while (!existsSync(join(host.runDir, "ready"))) {
-    if (!isAlive(holder) || clock.now() > deadline) {
-      const why = existsSync(bootLog) ? readFileSync(bootLog, "utf8").trim().split("\n").at(-1) : "";
-      throw new SkeinError("internal", `host ${host.name} did not start: ${why || "no message"}`, {
-        hint: `see ${bootLog}`,
-      });
-    }
+    if (!isAlive(holder) || clock.now() > deadline) throw didNotStart(host, bootLog);
     await sleep(clock, 5);
   }
   const init = processRef(childrenOf(holder.pid)[0] ?? 0);
-  if (!init) throw new SkeinError("internal", `host ${host.name} ended at once`, { hint: `see ${bootLog}` });
+  if (!init) throw didNotStart(host, bootLog);
   return { holder, init, daemon: undefined };
+}
+
+function didNotStart(host: HostSpec, bootLog: string): SkeinError {
+  const why = existsSync(bootLog) ? readFileSync(bootLog, "utf8").trim().split("\n").at(-1) : "";
+  return new SkeinError("internal", `host ${host.name} did not start: ${why || "no message"}`, {
+    hint: `see ${bootLog}`,
+  });
 }
 
 /** The words that run a command inside a host. */

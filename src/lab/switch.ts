@@ -25,7 +25,7 @@ export function checkSubnet(rtnl: Rtnl, spec: LabSpec): void {
     const dst = route.dst.includes("/") ? route.dst : `${route.dst}/32`;
     if (overlaps(dst, spec.subnet)) {
       throw new SkeinError("conflict", `subnet ${spec.subnet} overlaps ${dst} on ${names.get(route.link)}`, {
-        hint: "choose another with --subnet",
+        hint: "choose another: --subnet 10.99.0.0/24 (npm start -- --subnet 10.99.0.0/24)",
       });
     }
   }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Clock, sleep, systemClock } from "../base/clock.ts";
 import { SkeinError } from "../base/errors.ts";
-import { docker, dockerOk } from "./docker.ts";
+import { docker, dockerCli, dockerOk } from "./docker.ts";
 import { findRegistry, removeStandIns } from "./hub.ts";
 import { archiveOf, type Collection, imageNames } from "./image/library.ts";
 import { type Lab, type UpOptions, up } from "./lab.ts";
@@ -53,13 +53,13 @@ async function until<T>(
   clock: Clock,
   timeoutMs: number,
   attempt: () => Promise<T | undefined>,
-  describe: () => string,
+  describe: () => string | Promise<string>,
 ): Promise<T> {
   const deadline = clock.now() + timeoutMs;
   for (;;) {
     const value = await attempt();
     if (value !== undefined) return value;
-    if (clock.now() > deadline) throw new SkeinError("internal", describe());
+    if (clock.now() > deadline) throw new SkeinError("internal", await describe());
     await sleep(clock, 50);
   }
 }
@@ -68,6 +68,8 @@ async function until<T>(
 export async function tour(options: TourOptions): Promise<TourResult> {
   const clock = options.clock ?? systemClock;
   const steps = new Steps(options.say, clock);
+  // Throws before anything is made where there is none.
+  dockerCli();
   // Asked at once, so that nobody waits for a registry that does not answer.
   const registry = findRegistry(options.mirror ?? "");
   let made: Lab | undefined;
@@ -116,8 +118,7 @@ export async function tour(options: TourOptions): Promise<TourResult> {
       clock,
       30_000,
       () => runningTasks(manager, wanted),
-      () =>
-        `the service ${tourNames.service} does not run: see docker -H unix://${manager.socket} service ps ${tourNames.service}`,
+      async () => `the service ${tourNames.service} does not run: ${await whyNot(manager)}`,
     );
     return `${placed.length} tasks run on ${[...new Set(placed)].join(", ")}`;
   });
@@ -287,6 +288,14 @@ async function runningTasks(manager: HostSpec, wanted: number): Promise<string[]
   ]);
   const running = text.split("\n").filter((line) => line.split(" ")[1] === "Running");
   return running.length >= wanted ? running.map((line) => line.split(" ")[0] ?? "") : undefined;
+}
+
+/** What hinders the service's tasks, in the words of the first that has some; else where to look. */
+async function whyNot(manager: HostSpec): Promise<string> {
+  const ps = ["service", "ps", tourNames.service];
+  const { stdout } = await docker(manager, [...ps, "--no-trunc", "--format", "{{.Error}}"]);
+  const [error] = stdout.replaceAll('"', "").split("\n").filter((line) => line !== "");
+  return error ?? `see docker -H unix://${manager.socket} ${ps.join(" ")}`;
 }
 
 async function makeStandalone(host: HostSpec): Promise<string> {

@@ -7,7 +7,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { type Clock, sleep, systemClock } from "../../base/clock.ts";
-import { messageOf, unavailable } from "../../base/errors.ts";
+import { errnoOf, messageOf, unavailable } from "../../base/errors.ts";
 import { readFileIfAny } from "../../base/file.ts";
 import { grpcMessageOf } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
@@ -104,6 +104,7 @@ export class Supervisor implements AsyncDisposable {
     while (!existsSync(socket) || !(await this.#answers(1_000))) {
       signal?.throwIfAborted();
       const reason = failure();
+      if (errnoOf(reason) === "ENOENT") throw unavailable("containerd could not be started: is it installed?");
       if (reason) throw unavailable(`containerd could not be started: ${reason.message}${lastWords(log)}`);
       if (this.#clock.now() > deadline) throw unavailable(`containerd did not answer in time${lastWords(log)}`);
       await sleep(this.#clock, 10, signal);
