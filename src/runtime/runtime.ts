@@ -23,6 +23,7 @@ import { readStats } from "./stats.ts";
 import { Containers } from "./tasks/containers.ts";
 import { resourcesAny } from "./tasks/encode.ts";
 import { Exits } from "./tasks/exits.ts";
+import { holdFifos } from "./tasks/leftovers.ts";
 import type {
   ContainerSpec,
   ExecSpec,
@@ -41,6 +42,10 @@ const run = promisify(execFile);
 
 /** When shims that an earlier daemon's death left are looked for: containerd may still be busy with its last calls. */
 const sweepMs = [3_000, 15_000];
+/** So long the FIFOs that an earlier daemon left are held open for shims that wait for a reader. */
+const heldMs = 60_000;
+/** How long what a user asks of a running task may take. */
+const askMs = 30_000;
 
 /**
  * Starts, or finds, containerd and gives the runtime on it. Throws `unavailable` when containerd cannot be had.
@@ -50,6 +55,9 @@ export async function startRuntime(options: RuntimeOptions, log: Logger): Promis
   mkdirSync(options.run, { recursive: true, mode: 0o711 });
   mkdirSync(options.root, { recursive: true, mode: 0o711 });
   const paths = ownPaths(options);
+  // Before containerd may be started, which asks its shims and ends the containers of those that do not answer.
+  const held = holdFifos(`${options.run}/io`);
+  setTimeout(() => held[Symbol.dispose](), heldMs).unref();
   const containerd = connectContainerd(
     options.address ?? paths.socket,
     options.namespace ?? "skein",
@@ -204,7 +212,7 @@ class ContainerdRuntime implements Runtime {
 
   async #call<T>(job: (call: ReturnType<Containerd["call"]>) => Promise<T>): Promise<T> {
     try {
-      return await job(this.#containerd.call());
+      return await job(this.#containerd.call({ timeoutMs: askMs }));
     } catch (error) {
       throw translate(error);
     }

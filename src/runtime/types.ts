@@ -287,6 +287,8 @@ export interface ListedContainer {
   readonly running: boolean;
   /** It runs, held still. */
   readonly paused: boolean;
+  /** Its shim does not answer: whether it runs cannot be told now. */
+  readonly silent: boolean;
   /** Whether there is a task, in whatever state: one that runs, or one that was never started or not cleared away. */
   readonly task: boolean;
   /** 0 unless it runs. */
@@ -305,7 +307,7 @@ export interface Runtime extends AsyncDisposable {
   start(spec: ContainerSpec): Promise<StartedProcess>;
   /**
    * The process of a container that outlived the daemon. One that ended while no daemon was there is given with
-   * `exit` settled. Undefined when there is none.
+   * `exit` settled. Undefined when there is none. Throws `unavailable` when that cannot be told now.
    */
   adopt(id: string): Promise<StartedProcess | undefined>;
   exec(id: string, spec: ExecSpec): Promise<StartedProcess>;

@@ -45,6 +45,7 @@ export function translate(error: unknown, what?: string): unknown {
       return conflict(message);
     case status.INVALID_ARGUMENT:
       return invalid(message);
+    case status.DEADLINE_EXCEEDED:
     case status.UNAVAILABLE:
       return unavailable(`containerd does not answer: ${message}`);
     default:

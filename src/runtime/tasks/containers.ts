@@ -12,6 +12,7 @@ import { promisify } from "node:util";
 import { Status } from "#proto/containerd/v1/types/task_pb.js";
 import { KeyedMutex } from "../../base/async.ts";
 import { conflict, messageOf, notFound, unavailable } from "../../base/errors.ts";
+import { grpcCodeOf, status } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import { cgroupTrees, oomKills } from "../cgroup.ts";
 import { type Containerd, snapshotter } from "../containerd/client.ts";
@@ -25,9 +26,10 @@ import { resolveUser } from "../spec/user.ts";
 import type { ContainerSpec, ExecSpec, ExitStatus, ListedContainer, StartedProcess } from "../types.ts";
 import { processAny, readRecord, runcOptions, specAny } from "./encode.ts";
 import { type Exits, exitStatus, isoOf } from "./exits.ts";
+import { LeftExecs } from "./leftovers.ts";
 import { shims } from "./shims.ts";
 import { SharedMemory } from "./shm.ts";
-import { type FifoPaths, makeFifos, Stdio } from "./stdio.ts";
+import { type FifoPaths, makeFifos, outputsIn, Stdio } from "./stdio.ts";
 
 export interface ContainersOptions {
   readonly run: string;
@@ -51,6 +53,17 @@ const drainGrace = 2_000;
 /** The same where the shim has let go already: what a pipe held went with its last holder. */
 const endedGrace = 100;
 const killGrace = 10_000;
+/**
+ * How long containerd may take, ms. The shim gets the same deadlines: one that is stuck lets go by them, and whoever asks
+ * is not stuck with it.
+ */
+const answerMs = 10_000;
+const deleteMs = 60_000;
+const beginMs = 120_000;
+/** A shim that does not answer is asked so many times, each of them containerd waits 2 s. */
+const askTimes = 3;
+/** So long the FIFOs are kept of a process of which nobody knows whether it is still being started, ms. */
+const uncertainMs = 60_000;
 const run = promisify(execFile);
 const shim = "io.containerd.runc.v2";
 const mounted = (imageId: string): string => `skein.mounted/${imageId}`;
@@ -73,7 +86,10 @@ export class Containers {
   readonly #records = new Map<string, OciSpec>();
   /** Their start failed and could not be undone. */
   readonly #uncertain = new Set<string>();
+  /** Our ends of what is perhaps still being started. */
+  readonly #kept = new Set<Stdio>();
   readonly #shm: SharedMemory;
+  readonly #leftExecs: LeftExecs;
 
   constructor(containerd: Containerd, exits: Exits, options: ContainersOptions, log: Logger) {
     this.#containerd = containerd;
@@ -81,6 +97,12 @@ export class Containers {
     this.#options = options;
     this.#shm = new SharedMemory(options.run);
     this.#log = log;
+    this.#leftExecs = new LeftExecs({
+      containerd,
+      exits,
+      log,
+      open: (id, execId, dir) => this.#openIo(id, execId, outputsIn(dir)),
+    });
   }
 
   create(spec: ContainerSpec): Promise<void> {
@@ -146,7 +168,7 @@ export class Containers {
   async #start(spec: ContainerSpec, mounts: SnapshotMount[]): Promise<StartedProcess> {
     const { id } = spec;
     const { containers, tasks } = this.#containerd;
-    const call = this.#containerd.call();
+    const call = this.#containerd.call({ timeoutMs: beginMs });
     const oci = runtimeNamed(this.#options.ociRuntimes, spec.ociRuntime ?? "");
     const whole = await withReadOnlyBelow(spec, oci);
     const record = this.#recordFor(whole, mounts, this.#shm.open(spec));
@@ -178,17 +200,29 @@ export class Containers {
     } catch (error) {
       this.#exits.forget(id);
       await this.#undoStart(id, created);
-      io.destroy();
       this.#shm.close(id);
-      rmSync(this.#fifoDir(id), { recursive: true, force: true });
+      if (isUnanswered(error)) this.#letGoLater(io);
+      else {
+        io.destroy();
+        rmSync(this.#fifoDir(id), { recursive: true, force: true });
+      }
       throw translateStart(error);
     }
+  }
+
+  /** A shim may still be about to open the other ends. */
+  #letGoLater(io: Stdio): void {
+    this.#kept.add(io);
+    setTimeout(() => {
+      this.#kept.delete(io);
+      io.destroy();
+    }, uncertainMs).unref();
   }
 
   /** What is left when containerd goes away in the middle of a start is for the sweep. */
   async #undoStart(id: string, created: boolean): Promise<void> {
     try {
-      if (created) await ignoreNotFound(this.#containerd.tasks.delete({ containerId: id }, this.#containerd.call()));
+      if (created) await this.#delete(id);
     } catch {
       this.#uncertain.add(id);
       this.#options.leftBehind();
@@ -225,7 +259,7 @@ export class Containers {
   #openIo(id: string, execId: string, fifos: FifoPaths): Stdio {
     return new Stdio(fifos, async () => {
       const request = { containerId: id, execId, stdin: true };
-      await ignoreNotFound(this.#containerd.tasks.closeIO(request, this.#containerd.call()));
+      await ignoreNotFound(this.#containerd.tasks.closeIO(request, this.#containerd.call({ timeoutMs: answerMs })));
     });
   }
 
@@ -252,11 +286,22 @@ export class Containers {
 
   async #deleteTask(id: string): Promise<void> {
     try {
-      await ignoreNotFound(this.#containerd.tasks.delete({ containerId: id }, this.#containerd.call()));
+      await this.#delete(id);
     } catch (error) {
       this.#log.warn("task could not be deleted", { container: id, error: messageOf(error) });
       this.#options.leftBehind();
     }
+  }
+
+  #delete(id: string): Promise<void> {
+    const call = this.#containerd.call({ timeoutMs: deleteMs });
+    return ignoreNotFound(this.#containerd.tasks.delete({ containerId: id }, call));
+  }
+
+  /** What containerd knows of a container's task. Its status is UNKNOWN where the shim does not answer. */
+  async #ask(id: string) {
+    const call = this.#containerd.call({ timeoutMs: answerMs });
+    return (await ifFound(this.#containerd.tasks.get({ containerId: id }, call)))?.process;
   }
 
   /**
@@ -267,10 +312,15 @@ export class Containers {
     return this.#locks.run(id, async () => {
       const live = this.#live.get(id);
       if (live) return live;
-      const { tasks } = this.#containerd;
-      const call = this.#containerd.call();
       const exit = this.#exits.expect(id);
-      const process = (await ifFound(tasks.get({ containerId: id }, call)))?.process;
+      let process = await this.#ask(id);
+      for (let times = 1; process?.status === Status.UNKNOWN; times++) {
+        if (times === askTimes) {
+          this.#exits.forget(id);
+          throw unavailable(`the shim of container ${id} does not answer`);
+        }
+        process = await this.#ask(id);
+      }
       const runs = process?.status === Status.RUNNING || process?.status === Status.PAUSED;
       if (!process || !(runs || process.status === Status.STOPPED) || !existsSync(process.stdout)) {
         this.#exits.forget(id);
@@ -279,8 +329,7 @@ export class Containers {
         return undefined;
       }
       const record = await this.#record(id);
-      // What commands of `exec` still hold they have open.
-      rmSync(`${this.#fifoDir(id)}-exec`, { recursive: true, force: true });
+      this.#leftExecs.adopt(id, `${this.#fifoDir(id)}-exec`);
       const io = this.#openIo(id, "", process);
       this.#exits.started(id, "", process.pid);
       if (!runs) {
@@ -292,7 +341,7 @@ export class Containers {
 
   async exec(id: string, spec: ExecSpec): Promise<StartedProcess> {
     const { tasks } = this.#containerd;
-    const call = this.#containerd.call();
+    const call = this.#containerd.call({ timeoutMs: beginMs });
     const { execId } = spec;
     const [record, mounts] = await Promise.all([this.#record(id), this.#mountsOf(id)]);
     const user = spec.user ? this.#user(spec.user, [], mounts) : record.process.user;
@@ -301,7 +350,8 @@ export class Containers {
     const fifos = makeFifos(dir, { stdin: spec.stdin, tty: spec.tty });
     const raw = this.#exits.expect(id, execId);
     const io = this.#openIo(id, execId, fifos);
-    const discard = () => ignoreNotFound(tasks.deleteProcess({ containerId: id, execId }, call)).catch(() => {});
+    const quick = this.#containerd.call({ timeoutMs: answerMs });
+    const discard = () => ignoreNotFound(tasks.deleteProcess({ containerId: id, execId }, quick)).catch(() => {});
     try {
       await tasks.exec({ containerId: id, execId, ...fifos, terminal: spec.tty, spec: processAny(process) }, call);
       const { pid } = await tasks.start({ containerId: id, execId }, call);
@@ -314,6 +364,10 @@ export class Containers {
       return { pid, io, exit: raw.then((end) => exitStatus(end, false)) };
     } catch (error) {
       this.#exits.forget(id, execId);
+      if (isUnanswered(error)) {
+        void this.#leftExecs.follow(id, execId, dir, io);
+        throw translateStart(error);
+      }
       await discard();
       io.destroy();
       rmSync(dir, { recursive: true, force: true });
@@ -324,18 +378,17 @@ export class Containers {
   /** Removes task, container record and writable layer, whatever of them is there. */
   remove(id: string): Promise<void> {
     return this.#locks.run(id, async () => {
-      const { containers, snapshots, tasks } = this.#containerd;
+      const { containers, snapshots } = this.#containerd;
       const call = this.#containerd.call();
       const live = this.#live.get(id);
       if (live && !(await settled(live.exit))) await this.#end(id, true);
       if (live) await live.reaped;
       else if (!this.#records.has(id)) await this.#end(id, false);
       // Without its record nobody would find what still runs.
-      const left = await ifFound(tasks.get({ containerId: id }, call));
-      if (left?.process && left.process.status !== Status.STOPPED) {
+      const left = await this.#ask(id);
+      if (left && left.status !== Status.STOPPED) {
         await this.#end(id, false);
-        if (await ifFound(tasks.get({ containerId: id }, call)))
-          throw unavailable(`container ${id} could not be ended`);
+        if (await this.#ask(id)) throw unavailable(`container ${id} could not be ended`);
       }
       await Promise.all([
         ignoreNotFound(snapshots.remove({ snapshotter, key: id }, call)),
@@ -364,8 +417,8 @@ export class Containers {
   /** Kills and deletes whatever task there is. */
   async #end(id: string, running: boolean): Promise<void> {
     const { tasks } = this.#containerd;
-    const call = this.#containerd.call();
-    const process = (await ifFound(tasks.get({ containerId: id }, call)))?.process;
+    const call = this.#containerd.call({ timeoutMs: answerMs });
+    const process = await this.#ask(id);
     if (!process && !running) return;
     if (process?.status === Status.STOPPED && !running) return await this.#deleteTask(id);
     const exit = this.#exits.expect(id);
@@ -381,7 +434,7 @@ export class Containers {
   /** Ends shims of whose tasks containerd knows nothing (`shims.ts`), with whatever they hold. */
   async sweepShims(socket: string): Promise<void> {
     const { containers, namespace, tasks } = this.#containerd;
-    const call = this.#containerd.call();
+    const call = this.#containerd.call({ timeoutMs: answerMs });
     for (const { id, pid } of shims(socket, namespace)) {
       // Under the lock: a task that is being made has its shim before containerd shows it.
       await this.#locks.run(id, async () => {
@@ -417,8 +470,9 @@ export class Containers {
     return containers.map(({ id }) => {
       const task = byId.get(id);
       const paused = task?.status === Status.PAUSED;
+      const silent = task?.status === Status.UNKNOWN;
       const running = paused || task?.status === Status.RUNNING;
-      return { id, running, paused, task: task !== undefined, pid: running ? (task?.pid ?? 0) : 0 };
+      return { id, running, paused, silent, task: task !== undefined, pid: running ? (task?.pid ?? 0) : 0 };
     });
   }
 
@@ -464,8 +518,15 @@ export class Containers {
 
   /** Lets go of our ends; the processes go on. */
   dispose(): void {
-    for (const { io } of this.#live.values()) io.destroy();
+    this.#leftExecs[Symbol.dispose]();
+    for (const io of [...this.#kept, ...[...this.#live.values()].map((live) => live.io)]) io.destroy();
   }
+}
+
+/** Whether a call failed without a word about what became of it. */
+function isUnanswered(error: unknown): boolean {
+  const code = grpcCodeOf(error);
+  return code === status.UNAVAILABLE || code === status.DEADLINE_EXCEEDED || code === status.CANCELLED;
 }
 
 async function allowExisting<T>(promise: Promise<T>): Promise<T | undefined> {

@@ -8,7 +8,7 @@ import { TaskExitSchema, TaskOOMSchema } from "#proto/containerd/events/task_pb.
 import { Status } from "#proto/containerd/v1/types/task_pb.js";
 import { type Deferred, deferred } from "../../base/async.ts";
 import { type Clock, sleep, systemClock } from "../../base/clock.ts";
-import { messageOf } from "../../base/errors.ts";
+import { errnoOf, messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Containerd } from "../containerd/client.ts";
 import { ifFound } from "../containerd/errors.ts";
@@ -36,8 +36,20 @@ export const isoOf = (time: Timestamp | undefined): string => (time ? timestampD
 /** An end that nobody can tell the status of any more. */
 const lost = (): RawExit => ({ exitCode: 255, exitedAt: new Date().toISOString() });
 
+/** How often is looked whether processes are gone of whose end nothing was told, ms. */
+const LOOK_MS = 2_000;
+
 /** So long after a process is gone from containerd's books the event of its end may still come, ms. */
 const TOLD_MS = 1_000;
+const ANSWER_MS = 10_000;
+
+function isThere(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return errnoOf(error) !== "ESRCH";
+  }
+}
 
 export class Exits {
   #containerd: Containerd;
@@ -46,11 +58,15 @@ export class Exits {
   #waiters = new Map<string, Waiter>();
   #oom = new Set<string>();
   #abort = new AbortController();
+  #cancelLook: () => void;
+  /** Waiters whose process was gone at the last look. */
+  #gone = new Set<Waiter>();
 
   constructor(containerd: Containerd, log: Logger, clock: Clock = systemClock) {
     this.#containerd = containerd;
     this.#log = log;
     this.#clock = clock;
+    this.#cancelLook = clock.every(LOOK_MS, () => this.#look());
     void this.#follow();
   }
 
@@ -98,6 +114,7 @@ export class Exits {
   }
 
   dispose(): void {
+    this.#cancelLook();
     this.#abort.abort();
   }
 
@@ -139,6 +156,17 @@ export class Exits {
     else this.#log.info("the end of an earlier process is told late", { container: event.containerId, pid: event.pid });
   }
 
+  /**
+   * An end may be told before the stream of events has begun, and a shim gives up telling a containerd that does not listen
+   * for long: who has been gone for two looks is asked after.
+   */
+  #look(): void {
+    const gone = [...this.#waiters.values()].filter(({ pid }) => pid !== 0 && !isThere(pid));
+    const late = gone.filter((waiter) => this.#gone.has(waiter));
+    this.#gone = new Set(gone.filter((waiter) => !late.includes(waiter)));
+    for (const waiter of late) void this.#askAfter(waiter);
+  }
+
   /** Asks after every process waited for: its end may have been told while nobody listened. */
   async #catchUp(): Promise<void> {
     await Promise.all([...this.#waiters.values()].map((waiter) => this.#askAfter(waiter)));
@@ -146,8 +174,9 @@ export class Exits {
 
   async #askAfter(waiter: Waiter): Promise<void> {
     const { id, execId, pid } = waiter;
+    const call = this.#containerd.call({ timeoutMs: ANSWER_MS });
     try {
-      const found = await ifFound(this.#containerd.tasks.get({ containerId: id, execId }, this.#containerd.call()));
+      const found = await ifFound(this.#containerd.tasks.get({ containerId: id, execId }, call));
       const process = found?.process;
       if (process?.status === Status.STOPPED) {
         this.settle(id, execId, { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });

@@ -5,7 +5,7 @@
  * Descriptors are non-blocking and polled by epoll (`net.Socket`): reading a FIFO through `fs` would occupy a
  * thread of libuv's pool for as long as the process is silent.
  */
-import { closeSync, constants, mkdirSync, openSync, rmSync } from "node:fs";
+import { closeSync, constants, existsSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { Socket } from "node:net";
 import type { Writable } from "node:stream";
 import { deferred, Emitter } from "../../base/async.ts";
@@ -32,6 +32,12 @@ export function makeFifos(dir: string, options: { stdin: boolean; tty: boolean }
     stdout: make("stdout"),
     stderr: options.tty ? "" : make("stderr"),
   };
+}
+
+/** The outputs that `makeFifos` made in a directory. */
+export function outputsIn(dir: string): FifoPaths {
+  const known = (name: string) => (existsSync(`${dir}/${name}`) ? `${dir}/${name}` : "");
+  return { stdin: "", stdout: known("stdout"), stderr: known("stderr") };
 }
 
 /** Nobody listens to some processes (a detached exec): after this long their output is read and dropped. */

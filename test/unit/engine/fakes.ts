@@ -139,12 +139,15 @@ export class FakeRuntime implements Runtime {
     this.specs.delete(id);
     this.processes.delete(id);
   }
+  /** Their shims do not answer. */
+  readonly silent = new Set<string>();
   /** Held still. */
   readonly paused = new Set<string>();
   list = async () =>
     [...this.specs.keys()].map((id) => {
       const there = this.processes.has(id);
-      return { id, running: there, paused: this.paused.has(id), task: there, pid: 1 };
+      const silent = this.silent.has(id);
+      return { id, running: there && !silent, paused: this.paused.has(id), silent, task: there, pid: 1 };
     });
   async end(id: string): Promise<void> {
     this.processes.delete(id);

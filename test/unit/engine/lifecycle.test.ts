@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { SkeinError } from "../../../src/base/errors.ts";
+import { SkeinError, unavailable } from "../../../src/base/errors.ts";
 import { volumeCreate } from "../../../src/engine/shapes.ts";
 import { request, settle, type TestHost, testHost } from "./fakes.ts";
 
@@ -206,6 +206,31 @@ test("after kill -9 what runs is adopted, what died is told, what nobody knows i
     readFileSync(join(host.root, "data/containers", alive.id, `${alive.id}-json.log`), "utf8"),
     /still here/,
   );
+});
+
+test("after kill -9 a container whose shim does not answer keeps nobody waiting, and is adopted when it does", async () => {
+  await using host = await testHost();
+  const sick = await start(host, { name: "sick" });
+  const well = await start(host, { name: "well" });
+  host.runtime.silent.add(sick.id);
+  const { adopt } = host.runtime;
+  host.runtime.adopt = async (id) => {
+    if (host.runtime.silent.has(id)) throw unavailable("the shim does not answer");
+    return await adopt(id);
+  };
+  const started = host.restart();
+  for (let seconds = 0; seconds < 11; seconds++) await host.clock.advanceAsync(1_000);
+  await started;
+  const { containers } = host.engine;
+  assert.deepEqual(new Set(host.network.alive), new Set([sick.id, well.id]), "its network is not taken away");
+  assert.equal(containers.state("well").status, "running");
+  assert.equal(containers.state("sick").status, "running");
+  host.runtime.silent.delete(sick.id);
+  await host.clock.advanceAsync(5_000);
+  await settle();
+  sick.process.end(3);
+  await settle();
+  assert.equal(containers.state("sick").exitCode, 3);
 });
 
 test("killed between a task and its own word of it: the task is ended, the container stays and can be started", async () => {

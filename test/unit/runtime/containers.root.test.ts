@@ -56,7 +56,9 @@ describe("containers on containerd", () => {
       );
       return true;
     });
-    assert.deepEqual(await b.runtime.list(), [{ id: "nocmd", running: false, paused: false, task: false, pid: 0 }]);
+    assert.deepEqual(await b.runtime.list(), [
+      { id: "nocmd", running: false, paused: false, silent: false, task: false, pid: 0 },
+    ]);
     assert.equal((await output(await b.runtime.start(b.spec("nocmd", ["true"])))).code, 0);
     await b.runtime.remove("nocmd");
     await b.runtime.remove("nocmd");
@@ -256,7 +258,6 @@ describe("containers on containerd", () => {
     const pid = Number(/^before (\d+)$/m.exec(ready.toString())?.[1]);
     child.kill("SIGKILL");
     await once(child, "exit");
-    await new Promise((resolve) => setTimeout(resolve, 400));
     const { runtime } = b;
     writeFileSync(`${b.dir}/gate/open`, "");
     const over = Date.now() + 10_000;

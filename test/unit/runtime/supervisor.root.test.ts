@@ -21,7 +21,9 @@ test("two runtimes side by side do not see each other", async () => {
   assert.notEqual(first.pid, second.pid);
   await one.runtime.remove("same");
   assert.equal((await first.exit).exitCode, 137);
-  assert.deepEqual(await two.runtime.list(), [{ id: "same", running: true, paused: false, task: true, pid: second.pid }]);
+  assert.deepEqual(await two.runtime.list(), [
+    { id: "same", running: true, paused: false, silent: false, task: true, pid: second.pid },
+  ]);
   assert.match(readFileSync(`/proc/${second.pid}/cgroup`, "utf8"), new RegExp(`${two.cgroupParent}/same`));
 });
 
