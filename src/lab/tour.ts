@@ -294,7 +294,10 @@ async function runningTasks(manager: HostSpec, wanted: number): Promise<string[]
 async function whyNot(manager: HostSpec): Promise<string> {
   const ps = ["service", "ps", tourNames.service];
   const { stdout } = await docker(manager, [...ps, "--no-trunc", "--format", "{{.Error}}"]);
-  const [error] = stdout.replaceAll('"', "").split("\n").filter((line) => line !== "");
+  const [error] = stdout
+    .replaceAll('"', "")
+    .split("\n")
+    .filter((line) => line !== "");
   return error ?? `see docker -H unix://${manager.socket} ${ps.join(" ")}`;
 }
 
