@@ -1,5 +1,6 @@
 /**
- * gRPC with protobuf-es types over grpc-js: typed clients and servers from a service description.
+ * gRPC with protobuf-es types over grpc-js: typed clients from a service description, several of them on one connection,
+ * and what they have in common with the serving side (`grpc-server.ts`).
  * Unary calls are promises, streams are async iterables, cancellation is an `AbortSignal`.
  */
 import {
@@ -14,9 +15,8 @@ import {
 } from "@bufbuild/protobuf";
 import type { GenService } from "@bufbuild/protobuf/codegenv2";
 import * as grpc from "@grpc/grpc-js";
-import { messageOf, SkeinError } from "./errors.ts";
 
-export { type ChannelCredentials, credentials, Metadata, Server, ServerCredentials, status } from "@grpc/grpc-js";
+export { type ChannelCredentials, credentials, Metadata, status } from "@grpc/grpc-js";
 
 /** An error with a gRPC status code, to be thrown by handlers; clients get grpc-js's ServiceError. */
 export class GrpcError extends Error {
@@ -43,6 +43,49 @@ export function grpcMessageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The methods of a service description, by their local names. */
+export type ServiceMethods<S> = S extends GenService<infer M> ? M : never;
+
+/** `/package.Service/Method`. */
+export const pathOf = (method: DescMethod) => `/${method.parent.typeName}/${method.name}`;
+
+/** How the messages of a method become bytes and back. */
+export function codec(method: DescMethod) {
+  return {
+    path: pathOf(method),
+    requestSerialize: (message: MessageShape<DescMessage>) => Buffer.from(toBinary(method.input, message)),
+    requestDeserialize: (bytes: Buffer) => fromBinary(method.input, bytes),
+    responseSerialize: (message: MessageShape<DescMessage>) => Buffer.from(toBinary(method.output, message)),
+    responseDeserialize: (bytes: Buffer) => fromBinary(method.output, bytes),
+  };
+}
+
+/** A message that is, and stays, the bytes of the wire. */
+export const same = (bytes: Buffer) => bytes;
+
+const settling = ["drain", "close", "error", "status"] as const;
+type Settling = (typeof settling)[number];
+
+/** A stream of messages on its way out. Callers' streams say "status" when the call is over; then nobody drains them. */
+export interface Writable {
+  write(message: unknown): boolean;
+  on(event: Settling, fn: () => void): unknown;
+  off(event: Settling, fn: () => void): unknown;
+}
+
+/** Resolves when there is room for the next message, or when nobody takes it any more. */
+export function writeTo(call: Writable, message: unknown): Promise<void> {
+  if (call.write(message)) return Promise.resolve();
+  return new Promise((resolve) => {
+    // Streams live for weeks: none of the listeners may stay when another event came.
+    const settle = () => {
+      for (const event of settling) call.off(event, settle);
+      resolve();
+    };
+    for (const event of settling) call.on(event, settle);
+  });
+}
+
 export interface CallOptions {
   signal?: AbortSignal;
   metadata?: Record<string, string>;
@@ -52,7 +95,7 @@ export interface CallOptions {
 
 /** What a client-streaming call gives: write, end, then await the response. */
 export interface ClientStream<I extends DescMessage, O extends DescMessage> {
-  /** Resolves when there is room for the next message. */
+  /** Resolves when there is room for the next message, or when the call is over: `response` tells why. */
   write(message: MessageInitShape<I>): Promise<void>;
   end(): void;
   readonly response: Promise<MessageShape<O>>;
@@ -78,52 +121,8 @@ type MethodClient<M> = M extends { methodKind: infer K; input: infer I; output: 
     : never
   : never;
 
-type ServiceMethods<S> = S extends GenService<infer M> ? M : never;
-
 /** A typed client: one function per method of the service. */
 export type Client<S> = { [K in keyof ServiceMethods<S>]: MethodClient<ServiceMethods<S>[K]> };
-
-/** Who called and how to notice that it went away. */
-export interface CallContext {
-  readonly metadata: grpc.Metadata;
-  /** Aborted when the caller cancels or the connection ends. */
-  readonly signal: AbortSignal;
-  /** The caller's address, `ip:port`. */
-  readonly peer: string;
-  /** The underlying call, for what this adapter does not cover (peer certificate). */
-  readonly call: { getAuthContext(): unknown };
-}
-
-type MethodHandler<M> = M extends { methodKind: infer K; input: infer I; output: infer O }
-  ? I extends DescMessage
-    ? O extends DescMessage
-      ? K extends "unary"
-        ? (request: MessageShape<I>, context: CallContext) => Promise<MessageInitShape<O>> | MessageInitShape<O>
-        : K extends "server_streaming"
-          ? (request: MessageShape<I>, context: CallContext) => AsyncIterable<MessageInitShape<O>>
-          : K extends "client_streaming"
-            ? (requests: AsyncIterable<MessageShape<I>>, context: CallContext) => Promise<MessageInitShape<O>>
-            : (requests: AsyncIterable<MessageShape<I>>, context: CallContext) => AsyncIterable<MessageInitShape<O>>
-      : never
-    : never
-  : never;
-
-/** The implementation of a service: one function per method. */
-export type Handlers<S> = { [K in keyof ServiceMethods<S>]: MethodHandler<ServiceMethods<S>[K]> };
-
-const pathOf = (method: DescMethod) => `/${method.parent.typeName}/${method.name}`;
-
-function codec(method: DescMethod) {
-  return {
-    path: pathOf(method),
-    requestSerialize: (message: MessageShape<DescMessage>) => Buffer.from(toBinary(method.input, message)),
-    requestDeserialize: (bytes: Buffer) => fromBinary(method.input, bytes),
-    responseSerialize: (message: MessageShape<DescMessage>) => Buffer.from(toBinary(method.output, message)),
-    responseDeserialize: (bytes: Buffer) => fromBinary(method.output, bytes),
-  };
-}
-
-const same = (bytes: Buffer) => bytes;
 
 /** How one method of a client writes and reads its messages. */
 interface Form {
@@ -156,15 +155,13 @@ function cancelOn(call: { cancel(): void; on(event: "status", fn: () => void): u
   }
 }
 
-type Writable = { write(message: unknown): boolean; once(event: "drain" | "close" | "error", fn: () => void): unknown };
-
-function writeTo(call: Writable, message: unknown): Promise<void> {
-  if (call.write(message)) return Promise.resolve();
-  return new Promise((resolve) => {
-    call.once("drain", resolve);
-    call.once("close", resolve);
-    call.once("error", resolve);
+/** Writes as long as the call lasts; afterwards what is written is dropped, and the call itself tells why. */
+function writerOf(call: Writable): (message: unknown) => Promise<void> {
+  let over = false;
+  call.on("status", () => {
+    over = true;
   });
+  return (message) => (over ? Promise.resolve() : writeTo(call, message));
 }
 
 /** A connection to one address, on which clients of several services can share. */
@@ -243,7 +240,7 @@ export class Channel {
           );
           cancelOn(call, options?.signal);
           return {
-            write: (message: unknown) => writeTo(call, message),
+            write: writerOf(call),
             end: () => call.end(),
             response: result.promise,
           };
@@ -254,7 +251,7 @@ export class Channel {
           cancelOn(call, options?.signal);
           unread(call);
           return {
-            write: (message: unknown) => writeTo(call, message),
+            write: writerOf(call),
             end: () => call.end(),
             [Symbol.asyncIterator]: () => call[Symbol.asyncIterator](),
           };
@@ -272,177 +269,4 @@ export class Channel {
   close(): void {
     this.raw.close();
   }
-}
-
-interface RawCall {
-  metadata: grpc.Metadata;
-  getPeer(): string;
-  getAuthContext(): unknown;
-  on(event: "cancelled", fn: () => void): unknown;
-}
-
-function contextOf(call: RawCall): CallContext {
-  const abort = new AbortController();
-  call.on("cancelled", () => abort.abort(new GrpcError(grpc.status.CANCELLED, "the caller went away")));
-  return { metadata: call.metadata, signal: abort.signal, peer: call.getPeer(), call };
-}
-
-/** What callers are told is at most this long: it may quote what they sent. */
-const MAX_TOLD = 1024;
-
-/** A call that a handler, or what the caller sent, made fail. */
-export interface Failure {
-  /** `/package.Service/Method`. */
-  readonly path: string;
-  readonly context: CallContext;
-  readonly code: grpc.status;
-  /** What the caller is told. */
-  readonly message: string;
-  /** What was thrown. */
-  readonly error: unknown;
-}
-
-/** Errors that were made for others are told as they are; of any other one the caller learns nothing. */
-function told(error: unknown): Pick<Failure, "code" | "message" | "error"> {
-  const code = grpcCodeOf(error);
-  const meant = code !== undefined || error instanceof SkeinError;
-  const message = meant ? grpcMessageOf(error) : "internal error";
-  return { code: code ?? grpc.status.UNKNOWN, message: message.slice(0, MAX_TOLD), error };
-}
-
-function serverError({ code, message }: Pick<Failure, "code" | "message">): grpc.ServerErrorResponse {
-  return Object.assign(new Error(message), { code, details: message, metadata: new grpc.Metadata() });
-}
-
-/** A handler of any method: a message or an iterable of them in, and out. */
-export type AnyHandler = (request: unknown, context: CallContext) => unknown;
-
-/** One method as it is served: messages come as bytes and are read here, so that broken ones fail like handlers do. */
-interface Served {
-  readonly kind: DescMethod["methodKind"];
-  readonly handler: AnyHandler;
-  readonly decode: (bytes: Buffer) => unknown;
-  readonly reply: (message: unknown) => unknown;
-  readonly fail: (error: unknown, context: CallContext) => grpc.ServerErrorResponse;
-}
-
-/** Reads a request of `method`; a broken one throws INTERNAL, as Go's server answers. */
-export function readRequest(method: DescMethod, bytes: Uint8Array): MessageShape<DescMessage> {
-  try {
-    return fromBinary(method.input, bytes);
-  } catch (error) {
-    throw new GrpcError(grpc.status.INTERNAL, `grpc: error unmarshalling request: ${messageOf(error)}`);
-  }
-}
-
-/** An answer of `method` from what its handler gave. */
-export function answerOf(method: DescMethod, message: unknown): MessageShape<DescMessage> {
-  return create(method.output, message as MessageInitShape<DescMessage>);
-}
-
-type OnFailure = (failure: Failure) => void;
-
-/**
- * Serves `service` on a grpc-js server. A handler that throws a `GrpcError` ends the call with that status. `onFailure`
- * is told of every call that fails while its caller is there.
- */
-export function addService<S extends DescService>(
-  server: grpc.Server,
-  service: S,
-  handlers: Handlers<S>,
-  onFailure: OnFailure = () => {},
-): void {
-  add(server, service, onFailure, (method) => {
-    const handler = (handlers as Record<string, AnyHandler>)[method.localName];
-    if (!handler) throw new Error(`no handler for ${service.typeName}/${method.name}`);
-    return {
-      handler,
-      decode: (bytes) => readRequest(method, bytes),
-      reply: (message) => answerOf(method, message),
-      serialize: codec(method).responseSerialize as (message: unknown) => Buffer,
-    };
-  });
-}
-
-/** The same with handlers whose messages, both ways, are the bytes of the wire. */
-export function addPassingService(
-  server: grpc.Server,
-  service: DescService,
-  handlerOf: (method: DescMethod) => AnyHandler,
-  onFailure: OnFailure = () => {},
-): void {
-  add(server, service, onFailure, (method) => {
-    return {
-      handler: handlerOf(method),
-      decode: (bytes) => bytes,
-      reply: (bytes) => bytes,
-      serialize: (bytes) => bytes as Buffer,
-    };
-  });
-}
-
-function add(
-  server: grpc.Server,
-  service: DescService,
-  onFailure: OnFailure,
-  servedAs: (
-    method: DescMethod,
-  ) => Pick<Served, "handler" | "decode" | "reply"> & { serialize: (message: unknown) => Buffer },
-): void {
-  const definition: Record<string, grpc.MethodDefinition<never, never>> = {};
-  const implementation: grpc.UntypedServiceImplementation = {};
-  for (const method of service.methods) {
-    const { serialize, ...served } = servedAs(method);
-    const kind = method.methodKind;
-    definition[method.name] = {
-      ...codec(method),
-      requestDeserialize: same,
-      responseSerialize: serialize,
-      requestStream: kind === "client_streaming" || kind === "bidi_streaming",
-      responseStream: kind === "server_streaming" || kind === "bidi_streaming",
-    } as unknown as grpc.MethodDefinition<never, never>;
-    implementation[method.name] = serve({
-      ...{ kind, ...served },
-      fail: (error, context) => {
-        const what = told(error);
-        if (!context.signal.aborted) onFailure({ ...what, path: pathOf(method), context });
-        return serverError(what);
-      },
-    });
-  }
-  server.addService(definition as unknown as grpc.ServiceDefinition, implementation);
-}
-
-async function* decoded(messages: AsyncIterable<Buffer>, decode: Served["decode"]): AsyncIterable<unknown> {
-  for await (const bytes of messages) yield decode(bytes);
-}
-
-function serve({ decode, fail, handler, kind, reply }: Served): grpc.UntypedHandleCall {
-  const input = (call: unknown) =>
-    kind === "unary" || kind === "server_streaming"
-      ? decode((call as { request: Buffer }).request)
-      : decoded(call as AsyncIterable<Buffer>, decode);
-  if (kind === "unary" || kind === "client_streaming") {
-    return ((call: RawCall, callback: (error: unknown, value?: unknown) => void) => {
-      const context = contextOf(call);
-      Promise.resolve()
-        .then(() => handler(input(call), context))
-        .then(
-          (message) => callback(null, reply(message)),
-          (error) => callback(fail(error, context)),
-        );
-    }) as grpc.UntypedHandleCall;
-  }
-  return (async (call: RawCall & Writable & { end(): void; emit(event: "error", error: unknown): void }) => {
-    const context = contextOf(call);
-    try {
-      for await (const message of handler(input(call), context) as AsyncIterable<unknown>) {
-        if (context.signal.aborted) return;
-        await writeTo(call, reply(message));
-      }
-      call.end();
-    } catch (error) {
-      if (!context.signal.aborted) call.emit("error", fail(error, context));
-    }
-  }) as unknown as grpc.UntypedHandleCall;
 }

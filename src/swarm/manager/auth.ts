@@ -1,6 +1,7 @@
 /** Who may call what. Refusals are PERMISSION_DENIED, as a Docker node expects. */
 import type { DescService } from "@bufbuild/protobuf";
-import { type CallContext, GrpcError, type Handlers, status } from "../../base/grpc.ts";
+import { GrpcError, status } from "../../base/grpc.ts";
+import type { CallContext, Handlers } from "../../base/grpc-server.ts";
 import { type Identity, MANAGER_OU, WORKER_OU } from "../ca/certificates.ts";
 
 export const MANAGERS = [MANAGER_OU];

@@ -17,7 +17,8 @@ import {
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
-import { type CallContext, GrpcError, type Handlers, status } from "../../base/grpc.ts";
+import { GrpcError, status } from "../../base/grpc.ts";
+import type { CallContext, Handlers } from "../../base/grpc-server.ts";
 import { swarmId } from "../../base/id.ts";
 import type { Logger } from "../../base/log.ts";
 import { checkCsr, MANAGER_OU, type RootCa, signCsr, WORKER_OU } from "../ca/certificates.ts";

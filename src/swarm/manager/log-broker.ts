@@ -16,7 +16,8 @@ import {
 } from "#proto/docker/swarmkit/logbroker_pb.js";
 import type { Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { AsyncQueue } from "../../base/async.ts";
-import { type CallContext, GrpcError, type Handlers, status } from "../../base/grpc.ts";
+import { GrpcError, status } from "../../base/grpc.ts";
+import type { CallContext, Handlers } from "../../base/grpc-server.ts";
 import { swarmId } from "../../base/id.ts";
 import type { Change, Store } from "../store/store.ts";
 import { type Authority, MANAGERS, NODES } from "./auth.ts";

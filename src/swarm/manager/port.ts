@@ -6,7 +6,7 @@ import { Health, HealthCheckResponse_ServingStatus } from "#proto/docker/swarmki
 import { NodeRole } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../base/clock.ts";
 import { errnoOf, messageOf, SkeinError } from "../../base/errors.ts";
-import { addService, type CallContext, type Handlers, type Server } from "../../base/grpc.ts";
+import { addService, type CallContext, type Handlers, type Server } from "../../base/grpc-server.ts";
 import type { Logger } from "../../base/log.ts";
 import { type Identity, MANAGER_OU } from "../ca/certificates.ts";
 import type { NodeCredentials } from "../ca/files.ts";

@@ -1,6 +1,7 @@
 /** Calls that were refused, in the log: who called what and why not, a line in ten seconds for each kind of refusal. */
 import type { Clock } from "../../base/clock.ts";
-import { type CallContext, type Failure, status } from "../../base/grpc.ts";
+import { status } from "../../base/grpc.ts";
+import type { CallContext, Failure } from "../../base/grpc-server.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Identity } from "../ca/certificates.ts";
 import { BoundedWarning } from "./strangers.ts";

@@ -7,7 +7,7 @@
 import { isIP, type Socket } from "node:net";
 import { createServer, type TLSSocket, type Server as TlsServer } from "node:tls";
 import type { Clock } from "../../base/clock.ts";
-import { type CallContext, Server, ServerCredentials } from "../../base/grpc.ts";
+import { type CallContext, Server, ServerCredentials } from "../../base/grpc-server.ts";
 import type { Logger } from "../../base/log.ts";
 import { type Identity, identityOf, MANAGER_OU, splitPem, verifyChain } from "../ca/certificates.ts";
 import type { NodeCredentials } from "../ca/files.ts";

@@ -1,18 +1,10 @@
 import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
 import { after, before, test } from "node:test";
 import { CA, NodeCA } from "#proto/docker/swarmkit/ca_pb.js";
 import { LogBroker } from "#proto/docker/swarmkit/logbroker_pb.js";
-import {
-  addService,
-  Channel,
-  credentials,
-  GrpcError,
-  grpcCodeOf,
-  grpcMessageOf,
-  Server,
-  ServerCredentials,
-  status,
-} from "../../../src/base/grpc.ts";
+import { Channel, credentials, GrpcError, grpcCodeOf, grpcMessageOf, status, writeTo } from "../../../src/base/grpc.ts";
+import { addService, Server, ServerCredentials } from "../../../src/base/grpc-server.ts";
 
 const server = new Server();
 let channel: Channel;
@@ -38,7 +30,10 @@ before(async () => {
     },
     async publishLogs(messages) {
       let count = 0;
-      for await (const message of messages) count += message.messages.length;
+      for await (const message of messages) {
+        if (message.subscriptionId === "refused") throw new GrpcError(status.ABORTED, "enough");
+        count += message.messages.length;
+      }
       if (count !== 3) throw new GrpcError(status.INVALID_ARGUMENT, `${count} messages`);
       return {};
     },
@@ -99,4 +94,23 @@ test("a client stream ends with the response", async () => {
   await stream.write({ messages: [{}] });
   stream.end();
   await stream.response;
+});
+
+test("a stream that the server gave up does not hold up its writer", { timeout: 20_000 }, async () => {
+  const stream = channel.client(LogBroker).publishLogs();
+  const refused = assert.rejects(stream.response, (error) => grpcCodeOf(error) === status.ABORTED);
+  const messages = [{ data: new Uint8Array(300_000) }];
+  // More than the windows of a connection hold.
+  for (let i = 0; i < 40; i++) await stream.write({ subscriptionId: "refused", messages });
+  await refused;
+});
+
+test("a writer that waits often leaves no listeners behind", async () => {
+  const call = Object.assign(new EventEmitter(), { write: () => false });
+  for (const event of ["drain", "drain", "close", "status"]) {
+    const written = writeTo(call, {});
+    call.emit(event);
+    await written;
+    assert.deepEqual(call.eventNames(), []);
+  }
 });

@@ -3,18 +3,8 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { CA, NodeCA } from "#proto/docker/swarmkit/ca_pb.js";
 import { LogBroker } from "#proto/docker/swarmkit/logbroker_pb.js";
-import {
-  addService,
-  Channel,
-  credentials,
-  GrpcError,
-  grpcCodeOf,
-  grpcMessageOf,
-  type Handlers,
-  Server,
-  ServerCredentials,
-  status,
-} from "../../../src/base/grpc.ts";
+import { Channel, credentials, GrpcError, grpcCodeOf, grpcMessageOf, status } from "../../../src/base/grpc.ts";
+import { addService, type Handlers, Server, ServerCredentials } from "../../../src/base/grpc-server.ts";
 import { addRoutedService } from "../../../src/swarm/manager/leadership/forward.ts";
 
 const leader = new Server();
@@ -43,7 +33,10 @@ const broker: Handlers<typeof LogBroker> = {
   },
   async publishLogs(messages) {
     let count = 0;
-    for await (const { messages: lines } of messages) count += lines.length;
+    for await (const { messages: lines, subscriptionId } of messages) {
+      if (subscriptionId === "over") throw new GrpcError(status.NOT_FOUND, "nobody reads this");
+      count += lines.length;
+    }
     if (count !== 3) throw new GrpcError(status.INVALID_ARGUMENT, `${count} lines`);
     return {};
   },
@@ -100,6 +93,13 @@ for (const here of [false, true]) {
       assert.equal(grpcCodeOf(error), status.CANCELLED);
     }
     assert.deepEqual(seen, ["a", "b"]);
+  });
+
+  test(`${here ? "answered here" : "passed on"}: a refusal reaches a caller that has not told all yet`, async () => {
+    leads = here;
+    const lines = toOther.client(LogBroker).publishLogs();
+    await lines.write({ subscriptionId: "over", messages: [{}] });
+    await assert.rejects(lines.response, (error) => grpcCodeOf(error) === status.NOT_FOUND);
   });
 
   test(`${here ? "answered here" : "passed on"}: what is no message is told to be none`, async () => {

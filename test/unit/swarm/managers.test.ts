@@ -13,7 +13,8 @@ import { type StatusResponse, StatusResponseSchema } from "#proto/etcd/rpc_pb.js
 import type { WriteRequest } from "#proto/skein/swarm/managers_pb.js";
 import { VirtualClock } from "../../../src/base/clock.ts";
 import { SkeinError } from "../../../src/base/errors.ts";
-import { type CallContext, GrpcError, Metadata, status } from "../../../src/base/grpc.ts";
+import { GrpcError, Metadata, status } from "../../../src/base/grpc.ts";
+import type { CallContext } from "../../../src/base/grpc-server.ts";
 import {
   certificatePaths,
   forgetUnlockKey,

@@ -18,7 +18,8 @@ import {
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
 import { sleep } from "../../../base/clock.ts";
-import { type CallContext, GrpcError, type Handlers, status } from "../../../base/grpc.ts";
+import { GrpcError, status } from "../../../base/grpc.ts";
+import type { CallContext, Handlers } from "../../../base/grpc-server.ts";
 import type { Logger } from "../../../base/log.ts";
 import { sameData } from "../../../base/same.ts";
 import type { Change, Store } from "../../store/store.ts";

@@ -3,7 +3,8 @@
  * whose they are in the metadata (SwarmKit: ca/forward.go, protobuf/plugin/raftproxy); only a manager of this swarm is
  * believed, and a call is passed on once.
  */
-import { type CallContext, GrpcError, status } from "../../../base/grpc.ts";
+import { GrpcError, status } from "../../../base/grpc.ts";
+import type { CallContext } from "../../../base/grpc-server.ts";
 import type { Identity } from "../../ca/certificates.ts";
 import { type Authority, MANAGERS, NODES } from "../auth.ts";
 

@@ -4,22 +4,24 @@
  */
 import { type DescMethod, type DescService, toBinary } from "@bufbuild/protobuf";
 import {
-  type AnyHandler,
-  addPassingService,
-  answerOf,
   type BidiStream,
-  type CallContext,
   type CallOptions,
   type Channel,
   type ClientStream,
-  type Failure,
   GrpcError,
   grpcCodeOf,
+  status,
+} from "../../../base/grpc.ts";
+import {
+  type AnyHandler,
+  addPassingService,
+  answerOf,
+  type CallContext,
+  type Failure,
   type Handlers,
   readRequest,
   type Server,
-  status,
-} from "../../../base/grpc.ts";
+} from "../../../base/grpc-server.ts";
 
 const notServed = (method: DescMethod) => new GrpcError(status.UNIMPLEMENTED, `no handler for ${method.name}`);
 
@@ -100,7 +102,9 @@ function passing(
           stream.end();
         })();
         sent.catch(() => {});
-        return method.methodKind === "client_streaming" ? sent.then(() => stream.response) : whileLed(stream, over);
+        if (method.methodKind === "bidi_streaming") return whileLed(stream, over);
+        // The leader may have enough before the caller has told all.
+        return Promise.race([stream.response, sent.then(() => stream.response)]);
       };
   }
 }
