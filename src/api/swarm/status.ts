@@ -19,10 +19,8 @@ function desired(service: Service, counts: Counts): number {
     case "replicated":
       return Number(mode.value.replicas);
     case "replicatedJob":
-      return Math.max(
-        0,
-        Math.min(Number(mode.value.maxConcurrent), Number(mode.value.totalCompletions) - counts.completed),
-      );
+      // How many may run at a time, also when all are done.
+      return Number(mode.value.maxConcurrent);
     case "globalJob":
       return counts.wanted - counts.completed;
     default:

@@ -45,7 +45,10 @@ export async function connect(
         "container cannot be connected to multiple networks with one of the networks in private (none) mode",
       );
     }
-    if (record.networks[key]) throw forbidden(`endpoint with name ${record.name} already exists in network ${key}`);
+    if (record.networks[key]) {
+      if (network?.scope === "swarm") throw conflict(`${record.name} is already attached to network ${key}`);
+      throw forbidden(`endpoint with name ${record.name} already exists in network ${key}`);
+    }
     checkSettings(key, settings, ctx);
     const wanted = use(settings, network?.id ?? "");
     if (container.up) {

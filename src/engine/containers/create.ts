@@ -1,5 +1,6 @@
 /** `docker create`: from a request to a container that is ready to start, or to nothing at all. */
 import { chmodSync, chownSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { isIP } from "node:net";
 import { join } from "node:path";
 import { conflict, invalid, messageOf, notFound } from "../../base/errors.ts";
 import { hexId, shortId } from "../../base/id.ts";
@@ -207,6 +208,8 @@ function planNetworks(ctx: EngineContext, host: HostConfig, request: ContainerCr
 export function checkSettings(name: string, settings: EndpointSettings, ctx: EngineContext): void {
   const isDefault = ["bridge", "host", "none"].includes(name);
   const { IPv4Address = "", IPv6Address = "", LinkLocalIPs = [] } = settings.IPAMConfig ?? {};
+  if (IPv4Address && isIP(IPv4Address) !== 4) throw invalid(`invalid IPv4 address: ${IPv4Address}`);
+  if (IPv6Address && isIP(IPv6Address) !== 6) throw invalid(`invalid IPv6 address: ${IPv6Address}`);
   if (isDefault && (IPv4Address || IPv6Address)) {
     throw invalid("user specified IP address is supported on user defined networks only");
   }

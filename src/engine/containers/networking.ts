@@ -213,7 +213,7 @@ async function attachThroughManagers(
 
 function attachError(key: string, error: unknown): SkeinError {
   // On a node of a swarm the agent has said it already.
-  if (error instanceof SkeinError && error.message.startsWith("Could not attach to network ")) return error;
+  if (error instanceof SkeinError && /^(Could not attach to|attaching to) network /.test(error.message)) return error;
   const code = grpcCodeOf(error);
   const name = code === undefined ? undefined : grpcNames[code];
   const detail = name ? `rpc error: code = ${name} desc = ${detailOf(error)}` : messageOf(error);

@@ -1,6 +1,7 @@
 /** From a task to the endpoints its container gets: addresses, names, VIPs, ingress ports. Pure. */
 import type { NetworkAttachment, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { type PortConfig, PortConfig_Protocol, PortConfig_PublishMode } from "#proto/docker/swarmkit/types_pb.js";
+import { invalid } from "../../base/errors.ts";
 import { type PublishOptions, publishOptions } from "../../base/publish.ts";
 import type { ServiceBinding } from "../../network/types.ts";
 import { taskContainerName } from "../../swarm/expand.ts";
@@ -46,9 +47,12 @@ function bindingOf(task: Task, attachment: NetworkAttachment, networkId: string,
 export function taskAttachments(task: Task, loadBalancers: ReadonlyMap<string, string>): TaskAttachment[] {
   const own: TaskAttachment[] = [];
   const ingress: TaskAttachment[] = [];
+  const seen = new Set<string>();
   for (const attachment of task.networks) {
     const { network } = attachment;
-    if (!network || isPredefined(network)) continue;
+    // A spec may name a network twice: the managers give two addresses, and Docker's nodes use one.
+    if (!network || isPredefined(network) || seen.has(network.id)) continue;
+    seen.add(network.id);
     const spec = toNetworkSpec(network);
     const addresses = attachment.addresses;
     const ipv4 = addresses.find((address) => !address.includes(":"));
@@ -68,7 +72,20 @@ export function taskAttachments(task: Task, loadBalancers: ReadonlyMap<string, s
       },
     });
   }
+  if (predefinedNetwork(task) === "host") refuseOthers(own, ingress);
   return [...own, ...ingress];
+}
+
+/** With the host's network there is no other. Docker's words, which differ when the other one is ingress. */
+function refuseOthers(own: readonly TaskAttachment[], ingress: readonly TaskAttachment[]): void {
+  if (own.length > 0) {
+    throw invalid(
+      "container sharing network namespace with another container or host cannot be connected to any other network",
+    );
+  }
+  if (ingress.length > 0) {
+    throw invalid("container cannot be disconnected from host network or connected to host network");
+  }
 }
 
 /** Name of the predefined network that the task is to use ("bridge", "host"), if it names one. */

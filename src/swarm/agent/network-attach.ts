@@ -18,6 +18,14 @@ import { isTerminal } from "./transitions.ts";
 const attachMs = 20_000;
 const detachMs = 5_000;
 
+/** What the managers refuse, by the API's kinds. */
+const kinds: Partial<Record<number, "notFound" | "forbidden" | "invalid">> = {
+  [status.NOT_FOUND]: "notFound",
+  [status.PERMISSION_DENIED]: "forbidden",
+  [status.FAILED_PRECONDITION]: "forbidden",
+  [status.INVALID_ARGUMENT]: "invalid",
+};
+
 export interface AttachmentClientOptions {
   readonly attachments: Attachments;
   readonly clock: Clock;
@@ -88,8 +96,7 @@ export class AttachmentClient {
       return response.attachmentId;
     } catch (error) {
       const code = grpcCodeOf(error);
-      const kind =
-        code === status.NOT_FOUND ? "notFound" : code === status.PERMISSION_DENIED ? "forbidden" : "internal";
+      const kind = (code !== undefined && kinds[code]) || "internal";
       throw new SkeinError(kind, `Could not attach to network ${target}: ${rpcErrorText(error)}`, { cause: error });
     }
   }

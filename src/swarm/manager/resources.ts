@@ -9,6 +9,8 @@ import { GrpcError, status } from "../../base/grpc.ts";
 import type { Handlers } from "../../base/grpc-server.ts";
 import { swarmId } from "../../base/id.ts";
 import type { Store } from "../store/store.ts";
+import { askedProblem } from "./allocator/asked.ts";
+import { isAllocated } from "./allocator/drivers.ts";
 import { type Authority, NODES } from "./auth.ts";
 
 export function resourceHandlers(store: Store, authority: Authority, clock: Clock): Handlers<typeof ResourceAllocator> {
@@ -22,6 +24,10 @@ export function resourceHandlers(store: Store, authority: Authority, clock: Cloc
         if (!network) throw new GrpcError(status.NOT_FOUND, `network ${config.target} not found`);
         if (!network.spec?.attachable) {
           throw new GrpcError(status.PERMISSION_DENIED, `network ${config.target} not manually attachable`);
+        }
+        const problem = isAllocated(network) ? askedProblem(network, config.addresses) : undefined;
+        if (problem) {
+          throw new GrpcError(problem.taken ? status.FAILED_PRECONDITION : status.INVALID_ARGUMENT, problem.message);
         }
         const task = create(TaskSchema, {
           id,

@@ -37,18 +37,27 @@ test("endpoints of a task: the user's network first, VIPs plain, ingress ports o
   assert.equal(own?.network.options["com.docker.network.driver.overlay.vxlanid_list"], "4097");
 });
 
-test("bridge and host are chosen by network mode, not attached", () => {
-  const predefined = makeTask({
-    networks: [
-      {
-        network: {
-          id: "h",
-          spec: { annotations: { name: "host", labels: { "com.docker.swarm.predefined": "true" } } },
-          driverState: { name: "host" },
-        },
-      },
-    ],
-  });
+test("a network named twice is one", () => {
+  const { networks } = makeTask();
+  const twice = makeTask({ networks: [...networks, ...networks] });
+  assert.deepEqual(taskAttachments(twice, new Map()), taskAttachments(makeTask(), new Map()));
+});
+
+test("bridge and host are chosen by network mode, not attached; with the host's there is no other", () => {
+  const host = {
+    network: {
+      id: "h",
+      spec: { annotations: { name: "host", labels: { "com.docker.swarm.predefined": "true" } } },
+      driverState: { name: "host" },
+    },
+  };
+  const predefined = makeTask({ networks: [host] });
+  const [own, ingress] = ["net1", "ingress"].map((name) =>
+    makeTask().networks.find(({ network }) => network?.spec?.annotations?.name === name),
+  );
+  assert.ok(own && ingress);
+  assert.throws(() => taskAttachments(makeTask({ networks: [host, own] }), new Map()), /sharing network namespace/);
+  assert.throws(() => taskAttachments(makeTask({ networks: [host, ingress] }), new Map()), /disconnected from host/);
   assert.deepEqual(taskAttachments(predefined, new Map()), []);
   assert.equal(made({}, predefined).hostConfig.NetworkMode, "host");
   assert.equal(made().hostConfig.NetworkMode, "default");

@@ -250,6 +250,14 @@ test("a session: assignments arrive, status goes back, addresses can be asked fo
 
   const resources = channel.client(ResourceAllocator);
   await assert.rejects(resources.attachNetwork({ config: { target: "ingress" } }), denied);
+  const asks = (...addresses: string[]) => resources.attachNetwork({ config: { target: "net", addresses } });
+  for (const address of ["10.0.2.1", "fe80::1"]) {
+    const details = `Invalid address ${address}: It does not belong to any of this network's subnets`;
+    await assert.rejects(asks(address), { code: status.INVALID_ARGUMENT, details });
+  }
+  for (const address of ["10.0.1.0", "10.0.1.1", "10.0.1.255"]) {
+    await assert.rejects(asks(address), { code: status.FAILED_PRECONDITION, details: "Address already in use" });
+  }
   const { attachmentId } = await resources.attachNetwork({
     config: { target: "net", addresses: ["10.0.1.77"] },
     containerId: "c",
