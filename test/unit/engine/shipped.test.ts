@@ -54,6 +54,26 @@ test("docs/settings.md has every setting; SKEIN_GOLDEN=1 writes its table anew",
   assert.equal(readFileSync(path, "utf8"), wanted);
 });
 
+test("docs/dependencies.md names each package that is installed, with its version, and no other", () => {
+  const text = readFileSync(join(root, "docs/dependencies.md"), "utf8");
+  const cells = text
+    .split("\n")
+    .flatMap((line) => (/^\| `/.test(line) ? [line.split("|").map((cell) => cell.trim())] : []));
+  const told = cells.flatMap(([, names = "", versions = ""]) =>
+    [...names.matchAll(/`([^`]+)`/g)].map(([, name], at, all): [string, string] => {
+      const each = versions.split(", ");
+      return [name ?? "", (each.length === all.length ? each[at] : each[0]) ?? ""];
+    }),
+  );
+  const manifest: Record<string, Record<string, string>> = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const npm = { ...manifest.dependencies, ...manifest.optionalDependencies, ...manifest.devDependencies };
+  const setup = readFileSync(join(root, "bin/setup"), "utf8");
+  const debian = [...setup.matchAll(/^ *packages="(.*)"$/gm)].flatMap(([, names = ""]) => names.split(" "));
+  const wanted = [...Object.keys(npm), ...debian.filter((name) => name !== "$packages"), "docker-cli", "docker.io"];
+  assert.deepEqual([...new Set(told.map(([name]) => name))].sort(), [...new Set(wanted)].sort());
+  for (const [name, version] of told) if (name in npm) assert.equal(version, npm[name], name);
+});
+
 test("every setting is told by --help, and taken from the file by its name", () => {
   const help = helpText();
   for (const { name, kind, flagOnly, alias, short } of settings) {
