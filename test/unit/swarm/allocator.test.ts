@@ -190,6 +190,56 @@ test("published ports: dynamic ones from 30000, kept over updates, given back", 
   world.close();
 });
 
+test("all dynamic ports are taken: a service waits for what it asks for, keeps nothing meanwhile, and gets it", async () => {
+  const world = await createWorld();
+  await world.run(100);
+  const asking = (count: number) =>
+    service(0, { endpoint: { ports: Array.from({ length: count }, (_, i) => ({ targetPort: i + 1 })) } });
+  const ports = (id: string) => world.control.service(id)?.endpoint?.ports.map((port) => port.publishedPort);
+  const most = await world.control.createService(asking(2767));
+  await world.run(100);
+  assert.deepEqual(new Set(ports(most.id)), new Set(Array.from({ length: 2767 }, (_, i) => 30000 + i)));
+  const greedy = await world.control.createService(asking(2));
+  await world.run(60_000);
+  assert.equal(ports(greedy.id), undefined);
+  const modest = await world.control.createService(asking(1));
+  await world.run(100);
+  assert.deepEqual(ports(modest.id), [32767], "the one that is left is nobody's");
+  await world.control.removeService(most.id);
+  await world.run(10_000);
+  assert.equal(ports(greedy.id)?.length, 2);
+  world.close();
+});
+
+test("what waits for one network takes nothing of the others, however long it waits", async () => {
+  const world = await createWorld();
+  await world.addNode("n1");
+  for (const [name, subnet] of [
+    ["wide", "10.8.0.0/28"],
+    ["small", "10.9.0.0/30"],
+  ] as const) {
+    await world.control.createNetwork(
+      create(NetworkSpecSchema, { annotations: { name }, ipam: { configs: [{ subnet }] } }),
+    );
+  }
+  await world.run(100);
+  // The only address of the small one is the VIP of the first; the second has none, and so no tasks.
+  const first = await world.control.createService(service(1, { task: onNetworks("wide", "small") }));
+  await world.run(100);
+  const second = await world.control.createService(service(1, { task: onNetworks("wide", "small") }));
+  await world.run(10 * 60_000);
+  assert.equal(world.control.service(second.id)?.endpoint, undefined);
+  const others = await world.control.createService(service(8, { task: onNetworks("wide") }));
+  await world.run(1_000);
+  assert.equal(world.running(others.id).length, 8);
+  for (const { id } of [first, second, others]) await world.control.removeService(id);
+  await world.run(60_000);
+  const again = await world.control.createService(service(11, { task: onNetworks("wide") }));
+  await world.run(60_000);
+  assert.equal(world.running(again.id).length, 11, "thirteen addresses, less a VIP and a balancer's");
+  world.close();
+});
+
 test("a full network says so in the task's status, and goes on when an address comes free", async () => {
   const world = await createWorld();
   await world.addNode("n1");

@@ -136,6 +136,10 @@ export function networksOf(service: Service, store: Reader): { network: Network;
 
 /** The endpoint a service should have, keeping what it has; undefined when it is as it should be. */
 export function planService(service: Service, store: Reader, state: AllocatorState, now: number): Service | undefined {
+  return state.attempt(() => withEndpoint(service, store, state, now));
+}
+
+function withEndpoint(service: Service, store: Reader, state: AllocatorState, now: number): Service | undefined {
   const spec = service.spec?.endpoint;
   const old = service.endpoint;
   const ports = planPorts(service, state);
@@ -199,9 +203,11 @@ export function planTask(task: Task, store: Reader, state: AllocatorState, now: 
         if (!network || !isAllocated(network)) throw new CannotAllocate(`network ${config.target} is not allocated`);
         return { network, config };
       });
-  const networks = wanted.map(({ network, config }) => {
-    return attach(task, network, config, state, now, () => spareFor(network, store, state));
-  });
+  const networks = state.attempt(() =>
+    wanted.map(({ network, config }) =>
+      attach(task, network, config, state, now, () => spareFor(network, store, state)),
+    ),
+  );
   const status = task.status && {
     ...task.status,
     state: TaskState.PENDING,
@@ -237,7 +243,7 @@ function attach(
   const asked = task.spec?.runtime.case === "attachment" ? askedAddress(network, config?.addresses ?? []) : undefined;
   if (asked !== undefined) {
     const address = state.inNetwork(network.id, asked);
-    if (address === undefined || !state.claim(network.id, address, owner)) {
+    if (address === undefined || !state.claimAsked(network.id, address, owner, now)) {
       throw new CannotAllocate(
         address === undefined
           ? `address ${asked} is not in network ${network.spec?.annotations?.name}`
@@ -283,8 +289,10 @@ export function planNode(node: Node, store: Reader, state: AllocatorState, now: 
   }
   const kept = node.attachments.filter(({ network }) => network && wanted.delete(network.id));
   if (wanted.size === 0 && kept.length === node.attachments.length) return undefined;
-  const added = [...wanted.values()].map((network) =>
-    create(NetworkAttachmentSchema, { network, addresses: [allocate(state, network, nodeOwner(node.id), now)] }),
+  const added = state.attempt(() =>
+    [...wanted.values()].map((network) =>
+      create(NetworkAttachmentSchema, { network, addresses: [allocate(state, network, nodeOwner(node.id), now)] }),
+    ),
   );
   return { ...node, attachments: [...kept, ...added] };
 }

@@ -83,6 +83,8 @@ export class AllocatorState {
   #nextVni = FIRST_VNI;
   #nextPort = FIRST_PORT;
   #lastSubnet: Subnet | undefined;
+  /** How to give back what the plan of the moment took. */
+  #taken: (() => void)[] | undefined;
 
   /**
    * The state that belongs to this store. Addresses given back lately rest in it, too: those of tasks that are dead, by
@@ -133,6 +135,20 @@ export class AllocatorState {
     return freed;
   }
 
+  /** One object's plan: what it took before it throws is given back, or each new attempt would take some more. */
+  attempt<T>(plan: () => T): T {
+    const taken: (() => void)[] = [];
+    this.#taken = taken;
+    try {
+      return plan();
+    } catch (error) {
+      for (const giveBack of taken) giveBack();
+      throw error;
+    } finally {
+      this.#taken = undefined;
+    }
+  }
+
   /** True when a task has found its place, or none any more: it no longer keeps an address back. */
   #applyPlace(task: Task, claims: readonly Claim[]): boolean {
     const waits = claims.length > 0 && (task.status?.state ?? TaskState.NEW) < TaskState.ASSIGNED;
@@ -145,6 +161,7 @@ export class AllocatorState {
   /** A task has an address on this network and no place yet. */
   awaitPlace(networkId: string, taskId: string): void {
     const tasks = this.#unplaced.get(networkId) ?? new Set();
+    if (!tasks.has(taskId)) this.#taken?.push(() => tasks.delete(taskId));
     this.#unplaced.set(networkId, tasks.add(taskId));
   }
 
@@ -222,10 +239,19 @@ export class AllocatorState {
     return (this.#pools.get(networkId) ?? []).some((pool) => pool.claim(address, owner));
   }
 
+  /** The same of an address that was asked for, in a plan. */
+  claimAsked(networkId: string, address: string, owner: string, now: number): boolean {
+    const pool = this.#pools.get(networkId)?.find((candidate) => candidate.claim(address, owner));
+    if (pool) this.#taken?.push(() => pool.release(address, owner, now));
+    return pool !== undefined;
+  }
+
   allocate(networkId: string, owner: string, now: number): string | undefined {
     for (const pool of this.#pools.get(networkId) ?? []) {
       const address = pool.allocate(owner, now);
-      if (address !== undefined) return address;
+      if (address === undefined) continue;
+      this.#taken?.push(() => pool.release(address, owner, now));
+      return address;
     }
     return undefined;
   }
@@ -243,7 +269,7 @@ export class AllocatorState {
 
   claimPort(protocol: PortConfig_Protocol, port: number, serviceId: string): boolean {
     const owner = this.portOwner(protocol, port);
-    if (owner === undefined) this.#ports.set(portKey(protocol, port), serviceId);
+    if (owner === undefined) this.#takePort(portKey(protocol, port), serviceId);
     return owner === undefined || owner === serviceId;
   }
 
@@ -252,11 +278,16 @@ export class AllocatorState {
       const port = this.#nextPort;
       this.#nextPort = port === LAST_PORT ? FIRST_PORT : port + 1;
       if (this.portOwner(protocol, port) === undefined) {
-        this.#ports.set(portKey(protocol, port), serviceId);
+        this.#takePort(portKey(protocol, port), serviceId);
         return port;
       }
     }
     return undefined;
+  }
+
+  #takePort(key: string, serviceId: string): void {
+    this.#ports.set(key, serviceId);
+    this.#taken?.push(() => this.#ports.delete(key));
   }
 
   /** Everything given out, in a form that can be compared. */
