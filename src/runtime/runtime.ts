@@ -159,8 +159,12 @@ class ContainerdRuntime implements Runtime {
     return this.#containers.start(spec);
   }
 
-  adopt(id: string): Promise<StartedProcess | undefined> {
-    return this.#containers.adopt(id);
+  async adopt(id: string): Promise<StartedProcess | undefined> {
+    try {
+      return await this.#containers.adopt(id);
+    } catch (error) {
+      throw translate(error);
+    }
   }
 
   exec(id: string, spec: ExecSpec): Promise<StartedProcess> {

@@ -98,7 +98,11 @@ async function restoreOne(ctx: EngineContext, container: Container, found: Liste
     const process = container.up ? await adopt(ctx, container) : undefined;
     if (process) {
       state.pid = process.pid;
-      if (found?.running) await mend(ctx, container, found.paused);
+      if (found?.running) {
+        await mend(ctx, container, found.paused).catch((error) =>
+          ctx.log.error("container not mended", { container: container.id, error: messageOf(error) }),
+        );
+      }
       watch(ctx, container, process);
       return;
     }
