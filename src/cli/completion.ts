@@ -24,7 +24,7 @@ function argumentsOf(command: CommandDescription): string {
   return key(command) === "skein trace" ? " $(docker ps --format '{{.Names}}' 2>/dev/null)" : "";
 }
 
-/** A bash script; zsh runs it too, through bashcompinit. */
+/** A bash script; zsh runs it too, through bashcompinit: no variable of it may be one that zsh gives a meaning, like `path`. */
 export function bashCompletion(commands: readonly CommandDescription[]): string {
   const cases = commands.map((command) => {
     return `    "${key(command)}") words="${wordsAfter(command)}${argumentsOf(command)}" ;;`;
@@ -37,19 +37,19 @@ export function bashCompletion(commands: readonly CommandDescription[]): string 
   return `# skein completion: eval "$(skein completion bash)"
 _skein_first() { "\${COMP_WORDS[0]}" "$@" 2>/dev/null | sed -n '2,$s/ .*//p'; }
 _skein() {
-  local current=\${COMP_WORDS[COMP_CWORD]} path=skein words="" i
+  local current=\${COMP_WORDS[COMP_CWORD]} typed=skein words="" i
   for ((i = 1; i < COMP_CWORD; i++)); do
-    case "$path \${COMP_WORDS[i]}" in
+    case "$typed \${COMP_WORDS[i]}" in
       ${commands
         .slice(1)
         .map((command) => `"${key(command)}"`)
-        .join(" | ")}) path="$path \${COMP_WORDS[i]}" ;;
+        .join(" | ")}) typed="$typed \${COMP_WORDS[i]}" ;;
     esac
   done
-  case "$path" in
+  case "$typed" in
 ${cases.join("\n")}
   esac
-  case "$path \${COMP_WORDS[COMP_CWORD - 1]}" in
+  case "$typed \${COMP_WORDS[COMP_CWORD - 1]}" in
 ${choices.join("\n")}
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
@@ -64,7 +64,7 @@ export function zshCompletion(commands: readonly CommandDescription[]): string {
 
 export function completionCommand(): Command {
   return new Command("completion")
-    .description('print shell completion: eval "$(skein completion bash)"')
+    .description('print completion for bash or zsh: eval "$(skein completion bash)"')
     .addArgument(new Argument("<shell>", "the shell").choices(["bash", "zsh"]))
     .action((shell: string, _options: object, command: Command) => {
       const commands = describe(command.parent ?? command);

@@ -1,5 +1,5 @@
 /** The command tree as data, from which completion and the manual page are written. */
-import type { Command } from "commander";
+import type { Command, Option } from "commander";
 
 interface OptionDescription {
   readonly flags: string;
@@ -23,6 +23,15 @@ export interface CommandDescription {
   readonly runs: boolean;
 }
 
+/** As --help has it. */
+function described({ description, defaultValue, argChoices }: Option): string {
+  const more = [
+    argChoices && `choices: ${argChoices.join(", ")}`,
+    defaultValue && !Array.isArray(defaultValue) && `default: ${defaultValue}`,
+  ].filter(Boolean);
+  return more.length > 0 ? `${description} (${more.join("; ")})` : description;
+}
+
 /** A command and all below it, itself first. */
 export function describe(command: Command, path: readonly string[] = []): CommandDescription[] {
   const children = command.commands.filter((child) => child.name() !== "help");
@@ -37,7 +46,7 @@ export function describe(command: Command, path: readonly string[] = []): Comman
     options: command.options.map((option) => ({
       flags: option.flags,
       long: option.long ?? option.flags,
-      description: option.description,
+      description: described(option),
       choices: option.argChoices ?? [],
     })),
     children: children.map((child) => child.name()),

@@ -38,6 +38,11 @@ test("bash completes commands, options and hosts", () => {
   assert.deepEqual(complete("skein", "lab", "images", "--from", "p"), ["packages"]);
 });
 
+test("zsh, which completes with the same script, gives none of its variables a meaning of its own", () => {
+  for (const name of ["path", "status", "argv", "options", "commands", "functions", "signals"])
+    assert.doesNotMatch(completion, new RegExp(`\\b${name}=`), name);
+});
+
 test("the manual page names every command and renders without a complaint", () => {
   const page = skein("man");
   for (const command of [
@@ -51,6 +56,7 @@ test("the manual page names every command and renders without a complaint", () =
   ]) {
     assert.ok(page.includes(`.B ${command}`), command);
   }
+  assert.match(page, /^\.B \\-\\-hosts <n>\nnumber of hosts \(default: 3\)$/m);
 });
 
 for (const [words, expected] of [
