@@ -24,8 +24,8 @@ const CALL_BYTES = 256 << 10;
 const UPDATE_BYTES = 512;
 /** Characters of a text that are told: an error may quote a whole page of a registry's. */
 const MAX_TEXT = 4096;
-/** Milliseconds that a state on the way may wait; Docker's managers keep what they are told as long before they write it. */
-const PASSING_MS = 100;
+/** Milliseconds that a state on the way may wait: the time of a usual start, and nothing to somebody who watches. */
+const PASSING_MS = 250;
 
 /** The first of these updates that fit into one call, at least one. */
 function callful(pending: ReadonlyMap<string, TaskStatus>): Map<string, TaskStatus> {

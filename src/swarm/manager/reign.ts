@@ -85,12 +85,14 @@ export function startReign(options: ReignOptions): Reign {
     isRestarting: refusesConnections,
   });
   const broker = new LogBroker(store, authority);
+  // In the order of a task's way: what is due at once is done in this order.
+  const orchestrator = new Orchestrator(store, clusterId, clock, log);
   const allocator = new Allocator(store, clusterId, clock, log);
   const keeper = new MembershipKeeper({ store, members, nodeId, addr, probe: options.probe, clock, log });
   const loops = [
+    orchestrator,
     allocator,
     new Scheduler(store, clock, log),
-    new Orchestrator(store, clusterId, clock, log),
     new Reaper(store, clusterId, clock, log),
     new Enforcer(store, clock, log),
     new KeyManager(store, clusterId, clock, log),

@@ -51,15 +51,15 @@ describe("the status reporter", () => {
     };
     reporter.report("t1", status(TaskState.ACCEPTED), true);
     reporter.report("t1", status(TaskState.PREPARING), true);
-    await goOn(60);
+    await goOn(150);
     reporter.report("t2", status(TaskState.ACCEPTED), true);
-    await goOn(39);
+    await goOn(99);
     assert.deepEqual(updates(), []);
     await goOn(1);
     assert.deepEqual(updates(), ["t1:PREPARING t2:ACCEPTED"]);
     await goOn(1000);
     reporter.report("t1", status(TaskState.STARTING), true);
-    await goOn(50);
+    await goOn(200);
     reporter.report("t2", status(TaskState.RUNNING));
     await goOn(1000);
     assert.deepEqual(updates(), ["t1:PREPARING t2:ACCEPTED", "t1:STARTING t2:RUNNING"]);

@@ -16,7 +16,7 @@ import { parseCidr } from "./ipv4.ts";
 import { CannotAllocate, type Pools, planNetwork, planNode, planService, planTask } from "./plan.ts";
 import { AllocatorState, isDead } from "./state.ts";
 
-const DEBOUNCE_MS = 5;
+const DEBOUNCE_MS = 1;
 const RETRY_MS = 30_000;
 const DEFAULT_POOL = "10.0.0.0/8";
 const DEFAULT_SIZE = 24;

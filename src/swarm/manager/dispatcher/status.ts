@@ -19,7 +19,7 @@ import type { Transaction } from "../../store/transaction.ts";
 import { Loop } from "../loop.ts";
 
 /** Reports are held back this long, so that many share a commit. */
-const HOLD_MS = 5;
+const HOLD_MS = 1;
 
 interface NodeReport {
   state: NodeStatus_State;

@@ -17,7 +17,7 @@ import { planGlobal, planReplicas, planRestarts, planStarts, type World } from "
 import { RestartHistory } from "./task.ts";
 import { type Run, stepUpdate } from "./updater.ts";
 
-const DEBOUNCE_MS = 5;
+const DEBOUNCE_MS = 1;
 
 export class Orchestrator {
   readonly #store: Store;

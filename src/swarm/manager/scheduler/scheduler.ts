@@ -11,7 +11,7 @@ import { NodeSet } from "./nodes.ts";
 import { type Placement, place } from "./place.ts";
 
 /** Short: what arrives together is placed together, and a service starts at once. */
-const DEBOUNCE_MS = 5;
+const DEBOUNCE_MS = 1;
 
 const isWaiting = (task: Task) => task.status?.state === TaskState.PENDING && task.desiredState <= TaskState.COMPLETE;
 
