@@ -1,5 +1,6 @@
 /** `docker rm` and the end of --rm containers. */
 import { rmSync } from "node:fs";
+import { sleep } from "../../base/clock.ts";
 import { conflict, messageOf, SkeinError } from "../../base/errors.ts";
 import type { EngineContext } from "../context.ts";
 import { emitContainer } from "./attributes.ts";
@@ -7,6 +8,9 @@ import type { Container } from "./container.ts";
 import { taskDir } from "./create.ts";
 import { next } from "./states.ts";
 import { cancelRestart, forceKill } from "./stop.ts";
+
+/** When a layer that could not be removed is tried again; the next start of the daemon is the last time. */
+const REMOVE_AGAIN_MS = [2_000, 10_000, 60_000];
 
 export async function remove(
   ctx: EngineContext,
@@ -48,9 +52,7 @@ export async function removeNow(
   container.cancelRestart?.();
   try {
     if (record.hostConfig.AutoRemove) {
-      ctx.runtime
-        .remove(record.id)
-        .catch((error) => ctx.log.warn("leftover stays", { container: record.id, error: messageOf(error) }));
+      void removeBehind(ctx, record.id);
     } else {
       ctx.registry.note(container);
       await ctx.runtime.remove(record.id);
@@ -73,6 +75,20 @@ export async function removeNow(
   if (options.volumes) removeAnonymous(ctx, container);
   container.settleExit(record.state.exitCode);
   container.removed.resolve();
+}
+
+/** Nobody waits for it: containerd may be away for the moment. */
+async function removeBehind(ctx: EngineContext, id: string): Promise<void> {
+  for (const again of [...REMOVE_AGAIN_MS, undefined]) {
+    try {
+      return await ctx.runtime.remove(id);
+    } catch (error) {
+      const words = { container: id, error: messageOf(error) };
+      if (again === undefined) return ctx.log.warn("leftover stays", words);
+      ctx.log.info("a container's layer is not removed yet", words);
+      await sleep(ctx.clock, again);
+    }
+  }
 }
 
 function removeAnonymous(ctx: EngineContext, container: Container): void {

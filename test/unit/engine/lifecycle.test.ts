@@ -156,6 +156,23 @@ test("--rm removes the container, its anonymous volumes and nothing else", async
   assert.equal(existsSync(join(host.root, "data/containers", id)), false);
 });
 
+test("--rm while containerd is away: its layer goes when it is back", async () => {
+  await using host = await testHost();
+  const { id, process } = await start(host, { host: { AutoRemove: true } });
+  let away = true;
+  const remove = host.runtime.remove.bind(host.runtime);
+  host.runtime.remove = async (one) => {
+    if (away) throw unavailable("containerd does not answer");
+    await remove(one);
+  };
+  process.end(0);
+  await settle();
+  assert.throws(() => host.engine.containers.state(id), /No such container/);
+  away = false;
+  await host.clock.advanceAsync(2_000);
+  assert.deepEqual(host.runtime.removed, [id]);
+});
+
 test("a start that fails is told with its exit code and leaves no network behind", async () => {
   await using host = await testHost();
   host.runtime.failStart = new Error(
