@@ -423,7 +423,13 @@ test("service create: modes, terminals, no health check, generic resources", asy
 
 test("service create: what Docker rejects is rejected in its words", { timeout: 60_000 }, async () => {
   const bad = "rpc error: code = InvalidArgument desc =";
-  await ok("service", "create", ...idle, "--name", "taken", "-p", "8082:80", "alpine");
+  await ok(
+    ...["service", "create", ...idle, "--name", "taken", "-p", "8082:80", "-p", "8082:80/udp"],
+    ...["-p", "published=8083,target=80,mode=host", "alpine"],
+  );
+  const inUse = (port: number, how: string) =>
+    new RegExp(`^${bad} port '${port}' is already in use by service 'taken' \\(\\w{25}\\) as ${how} port$`);
+  const duplicate = `${bad} EndpointSpec: duplicate published ports provided`;
   const rows: [string, RegExp | string][] = [
     ["--name -a alpine", /name must be valid as a DNS name component|unknown shorthand flag/],
     ["--name a.b alpine", `${bad} name must be valid as a DNS name component`],
@@ -442,11 +448,21 @@ test("service create: what Docker rejects is rejected in its words", { timeout: 
       /EndpointSpec: port published with ingress mode can't be used with dnsrr mode/,
     ],
     ["-p 99999:80 alpine", /[Ii]nvalid (hostPort|port)/],
-    ["-p 8081:80 -p 8081:81 alpine", /duplicate published ports provided/],
-    [
-      "-p 8082:81 alpine",
-      /^rpc error: code = InvalidArgument desc = port '8082' is already in use by service 'taken' \(\w{25}\) as an ingress port$/,
-    ],
+    ["-p 80:99999 alpine", /invalid containerPort: 99999|invalid port/i],
+    ["-p published=99999,target=80 alpine", /value out of range/],
+    ["-p 8081:80/icmp alpine", /invalid proto: icmp/i],
+    ["-p published=8081,target=80,protocol=icmp alpine", /invalid protocol value '?icmp/],
+    ["-p published=8081,target=80,mode=odd alpine", /invalid publish mode value \(odd\)/],
+    ["-p published=8081 alpine", /missing mandatory field '?"?target/],
+    ["-p 127.0.0.1:8081:80 alpine", /hostip is not supported/i],
+    ["-p 8081:80 -p 8081:81 alpine", duplicate],
+    ["-p 8081:80 -p published=8081,target=80,mode=host alpine", duplicate],
+    ["-p published=8081,target=80,mode=host -p published=8081,target=81,mode=host alpine", duplicate],
+    ["-p published=8082,target=80,mode=host alpine", inUse(8082, "an ingress")],
+    ["-p 8082:81/udp alpine", inUse(8082, "an ingress")],
+    ["-p 8080-8084:81 alpine", inUse(8082, "an ingress")],
+    ["-p 8083:80 alpine", inUse(8083, "a host-published")],
+    ["-p 8082:81 alpine", inUse(8082, "an ingress")],
     ["--limit-cpu 0.0001 alpine", `${bad} invalid cpu value 0.0001: Must be at least 0.001`],
     ["--limit-memory 1 alpine", `${bad} invalid memory value 1: Must be at least 4MiB`],
     ["--reserve-memory 1k alpine", `${bad} invalid memory value 1024: Must be at least 4MiB`],
@@ -471,8 +487,10 @@ test("service create: what Docker rejects is rejected in its words", { timeout: 
       "--mount type=volume,source=a,target=/x --mount type=volume,source=b,target=/x alpine",
       `${bad} ContainerSpec: duplicate mount point: /x`,
     ],
-    ["--network nosuch alpine", /network nosuch not found/],
-    ["--network ingress alpine", /Service cannot be explicitly attached to the ingress network/],
+    ["--network nosuch alpine", "network nosuch not found"],
+    ["--network none alpine", "network none not found"],
+    ["--network docker_gwbridge alpine", "network docker_gwbridge not found"],
+    ["--network ingress alpine", `${bad} Service cannot be explicitly attached to the ingress network "ingress"`],
     ["--secret nosuch alpine", /secret not found: nosuch/],
     ["--config nosuch alpine", /config not found: nosuch/],
     ["--env-file /nosuch alpine", /no such file or directory/],
@@ -507,6 +525,56 @@ test("service create: what Docker rejects is rejected in its words", { timeout: 
   });
   const names = (await ok("service", "ls", "--format", "{{.Name}}")).split("\n").sort();
   assert.deepEqual(names, ["all", "gen", "gjob", "glob", "job", "nohc", "rr", "taken", "tty"], "nothing was made");
+  const before = JSON.stringify(await specOf("taken"));
+  const updates: [string, RegExp | string][] = [
+    ["--publish-add 8082:81", duplicate],
+    ["--publish-add 8083:81", duplicate],
+    ["--publish-add 8084:80 --endpoint-mode dnsrr", /port published with ingress mode can't be used with dnsrr mode/],
+    ["--endpoint-mode odd", /invalid resolution mode: "odd"/],
+    ["--network-add nosuch", "network nosuch not found"],
+    ["--network-add ingress", `${bad} Service cannot be explicitly attached to the ingress network "ingress"`],
+    ["--publish-add 8085:80 --limit-memory 1", `${bad} invalid memory value 1: Must be at least 4MiB`],
+  ];
+  await each(updates, ([words, says]) =>
+    refused(["service", "update", "-d", "-q", "--no-resolve-image", ...words.split(" "), "taken"], says),
+  );
+  assert.equal(JSON.stringify(await specOf("taken")), before, "nothing was changed");
+  // Docker takes these: the same port of another protocol, or of two services in host mode; the host's network or bridge.
+  const fine = ["-p 8082:80/sctp", "-p published=8083,target=80,mode=host", "--network host", "--network bridge"];
+  const made = await Promise.all(fine.map((words) => ok("service", "create", ...idle, ...words.split(" "), "alpine")));
+  await ok("service", "rm", ...made);
+});
+
+test("addresses asked for on an overlay: what is none, outside, or the network's own is refused", async () => {
+  const name = "asked";
+  await host.docker("network", "create", "-d", "overlay", "--attachable", "--subnet", "10.77.9.0/24", name);
+  await host.docker("run", "-d", "--name", "asks", "alpine", "sleep", "1000000");
+  const run = (address: string) => ["create", "--network", name, "--ip", address, "alpine"];
+  for (const address of ["odd", "fe80::1"]) {
+    const { code, stderr } = await host.attempt(...run(address));
+    assert.notEqual(code, 0);
+    assert.match(stderr, new RegExp(`invalid IPv4 address: ${address}`));
+  }
+  // Docker has the others found out by its managers, in twenty seconds: "attaching to network failed, …".
+  const refusals: [string, string][] = [
+    ["10.78.0.5", "Invalid address 10.78.0.5: It does not belong to any of this network's subnets"],
+    ["10.77.9.0", "Address already in use"],
+    ["10.77.9.1", "Address already in use"],
+    ["10.77.9.255", "Address already in use"],
+  ];
+  for (const [address, says] of control ? [] : refusals) {
+    const { code, stderr } = await host.attempt("network", "connect", "--ip", address, name, "asks");
+    assert.notEqual(code, 0);
+    assert.ok(
+      stderr.includes(`Could not attach to network ${name}: rpc error: code = `) && stderr.includes(says),
+      stderr,
+    );
+  }
+  await host.docker("network", "connect", "--ip", "10.77.9.9", name, "asks");
+  const again = await host.attempt("network", "connect", name, "asks");
+  assert.match(again.stderr, /asks is already attached to network asked/);
+  await host.docker("rm", "-f", "asks");
+  await eventually("nobody is on it", async () => (await host.attempt("network", "rm", name)).code === 0);
 });
 
 test("service update: what is added is there, what is removed is gone", { timeout: 60_000 }, async () => {

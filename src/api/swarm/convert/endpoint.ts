@@ -40,8 +40,10 @@ function portToProto(json: ShapeOf<typeof portShape>): MessageInitShape<typeof P
 }
 
 export function endpointSpecToProto(json: ShapeOf<typeof endpointSpec>): MessageInitShape<typeof EndpointSpecSchema> {
+  // Docker compares this word as it is, and those of ports in any case.
+  const known = json.Mode === json.Mode.toLowerCase();
   const mode = json.Mode === "" ? EndpointSpec_ResolutionMode.VIP : enumValue(EndpointSpec_ResolutionMode, json.Mode);
-  if (mode === undefined) throw invalid(`invalid resolution mode: ${JSON.stringify(json.Mode)}`);
+  if (mode === undefined || !known) throw invalid(`invalid resolution mode: ${JSON.stringify(json.Mode)}`);
   return { mode, ports: json.Ports.map(portToProto) };
 }
 
