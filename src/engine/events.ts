@@ -2,7 +2,8 @@
 import { AsyncQueue, Emitter } from "../base/async.ts";
 import type { Clock } from "../base/clock.ts";
 import { invalid } from "../base/errors.ts";
-import { exact, labels, pattern } from "./filters.ts";
+import { exact, labels, prefix } from "./filters.ts";
+import { familiar, parseReference } from "./images/references.ts";
 import { parseTimestamp } from "./time.ts";
 import type { EngineEvent, Events, Filters, Json } from "./types.ts";
 
@@ -64,31 +65,29 @@ export function emitPrune({ events }: { events: Events }, type: EngineEvent["typ
   events.emit({ type, action: "prune", id: "", attributes: { reclaimed: String(reclaimed) } });
 }
 
+/** Filters that mean whom an event is about: by the beginning of its id or name. */
+const KINDS = ["container", "network", "volume", "daemon", "plugin", "service", "node", "secret", "config"];
+
 export function matchesEvent(event: EngineEvent, filters: Filters): boolean {
-  const name = event.attributes.name ?? "";
-  const about = (type: EngineEvent["type"], filter: string) => {
-    const wanted = filters.get(filter);
-    if (!wanted?.length) return true;
-    if (event.type === type) return wanted.some((value) => event.id.startsWith(value) || name === value);
-    // A network's or volume's event also belongs to the container it names.
-    return type === "container" && wanted.some((value) => event.attributes.container?.startsWith(value));
-  };
-  const base = event.action.split(":")[0] ?? "";
+  const { id, type, action, attributes, scope } = event;
+  const image = attributes[type === "image" ? "name" : "image"] ?? "";
   return (
-    exact(filters, "event", event.action, base) &&
-    exact(filters, "type", event.type) &&
-    exact(filters, "scope", event.scope) &&
-    pattern(filters, "image", event.attributes.image ?? (event.type === "image" ? name || event.id : "")) &&
-    labels(filters, event.attributes) &&
-    about("container", "container") &&
-    about("volume", "volume") &&
-    about("network", "network") &&
-    about("daemon", "daemon") &&
-    about("service", "service") &&
-    about("node", "node") &&
-    about("secret", "secret") &&
-    about("config", "config")
+    exact(filters, "event", action, action.split(":")[0] ?? "") &&
+    exact(filters, "type", type) &&
+    exact(filters, "scope", scope) &&
+    // An image is meant whole, or without its tag.
+    exact(filters, "image", id, image, repositoryOf(id), repositoryOf(image)) &&
+    labels(filters, attributes) &&
+    KINDS.every((kind) => prefix(filters, kind, id, attributes.name ?? ""))
   );
+}
+
+function repositoryOf(name: string): string {
+  try {
+    return familiar(parseReference(name).repository);
+  } catch {
+    return name;
+  }
 }
 
 export function eventDocument(event: EngineEvent): Json {

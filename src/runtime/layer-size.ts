@@ -1,4 +1,4 @@
-/** Bytes of the files in a writable layer, as Docker counts them: contents, hard links once, directories nothing. */
+/** Bytes of the files in a writable layer or a volume, as Docker counts them: contents, hard links once, directories nothing. */
 import { lstat, readdir } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -15,7 +15,7 @@ export async function layerSize(dir: string): Promise<number> {
         if (!stat) continue;
         const key = `${stat.dev}:${stat.ino}`;
         if (stat.nlink > 1 && seen.has(key)) continue;
-        seen.add(key);
+        if (stat.nlink > 1) seen.add(key);
         total += stat.size;
       }
     }

@@ -23,6 +23,12 @@ export function parseFlat(text: string): Record<string, number> {
   return result;
 }
 
+/** How often a limit on CPU time held the container up, of its cpu.stat in either version. */
+export function throttlingOf(cpuStat: Record<string, number>): ProcessStats["cpu"]["throttling"] {
+  const { nr_periods = 0, nr_throttled = 0, throttled_usec = 0, throttled_time = throttled_usec * 1000 } = cpuStat;
+  return { periods: nr_periods, throttledPeriods: nr_throttled, throttledNs: throttled_time };
+}
+
 type Figures = Omit<ProcessStats, "read">;
 
 /** The kernel says "no limit" with a number no machine has. */
@@ -43,11 +49,13 @@ function legacy(cgroup: string): Figures {
       userNs: ((ticks.user ?? 0) * 1e9) / hertz,
       systemNs: ((ticks.system ?? 0) * 1e9) / hertz,
       ...(perCpu.length > 0 ? { perCpuNs: perCpu } : {}),
+      throttling: throttlingOf(parseFlat(text("cpu", "cpu.stat"))),
     },
     memory: {
       usage: num("memory", "memory.usage_in_bytes"),
       limit: limitOf(num("memory", "memory.limit_in_bytes") || totalmem()),
       maxUsage: num("memory", "memory.max_usage_in_bytes"),
+      failures: num("memory", "memory.failcnt"),
       stats: parseFlat(text("memory", "memory.stat")),
     },
     pids: { current: num("pids", "pids.current"), ...limitField(pidsMax) },
@@ -66,6 +74,7 @@ function unified(cgroup: string): Figures {
       usageNs: (cpu.usage_usec ?? 0) * 1000,
       userNs: (cpu.user_usec ?? 0) * 1000,
       systemNs: (cpu.system_usec ?? 0) * 1000,
+      throttling: throttlingOf(cpu),
     },
     memory: {
       usage: Number(text("memory.current")) || 0,

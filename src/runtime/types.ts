@@ -223,8 +223,21 @@ export interface ExitStatus {
 
 export interface ProcessStats {
   readonly read: string;
-  readonly cpu: { usageNs: number; userNs: number; systemNs: number; perCpuNs?: number[] };
-  readonly memory: { usage: number; limit: number; maxUsage?: number; stats: Record<string, number> };
+  readonly cpu: {
+    usageNs: number;
+    userNs: number;
+    systemNs: number;
+    perCpuNs?: number[];
+    throttling: { periods: number; throttledPeriods: number; throttledNs: number };
+  };
+  /** `failures`: how often the limit was hit, counted by cgroup v1 only. */
+  readonly memory: {
+    usage: number;
+    limit: number;
+    maxUsage?: number;
+    failures?: number;
+    stats: Record<string, number>;
+  };
   readonly pids: { current: number; limit?: number };
   /** Bytes. */
   readonly blkio: { major: number; minor: number; op: string; value: number }[];

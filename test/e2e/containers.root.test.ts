@@ -666,7 +666,12 @@ test("stats: a stream of moments, each beside the one before; one alone; of what
     readonly name: string;
     readonly read: string;
     readonly preread: string;
-    readonly cpu_stats: { cpu_usage: { total_usage: number }; system_cpu_usage: number; online_cpus: number };
+    readonly cpu_stats: {
+      cpu_usage: { total_usage: number };
+      system_cpu_usage: number;
+      online_cpus: number;
+      throttling_data: { periods: number; throttled_periods: number; throttled_time: number };
+    };
     readonly precpu_stats: Moment["cpu_stats"];
     readonly memory_stats: { usage: number; limit: number };
     readonly pids_stats: { current: number };
@@ -679,13 +684,16 @@ test("stats: a stream of moments, each beside the one before; one alone; of what
     ]);
     return lines(stdout).map((line) => JSON.parse(line) as Moment);
   };
-  await host.docker("run", "-d", "--name", "busy", "-m", "64m", "alpine", "sh", "-c", "while :; do :; done");
+  const limits = ["-m", "64m", "--cpus", "0.1"];
+  await host.docker("run", "-d", "--name", "busy", ...limits, "alpine", "sh", "-c", "while :; do :; done");
   const [, second, third] = await moments("busy/stats", 3);
   assert.ok(second && third, "it goes on");
   assert.deepEqual([third.preread, third.precpu_stats], [second.read, second.cpu_stats]);
   const used = third.cpu_stats.cpu_usage.total_usage - second.cpu_stats.cpu_usage.total_usage;
   const all = third.cpu_stats.system_cpu_usage - second.cpu_stats.system_cpu_usage;
   assert.ok(used > 0 && used < all * 1.5, `${used} ns of ${all}`);
+  const { periods, throttled_periods, throttled_time } = third.cpu_stats.throttling_data;
+  assert.ok(periods >= throttled_periods && throttled_periods > 0 && throttled_time > 0, "held up by --cpus");
   assert.equal(third.memory_stats.limit, 64 * 2 ** 20);
   assert.ok(third.memory_stats.usage > 0 && third.pids_stats.current === 1 && third.networks.eth0.rx_bytes >= 0);
   const [once] = await moments("busy/stats?stream=0&one-shot=1", 2);

@@ -55,7 +55,10 @@ interface Sample {
 
 const cpuDocument = (sample: Sample | undefined): Json =>
   sample === undefined
-    ? { cpu_usage: { total_usage: 0, usage_in_kernelmode: 0, usage_in_usermode: 0 }, throttling_data: throttling }
+    ? {
+        cpu_usage: { total_usage: 0, usage_in_kernelmode: 0, usage_in_usermode: 0 },
+        throttling_data: throttlingDocument(),
+      }
     : {
         cpu_usage: {
           total_usage: sample.stats.cpu.usageNs,
@@ -65,9 +68,14 @@ const cpuDocument = (sample: Sample | undefined): Json =>
         },
         system_cpu_usage: sample.systemNs,
         online_cpus: sample.cpus,
-        throttling_data: throttling,
+        throttling_data: throttlingDocument(sample.stats.cpu.throttling),
       };
-const throttling = { periods: 0, throttled_periods: 0, throttled_time: 0 };
+
+const throttlingDocument = (throttling?: ProcessStats["cpu"]["throttling"]): Json => ({
+  periods: throttling?.periods ?? 0,
+  throttled_periods: throttling?.throttledPeriods ?? 0,
+  throttled_time: throttling?.throttledNs ?? 0,
+});
 
 function document(container: Container, sample: Sample | undefined, before: Sample | undefined): Json {
   const { stats } = sample ?? {};
@@ -98,6 +106,7 @@ function document(container: Container, sample: Sample | undefined, before: Samp
           usage: stats.memory.usage,
           limit: stats.memory.limit,
           ...(stats.memory.maxUsage !== undefined && { max_usage: stats.memory.maxUsage }),
+          ...(stats.memory.failures && { failcnt: stats.memory.failures }),
           stats: stats.memory.stats,
         }
       : {},

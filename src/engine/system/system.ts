@@ -1,6 +1,7 @@
 /** `docker info`, `version` and `system df`. */
 import { existsSync, readdirSync, readFileSync, statfsSync } from "node:fs";
 import { arch, availableParallelism, release, totalmem } from "node:os";
+import { layerSize } from "../../runtime/layer-size.ts";
 import type { RegistryRules } from "../../runtime/registry/rules.ts";
 import type { Image } from "../../runtime/types.ts";
 import { listContainers } from "../containers/list.ts";
@@ -9,7 +10,7 @@ import type { EngineContext } from "../context.ts";
 import { rfc3339Nano } from "../time.ts";
 import type { Filters, Images, Json, System } from "../types.ts";
 import { gitCommit, VERSION } from "../version.ts";
-import { treeSize, volumeDocument } from "../volumes/volumes.ts";
+import { volumeDocument } from "../volumes/volumes.ts";
 
 /** The API as Docker counts it; the API room speaks the same figures. */
 export interface ApiRange {
@@ -172,10 +173,12 @@ export function createSystem(ctx: EngineContext, options: SystemOptions, images:
         : [[], []];
       const containers = wants("container") ? await listContainers(ctx, { all: true, size: true, filters: none }) : [];
       const volumes = wants("volume")
-        ? ctx.volumes.all().map((volume) => ({
-            ...volumeDocument(volume),
-            UsageData: { Size: treeSize(volume.path), RefCount: volumeUsers(ctx, volume.name).length },
-          }))
+        ? await Promise.all(
+            ctx.volumes.all().map(async (volume) => ({
+              ...volumeDocument(volume),
+              UsageData: { Size: await layerSize(volume.path), RefCount: volumeUsers(ctx, volume.name).length },
+            })),
+          )
         : [];
       return {
         ...sharing(ctx, layers, stored),

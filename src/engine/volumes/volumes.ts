@@ -1,7 +1,6 @@
 /** `docker volume`. */
-import { lstatSync, readdirSync } from "node:fs";
-import { join } from "node:path";
 import { notImplemented } from "../../base/errors.ts";
+import { layerSize } from "../../runtime/layer-size.ts";
 import { volumeUsers } from "../containers/remove.ts";
 import type { EngineContext } from "../context.ts";
 import { emitPrune } from "../events.ts";
@@ -19,19 +18,6 @@ export function volumeDocument(volume: Volume): Json {
     Options: Object.keys(volume.options).length ? volume.options : null,
     Scope: "local",
   };
-}
-
-/** Bytes of everything below a directory; what vanishes meanwhile counts nothing. */
-export function treeSize(path: string): number {
-  let total = 0;
-  try {
-    const stat = lstatSync(path);
-    if (!stat.isDirectory()) return stat.size;
-    for (const name of readdirSync(path)) total += treeSize(join(path, name));
-  } catch {
-    return total;
-  }
-  return total;
 }
 
 export function createVolumes(ctx: EngineContext): Volumes {
@@ -78,7 +64,10 @@ export function createVolumes(ctx: EngineContext): Volumes {
       for (const volume of ctx.volumes.all()) {
         if ((!all && !volume.anonymous) || volumeUsers(ctx, volume.name).length > 0) continue;
         if (!labels(filters, volume.labels) || !withoutLabels(filters, volume.labels)) continue;
-        SpaceReclaimed += treeSize(volume.path);
+        const size = await layerSize(volume.path);
+        // Somebody may have come to use it meanwhile, or have been quicker.
+        if (ctx.volumes.find(volume.name) !== volume || volumeUsers(ctx, volume.name).length > 0) continue;
+        SpaceReclaimed += size;
         if (ctx.volumes.remove(volume.name, [], true)) emit("destroy", volume.name);
         VolumesDeleted.push(volume.name);
       }

@@ -14,6 +14,7 @@ import { next, transitions } from "../../../src/engine/containers/states.ts";
 import { netCounters, parsePs, systemCpuNs } from "../../../src/engine/containers/stats.ts";
 import { parseSize, securityOptions } from "../../../src/engine/containers/verify.ts";
 import { fromFile, readSettings } from "../../../src/engine/daemon/settings.ts";
+import { matchesEvent } from "../../../src/engine/events.ts";
 import { labels, pattern, withoutLabels } from "../../../src/engine/filters.ts";
 import { applyChanges } from "../../../src/engine/images/changes.ts";
 import { matchesReference } from "../../../src/engine/images/images.ts";
@@ -234,4 +235,30 @@ test("settings: flags go before the file, misspelt keys are refused", () => {
   assert.throws(() => read("--log-level", "loud"), /not loud/);
   assert.deepEqual(fromFile('{"label":["a=1"],"debug":true}', "f").get("debug"), ["true"]);
   assert.throws(() => fromFile('{"lable":[]}', "f"), /unknown setting "lable"/);
+});
+
+test("events are chosen as Docker chooses them: whom they are about by the beginning of id or name, images whole", () => {
+  const id = "ab12".repeat(16);
+  const attributes = { name: "web.1", image: "docker.io/library/nginx:1.27", "com.example": "x" };
+  const event = { type: "container", action: "exec_start: sh -c x", id, attributes, scope: "local", at: 0 } as const;
+  const chosen = (...pairs: [string, string][]) => {
+    const filters = new Map<string, string[]>();
+    for (const [key, value] of pairs) filters.set(key, [...(filters.get(key) ?? []), value]);
+    return matchesEvent(event, filters);
+  };
+  assert.ok(chosen());
+  assert.ok(
+    chosen(["container", "ab12"]) &&
+      chosen(["container", "web"]) &&
+      chosen(["container", "no"], ["container", "web.1"]),
+  );
+  assert.ok(chosen(["event", "exec_start"]) && chosen(["event", "exec_start: sh -c x"]));
+  assert.ok(
+    chosen(["image", "nginx"]) &&
+      chosen(["image", "docker.io/library/nginx:1.27"]) &&
+      chosen(["label", "com.example=x"]),
+  );
+  assert.ok(!chosen(["image", "ngin"]) && !chosen(["image", "nginx:1.26"]), "an image is meant whole");
+  assert.ok(!chosen(["container", "eb.1"]) && !chosen(["event", "exec"]) && !chosen(["type", "image"]));
+  assert.ok(!chosen(["plugin", "x"]) && !chosen(["scope", "swarm"]) && !chosen(["label", "com.example=y"]));
 });

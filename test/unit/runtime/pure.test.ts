@@ -11,7 +11,7 @@ import { planRemoval } from "../../../src/runtime/images/remove.ts";
 import { compressionOf, sniff } from "../../../src/runtime/images/sniff.ts";
 import { parseChallenge } from "../../../src/runtime/registry/challenge.ts";
 import { layersOf, readInLayers } from "../../../src/runtime/rootfs.ts";
-import { parseBlkio, parseFlat, parseIoStat } from "../../../src/runtime/stats.ts";
+import { parseBlkio, parseFlat, parseIoStat, throttlingOf } from "../../../src/runtime/stats.ts";
 import type { Image } from "../../../src/runtime/types.ts";
 
 test("references: Docker's defaults, and what is no reference", () => {
@@ -158,6 +158,10 @@ test("figures of cgroups", () => {
     op: "read",
     value: 4096,
   });
+  const held = { periods: 9, throttledPeriods: 4, throttledNs: 5000 };
+  assert.deepEqual(throttlingOf(parseFlat("nr_periods 9\nnr_throttled 4\nthrottled_time 5000")), held);
+  assert.deepEqual(throttlingOf(parseFlat("usage_usec 1\nnr_periods 9\nnr_throttled 4\nthrottled_usec 5")), held);
+  assert.deepEqual(throttlingOf({}), { periods: 0, throttledPeriods: 0, throttledNs: 0 });
   assert.deepEqual(parseIoStat("8:16 rbytes=5 wbytes=6 rios=1 wios=2 dbytes=0 dios=0"), [
     { major: 8, minor: 16, op: "read", value: 5 },
     { major: 8, minor: 16, op: "write", value: 6 },
