@@ -175,8 +175,12 @@ class ContainerdRuntime implements Runtime {
     return this.#containers.remove(id);
   }
 
-  list(): Promise<ListedContainer[]> {
-    return this.#containers.list();
+  async list(): Promise<ListedContainer[]> {
+    try {
+      return await this.#containers.list();
+    } catch (error) {
+      throw translate(error);
+    }
   }
 
   end(id: string): Promise<void> {

@@ -60,6 +60,8 @@ const killGrace = 10_000;
 const answerMs = 10_000;
 const deleteMs = 60_000;
 const beginMs = 120_000;
+/** containerd asks one shim after another, each that does not answer for 2 s. */
+const listMs = 300_000;
 /** A shim that does not answer is asked so many times, each of them containerd waits 2 s. */
 const askTimes = 3;
 /** So long the FIFOs are kept of a process of which nobody knows whether it is still being started, ms. */
@@ -461,7 +463,7 @@ export class Containers {
   }
 
   async list(): Promise<ListedContainer[]> {
-    const call = this.#containerd.call();
+    const call = this.#containerd.call({ timeoutMs: listMs });
     const [{ containers }, { tasks }] = await Promise.all([
       this.#containerd.containers.list({}, call),
       this.#containerd.tasks.list({}, call),
