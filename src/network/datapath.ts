@@ -15,6 +15,7 @@ import { portsTable } from "./balancer/ports.ts";
 import type { MeshPort } from "./balancer/types.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Core } from "./core.ts";
+import { forgetUntranslated } from "./datagrams.ts";
 import { dualStack } from "./drivers/overlay.ts";
 import { MeshReservations } from "./mesh-ports.ts";
 import type { Names } from "./names.ts";
@@ -43,6 +44,8 @@ export class Datapath {
   /** Addresses that took part at the last look, by network: those that are gone leave connections behind. */
   readonly #known = new Map<string, ReadonlyMap<string, string>>();
   readonly #waiting = new Set<() => void>();
+  /** UDP ports of the mesh at the last look. */
+  #datagrams: ReadonlySet<number> = new Set();
   readonly #reservations: MeshReservations;
   readonly #proxies: Proxies;
 
@@ -174,6 +177,15 @@ export class Datapath {
       );
     });
     this.#waiting.add(cancel);
+  }
+
+  /** The mesh's tables are in the kernel. */
+  forgetEarly(): void {
+    const ports = this.#meshPorts().filter(({ protocol }) => protocol === "udp");
+    const now = new Set(ports.map(({ publishedPort }) => publishedPort));
+    const added = new Set([...now].filter((port) => !this.#datagrams.has(port)));
+    this.#datagrams = now;
+    forgetUntranslated(this.#core, added);
   }
 
   #flush(networkId: string, addresses: readonly string[]): void {

@@ -93,6 +93,7 @@ export class Following {
     datapath.changed(network);
     const serving = cluster.participants(networkId).filter(({ local, draining }) => !local && !draining);
     await core.settle(datapath.affected(network), "tables");
+    if (network.spec.ingress) datapath.forgetEarly();
     this.#serving.set(networkId, new Set(serving.map(({ endpointId }) => endpointId)));
     applied(networkId);
     datapath.forgetDead(network);

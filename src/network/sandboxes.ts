@@ -3,6 +3,7 @@ import { forbidden, messageOf, notFound, SkeinError } from "../base/errors.ts";
 import { openConntrack } from "../kernel/conntrack.ts";
 import { plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
+import { forgetUntranslated } from "./datagrams.ts";
 import { parseBridge } from "./drivers/bridge.ts";
 import { Endpoints } from "./endpoints.ts";
 import type { NamespaceKey } from "./plan/types.ts";
@@ -16,7 +17,7 @@ import {
   type SandboxState,
   sandboxKey,
 } from "./state.ts";
-import type { Endpoint, EndpointRequest, SandboxRequest } from "./types.ts";
+import type { Endpoint, EndpointRequest, PublishedPort, SandboxRequest } from "./types.ts";
 
 /** What happens around the life of endpoints; the cluster and the resolver listen. */
 export interface EndpointHooks {
@@ -171,6 +172,7 @@ export class Sandboxes {
       if (role === "user" && !published) this.#publish(sandbox, endpoint);
       await this.#hooks.joining(sandbox);
       await this.#settle(sandbox, added);
+      if (!published) forgetUntranslated(core, udpPorts(sandbox.ports));
       core.store.saveSandbox(sandbox);
       for (const one of added) await this.#hooks.joined(sandbox, one);
       if (gateway && !needs) await this.#detach(sandbox, [gateway]);
@@ -323,3 +325,6 @@ export class Sandboxes {
     };
   }
 }
+
+const udpPorts = (ports: readonly PublishedPort[]): ReadonlySet<number> =>
+  new Set(ports.flatMap(({ protocol, hostPort }) => (protocol === "udp" && hostPort !== 0 ? [hostPort] : [])));

@@ -98,6 +98,9 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
   assert.ok(h1 && h2 && h3);
   const ask = (address: string, port: number) => `socat -T1 - TCP:${address}:${port},connect-timeout=2 </dev/null`;
   const askUdp = (address: string, port: number) => `echo x | timeout 2 socat -T0.5 - UDP:${address}:${port}`;
+  /** A program that goes on sending from one port, as those do that tell of logs or figures. */
+  const sender = (address: string, port: number) =>
+    lab.client(`echo x | timeout 2 socat -T0.5 - UDP:${address}:${port},sourceport=4000,reuseaddr`);
   const askV6 = (address: string, port: number) => `socat -T1 - TCP6:[${address}]:${port},connect-timeout=2 </dev/null`;
   const refusal = /Connection refused/;
   const refused = async (address: string, port: number) =>
@@ -116,6 +119,7 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
   try {
     await lab.client("ip addr add fd98::fe/64 dev sw nodad");
     for (const [index, host] of lab.hosts.entries()) await join(host, index);
+    assert.doesNotMatch((await sender("10.98.0.1", 9053)).out, /10\.98/, "nobody answers yet");
     await task(h2, "b", 1);
     await task(h3, "c", 2);
     await sandbox(h1, "a");
@@ -124,6 +128,10 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
     const dig = async (name: string) =>
       (await h1.run(`dig +short +time=1 +tries=1 @127.0.0.11 ${name}`, pin("a"))).out.trim().split("\n");
     await eventually(async () => (await dig("tasks.web")).length === 2);
+
+    await t.test("a sender of datagrams who was there before the service is answered", async () => {
+      await eventually(async () => /^[bc] 10\.98\.0\.254/.test((await sender("10.98.0.1", 9053)).out), 3_000);
+    });
 
     await t.test("the name is the virtual address; it spreads over the tasks, and each sees the caller", async () => {
       assert.deepEqual(await dig("web"), [vip]);
@@ -317,6 +325,23 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
         assert.notEqual((await lab.client(ask("10.98.0.1", 8000))).code, 0);
       },
     );
+
+    await t.test("a sender of datagrams who was there before the container is answered", async () => {
+      const bridge = (await h1.call<{ name: string; id: string }[]>("list")).find((n) => n.name === "bridge");
+      const binding = { protocol: "udp", containerPort: 5353, hostIp: "", hostPort: 7000, hostPortEnd: 0 };
+      // The second time the container is made anew at another address, and the sender has not rested.
+      for (const letter of ["g", "h"]) {
+        assert.doesNotMatch((await sender("10.98.0.1", 7000)).out, /10\.98/);
+        await sandbox(h1, letter, [binding]);
+        await h1.call("connect", id(letter), { networkId: bridge?.id, name: letter, aliases: [] });
+        await h1.run(
+          `setsid socat UDP-RECVFROM:5353,fork,reuseaddr SYSTEM:'echo ${letter} $SOCAT_PEERADDR' >/dev/null 2>&1 & echo $! >> ${h1.netnsDir}.pids`,
+          pin(letter),
+        );
+        await eventually(async () => (await sender("10.98.0.1", 7000)).out.trim() === `${letter} 10.98.0.254`, 3_000);
+        await h1.call("removeSandbox", id(letter));
+      }
+    });
 
     await t.test("in the end everything is as planned", async () => {
       for (const host of lab.hosts) assert.deepEqual(await host.call("reconcile"), [], host.name);
