@@ -10,7 +10,7 @@ export interface Clock {
   every(ms: number, fn: () => void): () => void;
 }
 
-/** The machine's clock. Its timers keep the process alive only while something else does. */
+/** The machine's clock. A timer that is not cancelled keeps the process alive. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   after(ms, fn) {
