@@ -8,7 +8,6 @@ import { type Node, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import type { EncryptionKey } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
-import { sameData } from "../../base/same.ts";
 import type { Executor } from "../types.ts";
 import { Latest } from "./latest.ts";
 import type { Remotes } from "./remotes.ts";
@@ -45,7 +44,7 @@ export class HostUpdates {
     }
     const { node } = message;
     if (!node) return;
-    const changed = !this.#node || !sameNode(stable(node), stable(this.#node));
+    const changed = !this.#node || !equals(NodeSchema, stable(node), stable(this.#node));
     this.#node = node;
     if (changed) this.#configure.set(node);
   }
@@ -80,5 +79,3 @@ export function hostOf(addr: string): string {
 function stable(node: Node): Node {
   return { ...node, meta: undefined, status: undefined };
 }
-
-const sameNode = (a: Node, b: Node): boolean => sameData(a, b) || equals(NodeSchema, a, b);

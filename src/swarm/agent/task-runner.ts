@@ -3,14 +3,13 @@
  * A change of the task cuts a call short only when it has to: when the new task asks for another step, or
  * when the call waits for an end that may be far away.
  */
-import { create, equals } from "@bufbuild/protobuf";
+import { create, equals, toBinary } from "@bufbuild/protobuf";
 import { type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { type TaskStatus, TaskStatusSchema } from "#proto/docker/swarmkit/types_pb.js";
 import { type Deferred, deferred } from "../../base/async.ts";
 import { type Clock, sleep } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { sameData } from "../../base/same.ts";
 import { type TaskController, TaskFailed, TaskRetry } from "../types.ts";
 import { isTerminal, nextStep, type Outcome, type Step, settle } from "./transitions.ts";
 
@@ -165,10 +164,11 @@ function status(task: Task): TaskStatus {
   return task.status ?? create(TaskStatusSchema);
 }
 
-/** Quick where nothing changed: after a change of leader every task comes again. */
+/** Compares bytes first: that is many times faster, and after a change of leader every task comes again. */
 function sameTask(a: Task, b: Task): boolean {
   const [one, other] = [stable(a), stable(b)];
-  return sameData(one, other) || equals(TaskSchema, one, other);
+  if (Buffer.compare(toBinary(TaskSchema, one), toBinary(TaskSchema, other)) === 0) return true;
+  return equals(TaskSchema, one, other);
 }
 
 /** A task without what says nothing to its controller: version and times of the record. */

@@ -21,7 +21,6 @@ import { sleep } from "../../../base/clock.ts";
 import { GrpcError, status } from "../../../base/grpc.ts";
 import type { CallContext, Handlers } from "../../../base/grpc-server.ts";
 import type { Logger } from "../../../base/log.ts";
-import { sameData } from "../../../base/same.ts";
 import type { Change, Store } from "../../store/store.ts";
 import { type Authority, NODES } from "../auth.ts";
 import { isOurs } from "../control/roles.ts";
@@ -385,10 +384,9 @@ export class Dispatcher {
 function sameMessage(a: SessionMessage, b: SessionMessage): boolean {
   const stable = (node: Node | undefined) =>
     node ? { ...node, meta: undefined, status: undefined, description: undefined } : create(NodeSchema);
-  const [one, other] = [stable(a.node), stable(b.node)];
-  if (!sameData(one, other) && !equals(NodeSchema, one, other)) return false;
+  if (!equals(NodeSchema, stable(a.node), stable(b.node))) return false;
   const rest = (message: SessionMessage): SessionMessage => ({ ...message, node: undefined });
-  return sameData(rest(a), rest(b)) || equals(SessionMessageSchema, rest(a), rest(b));
+  return equals(SessionMessageSchema, rest(a), rest(b));
 }
 
 function addTo(feeds: Map<string, Set<Feed>>, key: string, feed: Feed): () => void {

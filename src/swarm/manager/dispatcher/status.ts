@@ -13,7 +13,6 @@ import {
 } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
 import type { Logger } from "../../../base/log.ts";
-import { sameData } from "../../../base/same.ts";
 import type { Store } from "../../store/store.ts";
 import type { Transaction } from "../../store/transaction.ts";
 import { Loop } from "../loop.ts";
@@ -135,7 +134,7 @@ export function bounded(report: TaskStatus): TaskStatus {
 export function isKnown({ status }: Task, report: TaskStatus): boolean {
   if (!status?.appliedAt || status.state !== report.state) return false;
   const applied = { ...report, appliedBy: status.appliedBy, appliedAt: status.appliedAt };
-  return sameData(applied, status) || equals(TaskStatusSchema, applied, status);
+  return equals(TaskStatusSchema, applied, status);
 }
 
 function withReport(node: Node, { state, message, addr, description }: NodeReport): Node {
