@@ -210,6 +210,34 @@ test("without a quorum nothing is changed and nothing is lost; with it again eve
   await unchanged(before);
 });
 
+test("locked: each manager's keys follow the swarm's, and open with the newest key only", async () => {
+  const before = await containers();
+  const keys = () =>
+    managers.map((host) => readFileSync(`${lab.host(host).stateDir}/swarm/certificates/swarm-node.key`, "utf8"));
+  const locked = (text: string) => !/PRIVATE KEY|DATA KEY/.test(text);
+  const first = /SWMKEY-1-\S+/.exec(await lab.ok("m2", "swarm", "update", "--autolock=true"))?.[0];
+  assert.ok(first);
+  await eventually("all are locked", async () => keys().every(locked));
+  const under = keys();
+  const second = await lab.ok("m3", "swarm", "unlock-key", "--rotate", "-q");
+  await eventually("all are locked anew", async () => keys().every((text, i) => locked(text) && text !== under[i]));
+  const leads = await leaderOf("m1");
+  const follower = managers.find((host) => host !== leads);
+  assert.ok(follower);
+  await kill(follower);
+  await start(follower);
+  assert.match((await unlock(follower, first)).stderr, /invalid key provided/);
+  assert.equal((await unlock(follower, second)).code, 0);
+  await eventually("it serves", async () => (await nodes(follower))?.size === names.length);
+  await lab.ok(follower, "swarm", "update", "--autolock=false");
+  await eventually("all are in the clear", async () => !keys().some(locked));
+  await eventually("all are reachable", async () => {
+    const list = await nodes(follower);
+    return managers.every((host) => /^Ready (Leader|Reachable)$/.test(list?.get(host) ?? ""));
+  });
+  await unchanged(before);
+});
+
 test("demoted, also as the leader, promoted again: its containers stay", async () => {
   const before = await containers();
   const leader = await leaderOf("m1");
