@@ -8,13 +8,15 @@
  *      And its own conntrack zone, for that direction only (`zoning`): a client may use one port for two
  *      entry nodes, which here would be one connection. Answers have no zone, so connection tracking gives the
  *      second another source port.
+ *      The packet gets the mark, too: a stream's socket takes it over (`tcp_fwmark_accept`) and knows the way back,
+ *      where `output` would have to find it anew for each packet.
  *   b. `prerouting`: port P becomes the target port. The address stays, except for datagrams of marked connections
  *      (`outside`): theirs becomes that of the default route. A datagram server bound to no address answers from
  *      the address that the kernel finds by the route to the client, and only an answer from the address that was
  *      asked is recognised as one. Streams answer from where they were accepted.
  * Out: the answer of a marked connection.
- *   c. `output`: the packet gets the connection's mark, by the rule and the route it leaves by the ingress device
- *      instead of the default route, towards a neighbour that does not exist.
+ *   c. `output`: the packet gets the connection's mark, unless its socket has it already; by the rule and the route it
+ *      leaves by the ingress device instead of the default route, towards a neighbour that does not exist.
  *      `clamping`: TCP would go by the default route's packet size, which is larger than an overlay's.
  *   d. Connection tracking restores ingress address and port P.
  *   e. netdev `egress`, the last thing before the wire: the mark's node becomes the frame's destination MAC.
@@ -60,6 +62,7 @@ export function planMeshTask(state: MeshTask): SandboxExtras {
       // Clients' packets come by a device that their answers would not leave by.
       "net.ipv4.conf.all.rp_filter": "0",
       [`net.ipv4.conf.${device.replaceAll(".", "/")}.rp_filter`]: "0",
+      "net.ipv4.tcp_fwmark_accept": "1",
     },
     rules: [{ family: 4, priority: TABLE, mark: MARK, mask: MARK_MASK, table: TABLE }],
     routes: [{ family: 4, dst: "default", gateway: NOWHERE.address, link: device, table: TABLE, onlink: true }],
@@ -95,7 +98,7 @@ function portsTable(state: MeshTask, returning: boolean): PlannedTable {
               ...(zones.length > 0 ? [`${outside} ct original zone set ether saddr map { ${zones.join(", ")} }`] : []),
             ]),
             baseChain("marking", "filter", "prerouting", MANGLE, [
-              `${outside} ct state new ct mark set ether saddr map @entries`,
+              `${outside} ct state new ct mark set ether saddr map @entries meta mark set ct mark`,
             ]),
           ]
         : []),
