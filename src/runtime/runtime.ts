@@ -24,6 +24,7 @@ import { Containers } from "./tasks/containers.ts";
 import { resourcesAny } from "./tasks/encode.ts";
 import { Exits } from "./tasks/exits.ts";
 import { holdFifos } from "./tasks/leftovers.ts";
+import { StoredContainers } from "./tasks/stored.ts";
 import type {
   ContainerSpec,
   ExecSpec,
@@ -81,6 +82,7 @@ class ContainerdRuntime implements Runtime {
   readonly #containerd: Containerd;
   readonly #supervisor: Supervisor | undefined;
   readonly #exits: Exits;
+  readonly #stored: StoredContainers;
   readonly #containers: Containers;
   readonly #rootfs = new KeyedMutex();
   readonly #cgroupParent: string;
@@ -97,14 +99,15 @@ class ContainerdRuntime implements Runtime {
     this.images = images;
     this.ociRuntimes = findRuntimes(options.defaultRuntime);
     this.#exits = new Exits(containerd, log);
+    this.#stored = new StoredContainers(containerd, (id) => images.topOf(id));
     this.#containers = new Containers(
       containerd,
+      this.#stored,
       this.#exits,
       {
         run: options.run,
         cgroupParent: this.#cgroupParent,
         ociRuntimes: this.ociRuntimes,
-        topOf: (id) => images.topOf(id),
         leftBehind: () => this.sweep(),
       },
       log,
@@ -210,7 +213,7 @@ class ContainerdRuntime implements Runtime {
   }
 
   async stats(id: string): Promise<ProcessStats> {
-    return readStats(await this.#containers.cgroupOf(id));
+    return readStats((await this.#stored.specOf(id)).linux.cgroupsPath);
   }
 
   async pids(id: string): Promise<number[]> {
@@ -231,7 +234,7 @@ class ContainerdRuntime implements Runtime {
     const pid = await this.#containers.runningPid(id);
     if (pid !== undefined) return await fn(`/proc/${pid}/root`);
     return await this.#rootfs.run(id, async () => {
-      const [layer] = await this.#containers.mountsOf(id);
+      const [layer] = await this.#stored.mountsOf(id);
       if (!layer) throw new Error(`container ${id} has no root file system`);
       const path = `${this.#options.run}/rootfs/${id}`;
       mkdirSync(path, { recursive: true, mode: 0o700 });
@@ -246,21 +249,22 @@ class ContainerdRuntime implements Runtime {
   }
 
   async mountImage(id: string, imageId: string, place: string): Promise<void> {
-    const [layer] = await viewOf(this.#containerd, await this.#containers.mountedTop(id, imageId));
+    const [layer] = await viewOf(this.#containerd, await this.#stored.mountedTop(id, imageId));
     if (!layer) throw new Error(`image ${imageId} has no files`);
     mount(layer.type, layer.source, place, [...layer.options, "ro"]);
   }
 
-  userOf(id: string, user: string): Promise<{ uid: number; gid: number }> {
-    return this.#containers.userOf(id, user);
+  async userOf(id: string, user: string): Promise<{ uid: number; gid: number }> {
+    const { uid, gid } = await this.#stored.userOf(id, user);
+    return { uid, gid };
   }
 
   async changes(id: string): Promise<FileChange[]> {
-    return await changesOf(layersOf(await this.#containers.mountsOf(id)));
+    return await changesOf(layersOf(await this.#stored.mountsOf(id)));
   }
 
   async writableSize(id: string): Promise<number> {
-    const [upper] = layersOf(await this.#containers.mountsOf(id));
+    const [upper] = layersOf(await this.#stored.mountsOf(id));
     return upper === undefined ? 0 : layerSize(upper);
   }
 

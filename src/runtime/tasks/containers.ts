@@ -1,8 +1,7 @@
 /**
  * Containers and their processes on containerd.
  *
- * create: container record, then its snapshot. In this order, because the record is a root for containerd's
- *         garbage collector: the snapshot is referred to before it exists and needs no lease.
+ * create: container record and snapshot (`stored.ts`).
  * start:  FIFOs and spec are made while nothing waits; then record update, task create, task start.
  * end:    the exit event settles `exit` at once; task and FIFOs are cleared away behind it (`reaped`).
  */
@@ -11,32 +10,30 @@ import { existsSync, rmSync } from "node:fs";
 import { promisify } from "node:util";
 import { Status } from "#proto/containerd/v1/types/task_pb.js";
 import { KeyedMutex } from "../../base/async.ts";
-import { conflict, messageOf, notFound, unavailable } from "../../base/errors.ts";
+import { conflict, messageOf, unavailable } from "../../base/errors.ts";
 import { grpcCodeOf, status } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import { cgroupTrees, oomKills } from "../cgroup.ts";
-import { type Containerd, snapshotter } from "../containerd/client.ts";
-import { ifFound, ignoreNotFound, isAlreadyExists, translate, translateStart } from "../containerd/errors.ts";
+import type { Containerd } from "../containerd/client.ts";
+import { ifFound, ignoreNotFound, translateStart } from "../containerd/errors.ts";
 import { type OciRuntime, runtimeNamed } from "../oci.ts";
-import { layersOf, readInLayers, type SnapshotMount } from "../rootfs.ts";
+import type { SnapshotMount } from "../rootfs.ts";
 import { execProcess, ociSpec } from "../spec/generate.ts";
 import type { OciSpec } from "../spec/oci.ts";
 import { withReadOnlyBelow } from "../spec/recursion.ts";
-import { resolveUser } from "../spec/user.ts";
 import type { ContainerSpec, ExecSpec, ExitStatus, ListedContainer, StartedProcess } from "../types.ts";
-import { processAny, readRecord, runcOptions, specAny } from "./encode.ts";
+import { processAny, runcOptions } from "./encode.ts";
 import { type Exits, exitStatus, isoOf } from "./exits.ts";
 import { LeftExecs } from "./leftovers.ts";
 import { shims } from "./shims.ts";
 import { SharedMemory } from "./shm.ts";
 import { type FifoPaths, makeFifos, outputsIn, Stdio } from "./stdio.ts";
+import { allowExisting, type StoredContainers } from "./stored.ts";
 
 export interface ContainersOptions {
   readonly run: string;
   readonly cgroupParent: string;
   readonly ociRuntimes: readonly OciRuntime[];
-  /** Name of the snapshot that an image's topmost layer is. */
-  readonly topOf: (imageId: string) => Promise<string>;
   /** A task could not be deleted: it is to be looked for later. */
   readonly leftBehind: () => void;
 }
@@ -67,8 +64,6 @@ const askTimes = 3;
 /** So long the FIFOs are kept of a process of which nobody knows whether it is still being started, ms. */
 const uncertainMs = 60_000;
 const run = promisify(execFile);
-const shim = "io.containerd.runc.v2";
-const mounted = (imageId: string): string => `skein.mounted/${imageId}`;
 const initBinaries = [
   "/usr/bin/docker-init",
   "/usr/bin/tini-static",
@@ -83,9 +78,7 @@ export class Containers {
   readonly #options: ContainersOptions;
   readonly #locks = new KeyedMutex();
   readonly #live = new Map<string, Live>();
-  /** Mounts of containers' snapshots, as long as the container is there. */
-  readonly #mounts = new Map<string, SnapshotMount[]>();
-  readonly #records = new Map<string, OciSpec>();
+  readonly #stored: StoredContainers;
   /** Their start failed and could not be undone. */
   readonly #uncertain = new Set<string>();
   /** Our ends of what is perhaps still being started. */
@@ -93,10 +86,11 @@ export class Containers {
   readonly #shm: SharedMemory;
   readonly #leftExecs: LeftExecs;
 
-  constructor(containerd: Containerd, exits: Exits, options: ContainersOptions, log: Logger) {
+  constructor(containerd: Containerd, stored: StoredContainers, exits: Exits, options: ContainersOptions, log: Logger) {
     this.#containerd = containerd;
     this.#exits = exits;
     this.#options = options;
+    this.#stored = stored;
     this.#shm = new SharedMemory(options.run);
     this.#log = log;
     this.#leftExecs = new LeftExecs({
@@ -109,51 +103,8 @@ export class Containers {
 
   create(spec: ContainerSpec): Promise<void> {
     return this.#locks.run(spec.id, async () => {
-      await this.#create(spec);
+      await this.#stored.create(spec);
     });
-  }
-
-  async #create(spec: ContainerSpec): Promise<SnapshotMount[]> {
-    const known = this.#mounts.get(spec.id);
-    if (known) return known;
-    const { containers, snapshots } = this.#containerd;
-    const call = this.#containerd.call();
-    try {
-      const parent = await this.#options.topOf(spec.imageId);
-      const container = {
-        id: spec.id,
-        labels: { "skein.image": spec.imageId, ...(await this.#keeping(spec.mountedImages ?? [])) },
-        runtime: { name: shim },
-        spec: specAny({}),
-        snapshotter,
-        snapshotKey: spec.id,
-      };
-      await allowExisting(containers.create({ container }, call));
-      const made =
-        (await allowExisting(snapshots.prepare({ snapshotter, key: spec.id, parent }, call))) ??
-        (await snapshots.mounts({ snapshotter, key: spec.id }, call));
-      this.#mounts.set(spec.id, made.mounts);
-      return made.mounts;
-    } catch (error) {
-      await ignoreNotFound(containers.delete({ id: spec.id }, call)).catch(() => {});
-      throw translate(error);
-    }
-  }
-
-  /** Labels that keep the layers of images from containerd's collector, and remember them when the image is forgotten. */
-  async #keeping(images: readonly string[]): Promise<Record<string, string>> {
-    const tops = await Promise.all(images.map(async (id) => [id, await this.#options.topOf(id)] as const));
-    const labels = tops.flatMap(([id, top], index) => [
-      [`containerd.io/gc.ref.snapshot.${snapshotter}/${index}`, top],
-      [mounted(id), top],
-    ]);
-    return Object.fromEntries(labels);
-  }
-
-  /** Name of the snapshot that the topmost layer of an image is which the container was made to mount. */
-  async mountedTop(id: string, imageId: string): Promise<string> {
-    const found = await ifFound(this.#containerd.containers.get({ id }, this.#containerd.call()));
-    return found?.container?.labels[mounted(imageId)] ?? (await this.#options.topOf(imageId));
   }
 
   start(spec: ContainerSpec): Promise<StartedProcess> {
@@ -162,24 +113,24 @@ export class Containers {
       const before = this.#live.get(id);
       if (before && !(await settled(before.exit))) throw conflict(`container ${id} is already running`);
       await before?.reaped;
-      const mounts = await this.#create(spec);
+      const mounts = await this.#stored.create(spec);
       return await this.#start(spec, mounts);
     });
   }
 
   async #start(spec: ContainerSpec, mounts: SnapshotMount[]): Promise<StartedProcess> {
     const { id } = spec;
-    const { containers, tasks } = this.#containerd;
+    const { tasks } = this.#containerd;
     const call = this.#containerd.call({ timeoutMs: beginMs });
     const oci = runtimeNamed(this.#options.ociRuntimes, spec.ociRuntime ?? "");
     const whole = await withReadOnlyBelow(spec, oci);
-    const record = this.#recordFor(whole, mounts, this.#shm.open(spec));
+    const record = await this.#recordFor(whole, this.#shm.open(spec));
     const fifos = makeFifos(this.#fifoDir(id), { stdin: spec.openStdin, tty: spec.tty });
     const exit = this.#exits.expect(id);
     const io = this.#openIo(id, "", fifos);
     let created = false;
     try {
-      await containers.update({ container: { id, spec: specAny(record) }, updateMask: { paths: ["spec"] } }, call);
+      await this.#stored.setSpec(id, record);
       const task = {
         containerId: id,
         rootfs: mounts.map(({ type, source, options }) => ({ type, source, options: [...options] })),
@@ -197,7 +148,7 @@ export class Containers {
       this.#uncertain.delete(id);
       const { pid } = await tasks.start({ containerId: id }, call);
       this.#exits.started(id, "", pid);
-      this.#records.set(id, record);
+      this.#stored.started(id, record);
       return this.#track(id, pid, io, exit, record.linux.cgroupsPath);
     } catch (error) {
       this.#exits.forget(id);
@@ -231,31 +182,17 @@ export class Containers {
     }
   }
 
-  #recordFor(spec: ContainerSpec, mounts: readonly SnapshotMount[], shmPath: string | undefined): OciSpec {
+  async #recordFor(spec: ContainerSpec, shmPath: string | undefined): Promise<OciSpec> {
     const parent = spec.cgroupParent?.startsWith("/")
       ? spec.cgroupParent
       : [this.#options.cgroupParent, spec.cgroupParent].filter(Boolean).join("/");
     return ociSpec(spec, {
-      user: this.#user(spec.user, spec.groups ?? [], mounts),
+      user: await this.#stored.userOf(spec.id, spec.user, spec.groups ?? []),
       cgroupsPath: `${parent}/${spec.id}`,
       cgroup2: cgroupTrees().unified,
       initBinary: spec.init ? initBinaries.find((path) => existsSync(path)) : undefined,
       shmPath,
     });
-  }
-
-  #user(user: string, groups: readonly string[], mounts: readonly SnapshotMount[]) {
-    const layers = layersOf(mounts);
-    const { uid, gid, additionalGids } = resolveUser(user, groups, {
-      passwd: readInLayers(layers, "/etc/passwd") ?? "",
-      group: readInLayers(layers, "/etc/group") ?? "",
-    });
-    return { uid, gid, ...(additionalGids ? { additionalGids } : {}) };
-  }
-
-  async userOf(id: string, user: string): Promise<{ uid: number; gid: number }> {
-    const { uid, gid } = this.#user(user, [], await this.#mountsOf(id));
-    return { uid, gid };
   }
 
   #openIo(id: string, execId: string, fifos: FifoPaths): Stdio {
@@ -330,7 +267,7 @@ export class Containers {
         if (process) await this.#end(id, process.status !== Status.STOPPED);
         return undefined;
       }
-      const record = await this.#record(id);
+      const record = await this.#stored.specOf(id);
       this.#leftExecs.adopt(id, `${this.#fifoDir(id)}-exec`);
       const io = this.#openIo(id, "", process);
       this.#exits.started(id, "", process.pid);
@@ -345,8 +282,8 @@ export class Containers {
     const { tasks } = this.#containerd;
     const call = this.#containerd.call({ timeoutMs: beginMs });
     const { execId } = spec;
-    const [record, mounts] = await Promise.all([this.#record(id), this.#mountsOf(id)]);
-    const user = spec.user ? this.#user(spec.user, [], mounts) : record.process.user;
+    const record = await this.#stored.specOf(id);
+    const user = spec.user ? await this.#stored.userOf(id, spec.user) : record.process.user;
     const process = execProcess(record.process, spec, user);
     const dir = `${this.#fifoDir(id)}-exec/${execId}`;
     const fifos = makeFifos(dir, { stdin: spec.stdin, tty: spec.tty });
@@ -380,24 +317,17 @@ export class Containers {
   /** Removes task, container record and writable layer, whatever of them is there. */
   remove(id: string): Promise<void> {
     return this.#locks.run(id, async () => {
-      const { containers, snapshots } = this.#containerd;
-      const call = this.#containerd.call();
       const live = this.#live.get(id);
       if (live && !(await settled(live.exit))) await this.#end(id, true);
       if (live) await live.reaped;
-      else if (!this.#records.has(id)) await this.#end(id, false);
+      else if (!this.#stored.knows(id)) await this.#end(id, false);
       // Without its record nobody would find what still runs.
       const left = await this.#ask(id);
       if (left && left.status !== Status.STOPPED) {
         await this.#end(id, false);
         if (await this.#ask(id)) throw unavailable(`container ${id} could not be ended`);
       }
-      await Promise.all([
-        ignoreNotFound(snapshots.remove({ snapshotter, key: id }, call)),
-        ignoreNotFound(containers.delete({ id }, call)),
-      ]);
-      this.#mounts.delete(id);
-      this.#records.delete(id);
+      await this.#stored.remove(id);
       this.#exits.drop(id);
       this.#forget(id);
     });
@@ -487,33 +417,6 @@ export class Containers {
     return undefined;
   }
 
-  async #mountsOf(id: string): Promise<SnapshotMount[]> {
-    const known = this.#mounts.get(id);
-    if (known) return known;
-    const found = await ifFound(this.#containerd.snapshots.mounts({ snapshotter, key: id }, this.#containerd.call()));
-    if (!found) throw notFound(`No such container: ${id}`);
-    this.#mounts.set(id, found.mounts);
-    return found.mounts;
-  }
-
-  mountsOf(id: string): Promise<readonly SnapshotMount[]> {
-    return this.#mountsOf(id);
-  }
-
-  async #record(id: string): Promise<OciSpec> {
-    const known = this.#records.get(id);
-    if (known) return known;
-    const found = await ifFound(this.#containerd.containers.get({ id }, this.#containerd.call()));
-    const record = readRecord(found?.container?.spec);
-    if (!record) throw notFound(`No such container: ${id}`);
-    this.#records.set(id, record);
-    return record;
-  }
-
-  async cgroupOf(id: string): Promise<string> {
-    return (await this.#record(id)).linux.cgroupsPath;
-  }
-
   #fifoDir(id: string): string {
     return `${this.#options.run}/io/${id}`;
   }
@@ -529,15 +432,6 @@ export class Containers {
 function isUnanswered(error: unknown): boolean {
   const code = grpcCodeOf(error);
   return code === status.UNAVAILABLE || code === status.DEADLINE_EXCEEDED || code === status.CANCELLED;
-}
-
-async function allowExisting<T>(promise: Promise<T>): Promise<T | undefined> {
-  try {
-    return await promise;
-  } catch (error) {
-    if (isAlreadyExists(error)) return undefined;
-    throw error;
-  }
 }
 
 /** Whether a promise is fulfilled already. */

@@ -6,9 +6,11 @@ import { Readable } from "node:stream";
 import { after, before, describe, test } from "node:test";
 import { pack } from "tar-stream";
 import { SkeinError } from "../../../src/base/errors.ts";
+import { nullLogger } from "../../../src/base/log.ts";
 import { unmount } from "../../../src/runtime/libc.ts";
+import { startRuntime } from "../../../src/runtime/runtime.ts";
 import type { ExecSpec, Mount } from "../../../src/runtime/types.ts";
-import { type Bench, bench, output } from "./support.ts";
+import { type Bench, bench, busyboxTar, output, specOf } from "./support.ts";
 
 const execSpec = (execId: string, args: string[], more: Partial<ExecSpec> = {}): ExecSpec => ({
   execId,
@@ -248,6 +250,26 @@ describe("containers on containerd", () => {
     await b.runtime.remove("mounts");
     await assert.rejects(images.importTar(Readable.from([Buffer.alloc(2000, 7)]), {}));
     assert.deepEqual(await b.content(), before, "and goes with it");
+  });
+
+  test("a container whose image is forgotten is started by another daemon too, and keeps what was written", async () => {
+    const { images } = b.runtime;
+    const image = await images.importTar(busyboxTar(), { reference: "gone", comment: "another one" });
+    assert.notEqual(image, b.image);
+    const spec = specOf(image, "orphan", ["cat", "/kept"]);
+    await b.runtime.create(spec);
+    await b.runtime.withRootfs("orphan", async (root) => writeFileSync(`${root}/kept`, "more\n"));
+    await images.remove("gone", { force: true, inUse: () => undefined });
+    const address = `${b.dir}/run/containerd/containerd.sock`;
+    const options = { root: `${b.dir}/root`, run: `${b.dir}/run`, cgroupParent: b.cgroupParent, address };
+    await using again = await startRuntime(options, nullLogger);
+    assert.deepEqual(await output(await again.start(spec)), { code: 0, out: "more\n", err: "" });
+    await again.remove("orphan");
+    await assert.rejects(again.start(spec), /No such image/);
+    assert.equal(
+      (await again.list()).some(({ id }) => id === "orphan"),
+      false,
+    );
   });
 
   test("a new daemon adopts what a killed one ran: output, stdin, exit", async () => {
