@@ -16,7 +16,7 @@ let files = "";
 
 before(async () => {
   files = mkdtempSync(join(tmpdir(), "skein-services-"));
-  lab = await TestLab.up("e2s", "10.79.0.0/24");
+  lab = await TestLab.up("e2s", "10.84.0.0/24");
   await lab.swarm();
 });
 after(async () => {
@@ -792,7 +792,9 @@ test("a stack: networks, ports, secrets, configs, deploy; deployed again; remove
   const services = async () =>
     lines(await docker("stack", "services", "--format", "{{.Name}} {{.Mode}} {{.Replicas}}", "st")).sort();
   const whole = ["st_box replicated 2/2 (max 1 per node)", "st_web global 3/3"];
-  assert.deepEqual(await services(), whole);
+  // The older command line does not wait for what it deploys.
+  const isWhole = () => eventually("the stack to be whole", async () => `${await services()}` === `${whole}`, 30_000);
+  await isWhole();
   assert.equal(await docker("stack", "ls", "--format", "{{.Name}} {{.Services}}"), "st 2");
   const tasks = lines(
     await docker(
@@ -819,19 +821,19 @@ test("a stack: networks, ports, secrets, configs, deploy; deployed again; remove
   assert.match(await inTask("st_web", "cat", "/etc/page", "/run/secrets/pass"), /^of st_web on [\w-]+\ntop secret$/);
   for (const name of ["web", "st_web"])
     assert.match(await inTask("st_box", "curl", "-s", "-m", "3", `http://${name}/`), /^Hello from/);
-  assert.match(await inTask("st_box", "sh", "-c", "curl -s -m 2 http://10.79.0.1:1/; echo $?"), /^(7|28)$/, "internal");
+  assert.match(await inTask("st_box", "sh", "-c", "curl -s -m 2 http://10.84.0.1:1/; echo $?"), /^(7|28)$/, "internal");
   assert.match(await inTask("st_box", "mount"), /tmpfs on \/scratch/);
   for (const port of [8088, 8089]) {
     const address = lab.host("worker-2").address;
     assert.match((await run(["curl", "-s", "-m", "3", `http://${address}:${port}/`])).stdout, /^Hello from/);
   }
   await deploy("blue");
-  assert.deepEqual(await services(), whole);
+  await isWhole();
   assert.match(await inTask("st_web", "env"), /COLOR=blue/);
   const versions = await docker("service", "inspect", "--format", "{{.Version.Index}}", "st_box");
   if (existsSync(oldCli)) await deploy("blue", oldCli);
   else await deploy("blue");
-  assert.deepEqual(await services(), whole);
+  await isWhole();
   assert.ok(versions);
   const failed = (await ps("st_web", "{{.CurrentState}} {{.Error}}")).filter((task) => /^(Rejected|Failed)/.test(task));
   assert.deepEqual(failed, []);
