@@ -25,8 +25,10 @@ export class Names {
     this.#participants = participants;
   }
 
+  /** What is published is told on the ingress network, and is part of the answers on all others. */
   changed(networkId: string): void {
-    this.#cache.delete(networkId);
+    if (this.#core.networks.get(networkId)?.spec.ingress) this.#cache.clear();
+    else this.#cache.delete(networkId);
   }
 
   /**

@@ -57,11 +57,3 @@ export function meshSandboxTable(state: MeshSandbox): PlannedTable {
     ),
   };
 }
-
-/** Tasks that went: forget their connections in ingress_sbox (`replySrc`). */
-export function goneMeshBackends(before: readonly MeshPort[], after: readonly MeshPort[]): string[] {
-  const addresses = (ports: readonly MeshPort[]) =>
-    new Set(ports.flatMap(({ backends }) => backends.map(({ address }) => address)));
-  const kept = addresses(after);
-  return [...addresses(before)].filter((address) => !kept.has(address));
-}

@@ -8,8 +8,8 @@
  * is kept in the middle, and no connection is cut for being idle. Ping works as everything else does. `prerouting`
  * does the same for what is only routed through (a container with containers of its own).
  *
- * Cost: one look-up whatever the number of services. When a task goes, its connections are to be forgotten in
- * `conntrack` (`goneBackends`): their next packet is then dealt to another task, which resets what it does not know.
+ * Cost: one look-up whatever the number of services. When a task goes, its connections are forgotten in conntrack: their
+ * next packet is then dealt to another task, which resets what it does not know.
  */
 import { familyOf } from "../../kernel/inet.ts";
 import { type PlannedTable, replaceScript } from "../plan/table.ts";
@@ -72,15 +72,4 @@ export function updateVip(before: VipService | undefined, after: VipService | un
     lines.push(`flush chain ${table} ${chainOf(before)}`, `delete chain ${table} ${chainOf(before)}`);
   }
   return `${lines.join("\n")}\n`;
-}
-
-/** Tasks that `before` had and `after` has not: forget their connections (`replySrc`, with `origDst` the VIP). */
-export function goneBackends(
-  before: readonly VipService[],
-  after: readonly VipService[],
-): { vip: string; backend: string }[] {
-  const kept = new Set(after.flatMap(({ vip, backends }) => backends.map((backend) => `${vip} ${backend}`)));
-  return before.flatMap(({ vip, backends }) =>
-    backends.filter((backend) => !kept.has(`${vip} ${backend}`)).map((backend) => ({ vip, backend })),
-  );
 }

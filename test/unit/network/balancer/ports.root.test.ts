@@ -1,14 +1,12 @@
 /** Published ports with real packets: a client, a host with two bridges, a container on each. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { openConntrack } from "../../../../src/kernel/conntrack.ts";
 import { openNft } from "../../../../src/kernel/nft.ts";
 import { openRtnl } from "../../../../src/kernel/rtnl.ts";
-import { bindHostPort, udpSocketIn } from "../../../../src/kernel/socket.ts";
+import { bindHostPort } from "../../../../src/kernel/socket.ts";
 import { writeSysctl } from "../../../../src/kernel/sysctl.ts";
-import { staleFlows } from "../../../../src/network/balancer/flows.ts";
 import { portsTable } from "../../../../src/network/balancer/ports.ts";
-import type { HostPort, HostState } from "../../../../src/network/balancer/types.ts";
+import type { HostPort } from "../../../../src/network/balancer/types.ts";
 import { isUserChainWhole, userChainScript } from "../../../../src/network/balancer/user.ts";
 import { replaceScript } from "../../../../src/network/plan/table.ts";
 import { askTcp, askUdp, Lab } from "./wires.ts";
@@ -126,37 +124,4 @@ test("ports that the daemon relays do not go round the operator's chain; what is
   assert.ok(whole());
   nft.run("delete table inet operator");
   assert.ok(!whole());
-});
-
-test("a datagram client that asked too early, or whose container was replaced, is not stuck", async () => {
-  await using lab = new Lab();
-  const { client, host } = await build(lab);
-  using conntrack = openConntrack(host);
-  const bridges = [
-    { name: "br-one", subnets: ["172.20.0.0/16"] },
-    { name: "br-two", subnets: ["172.21.0.0/16"] },
-  ];
-  const states: HostState[] = ["", "172.20.0.2", "172.21.0.2"].map((address) => ({
-    bridges,
-    ports: address ? [{ protocol: "udp", hostIp: "", hostPort: 7000, address, containerPort: 80 }] : [],
-  }));
-  const socket = await udpSocketIn(client, "0.0.0.0", 0);
-  const answers: string[] = [];
-  socket.on("message", (data) => answers.push(data.toString()));
-  try {
-    let before: HostState = { bridges, ports: [] };
-    for (const state of states) {
-      lab.nft(host, replaceScript(portsTable(state)));
-      for (const filter of staleFlows(before, state)) conntrack.flush(filter);
-      before = state;
-      for (let i = 0; i < 2; i++) await new Promise((resolve) => socket.send("?", 7000, "192.168.60.1", resolve));
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  } finally {
-    socket.close();
-  }
-  assert.deepEqual(
-    answers,
-    ["one", "one", "two", "two"].map((name) => `${name} 192.168.60.100`),
-  );
 });

@@ -9,7 +9,7 @@ import { meshSandboxTable } from "../../../../src/network/balancer/mesh-sandbox.
 import { markOf, planMeshTask } from "../../../../src/network/balancer/mesh-task.ts";
 import { portsTable } from "../../../../src/network/balancer/ports.ts";
 import { userChainScript } from "../../../../src/network/balancer/user.ts";
-import { goneBackends, renderVips, updateVip } from "../../../../src/network/balancer/vip.ts";
+import { renderVips, updateVip } from "../../../../src/network/balancer/vip.ts";
 import { replaceScript } from "../../../../src/network/plan/table.ts";
 import { nftTable } from "../../../../src/network/resolver/table.ts";
 import { examples } from "./examples.ts";
@@ -60,17 +60,6 @@ test("a service's change is the smallest transaction", () => {
   steps.push(updateVip(undefined, six), updateVip(six, { ...six, backends: [] }), updateVip(six, undefined));
   golden("vip-updates", steps.join("---\n"));
   assert.equal(updateVip(undefined, undefined), "");
-});
-
-test("gone backends are told per VIP", () => {
-  const of = (vip: string, ...backends: string[]) => ({ id: vip, vip, backends });
-  assert.deepEqual(
-    goneBackends([of("1.1.1.1", "a", "b"), of("2.2.2.2", "a")], [of("1.1.1.1", "a"), of("2.2.2.2", "b")]),
-    [
-      { vip: "1.1.1.1", backend: "b" },
-      { vip: "2.2.2.2", backend: "a" },
-    ],
-  );
 });
 
 test("a task's plan without the egress hook changes nothing but tables", () => {
