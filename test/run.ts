@@ -22,9 +22,7 @@ const patterns = process.argv.slice(2);
 /** Files that hold the machine to a time, or look at all of it. */
 const ALONE = [
   "test/e2e/lab.",
-  "test/e2e/drift.",
   "test/e2e/failover.",
-  "test/e2e/faults.",
   "test/e2e/managers.",
   "test/e2e/overlay.",
   "test/e2e/updates.",
@@ -94,6 +92,11 @@ async function tests(files: string[], concurrency: number, print: (text: string)
   return result;
 }
 
+/** The images that labs load: made once, so that no two files do it. */
+async function makeImages(): Promise<void> {
+  for (const collection of collections) await archiveOf(imageCache, collection);
+}
+
 /** One file; what it prints comes in one piece, so that two at a time can be read. */
 async function inOnePiece(file: string): Promise<Result> {
   const lines = [`\n# ${file}`];
@@ -108,7 +111,7 @@ async function inOnePiece(file: string): Promise<Result> {
  * Files that drive daemons, peers and labs in real time. One that fails is run once more at the end, alone, because a
  * machine that stalls for seconds breaks its deadlines; that it was needed is told, in the log and at the end.
  */
-async function onThisMachine(files: string[]): Promise<void> {
+async function onThisMachine(files: string[], images: Promise<void>): Promise<void> {
   const failed: { file: string; first: Result }[] = [];
   const take = async (queue: string[]) => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
@@ -119,7 +122,7 @@ async function onThisMachine(files: string[]): Promise<void> {
   };
   const isAlone = (file: string) => ALONE.some((prefix) => file.startsWith(prefix));
   const shared = files.filter((file) => !isAlone(file));
-  if (files.length > 1) for (const collection of collections) await archiveOf(imageCache, collection);
+  await images;
   await take(files.filter(isAlone));
   await Promise.all(Array.from({ length: Math.min(2, cpus().length) }, () => take(shared)));
   for (const { file, first } of failed) {
@@ -141,9 +144,13 @@ if (patterns.length === 0) {
   check("types", "tsc", "--noEmit");
 }
 const unit = all.filter((file) => !needsMachine(file));
+const onMachine = all.filter(needsMachine);
+// Mostly a wait for packages to arrive, and meanwhile there is enough to do.
+const images = onMachine.length > 1 ? makeImages() : Promise.resolve();
+images.catch(() => {});
 if (unit.length > 0) console.log("\n# unit");
 add(await tests(unit, Math.min(2, cpus().length), (text) => console.log(text)));
-await onThisMachine(all.filter(needsMachine));
+await onThisMachine(onMachine, images);
 
 const { passed, skipped, failures } = total;
 console.log(`\n${Math.round((performance.now() - started) / 1000)} s`);
