@@ -22,7 +22,7 @@ let stopEvents = () => {};
 const times: string[] = [];
 
 before(async () => {
-  lab = await TestLab.up("ovd", "10.83.0.0/24", { hosts: 2 });
+  lab = await TestLab.up("ovd", "10.82.0.0/24", { hosts: 2 });
   await lab.swarm();
   await lab.ok("manager", "network", "create", "--driver", "overlay", "--attachable", "net");
   const service = ["--name", "web", "--network", "net", "--publish", "8080:80", "--replicas", "2"];
@@ -68,11 +68,11 @@ async function works(): Promise<boolean> {
     `ping -c1 -W1 ${remote.address}`,
     "ping -c1 -W1 far",
     "for i in 1 2; do curl -fsm1 http://web/ || exit 1; done",
-    "ping -c1 -W1 10.83.0.1",
+    "ping -c1 -W1 10.82.0.1",
   ].join(" && ");
   if ((await lab.try("manager", "exec", "box", "sh", "-c", script)).code !== 0) return false;
   for (let i = 0; i < 2; i++) {
-    if ((await lab.in("manager", "curl", "-fsm1", "http://10.83.0.11:8080/")).code !== 0) return false;
+    if ((await lab.in("manager", "curl", "-fsm1", "http://10.82.0.11:8080/")).code !== 0) return false;
   }
   return (await inconsistencies(lab, "net")).length === 0;
 }
@@ -107,7 +107,7 @@ const cases: [string, RegExp, () => Promise<unknown>][] = [
         "dev",
         "vxlan0",
         "dst",
-        "10.83.0.99",
+        "10.82.0.99",
         "self",
         "permanent",
       ),
@@ -125,7 +125,7 @@ const cases: [string, RegExp, () => Promise<unknown>][] = [
         "dev",
         "vxlan0",
         "dst",
-        "10.83.0.12",
+        "10.82.0.12",
         "self",
         "permanent",
       ),
