@@ -94,7 +94,14 @@ describe("a real Docker Engine under three managers of Skein", { skip: dockerdMi
     const address = (host: string, name: string) =>
       lab.ok(host, "inspect", "--format", '{{(index .NetworkSettings.Networks "shared").IPAddress}}', name);
     await lab.ok("m3", "run", "-d", "--name", "theirs", "--network", "shared", "skein/box", "sleep", "1000000");
-    await lab.ok("docker", "run", "-d", "--name", "ran", "--network", "shared", "skein/box", "sleep", "1000000");
+    // The real engine's own race with its balancer's address, which it was told of before, can still be lost on a busy machine.
+    await eventually("the real engine attaches", async () => {
+      const run = ["run", "-d", "--name", "ran", "--network", "shared", "skein/box", "sleep", "1000000"];
+      const { code, stderr } = await lab.try("docker", ...run);
+      if (code !== 0) await lab.ok("docker", "rm", "-f", "ran");
+      assert.ok(code === 0 || stderr.includes("context deadline exceeded"), stderr);
+      return code === 0;
+    });
     await lab.ok("docker", "run", "-d", "--name", "joined", "skein/box", "sleep", "1000000");
     await lab.ok("docker", "network", "connect", "--ip", "10.30.7.77", "shared", "joined");
     assert.equal(await address("docker", "joined"), "10.30.7.77");

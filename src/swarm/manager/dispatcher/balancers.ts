@@ -3,13 +3,16 @@
  * and fail that task when they have not heard of the address of their own balancer on it: "failed to find a load balancer
  * IP". The address comes by the stream of the session, the task by that of the assignments, and nothing orders the two, less
  * so when another manager passes them on. SwarmKit lets tasks wait for a tenth of a second and hopes; here a task for such a
- * node waits until a tenth of a second after its networks' addresses were told.
+ * node waits until half a second after its networks' addresses were told.
  */
 import type { Node, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { isNodeLocal } from "../allocator/drivers.ts";
 
-/** From the message that tells an address to the task that needs it: on a busy node both wait in the agent's queues. */
-const MARGIN_MS = 100;
+/**
+ * From the message that tells an address to the task that needs it: on a busy node both wait in the agent's queues, and a
+ * tenth of a second was too short there. Only the first task on a network waits.
+ */
+const MARGIN_MS = 500;
 /** A network may have no address left for a balancer: then the node itself says so. */
 const PATIENCE_MS = 2_000;
 
