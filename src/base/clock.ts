@@ -2,8 +2,10 @@
  * Time comes from outside, so that a test can run an hour in a second.
  */
 export interface Clock {
-  /** Wall time, milliseconds since the epoch. */
+  /** Wall time, milliseconds since the epoch: for stamps and validities. It may be set, by an hour and in both directions. */
   now(): number;
+  /** Milliseconds that only ever go by, from no particular moment: for how long something took or has to wait. */
+  steady(): number;
   /** Calls `fn` once after `ms`; the returned function cancels. */
   after(ms: number, fn: () => void): () => void;
   /** Calls `fn` every `ms`; the returned function cancels. */
@@ -13,6 +15,7 @@ export interface Clock {
 /** The machine's clock. A timer that is not cancelled keeps the process alive. */
 export const systemClock: Clock = {
   now: () => Date.now(),
+  steady: () => performance.timeOrigin + performance.now(),
   after(ms, fn) {
     const timer = setTimeout(fn, ms);
     return () => clearTimeout(timer);
@@ -53,6 +56,8 @@ interface Pending {
 /** A clock that moves only when told to; timers fire in order of time, then of creation. */
 export class VirtualClock implements Clock {
   #now: number;
+  /** By how much the wall clock was set. */
+  #set = 0;
   #seq = 0;
   /** A heap: a simulated cluster has thousands of timers. What was cancelled is skipped when it comes up. */
   readonly #heap: Pending[] = [];
@@ -62,7 +67,16 @@ export class VirtualClock implements Clock {
   }
 
   now(): number {
+    return this.#now + this.#set;
+  }
+
+  steady(): number {
     return this.#now;
+  }
+
+  /** Sets the wall clock by `ms`, as somebody who corrects it; no timer notices. */
+  set(ms: number): void {
+    this.#set += ms;
   }
 
   after(ms: number, fn: () => void): () => void {

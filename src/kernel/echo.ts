@@ -88,7 +88,7 @@ function request(family: 4 | 6, size: number): Buffer {
 
 async function answered(fd: number, family: 4 | 6, sent: Buffer, options: EchoOptions): Promise<boolean> {
   const { clock, timeoutMs, signal } = options;
-  const until = clock.now() + timeoutMs;
+  const until = clock.steady() + timeoutMs;
   const buffer = Buffer.alloc(1 << 16);
   for (let wait = firstPollMs; ; wait = Math.min(mostPollMs, wait * 2)) {
     for (let length = received(fd, buffer); length >= 0; length = received(fd, buffer)) {
@@ -97,7 +97,7 @@ async function answered(fd: number, family: 4 | 6, sent: Buffer, options: EchoOp
       if (length < at + icmpHeader || buffer[at] !== types[family].reply) continue;
       if (buffer.compare(sent, 4, icmpHeader, at + 4, at + icmpHeader) === 0) return true;
     }
-    const left = until - clock.now();
+    const left = until - clock.steady();
     if (left <= 0) return false;
     await sleep(clock, Math.min(wait, left), signal);
   }

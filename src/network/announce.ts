@@ -76,7 +76,7 @@ export class Announcements {
   applied(networkId: string): void {
     this.attach();
     for (const [key, { ask, peer, until }] of this.#waiting) {
-      if (until < this.#options.clock.now()) this.#waiting.delete(key);
+      if (until < this.#options.clock.steady()) this.#waiting.delete(key);
       else if (ask.network === networkId && this.#answer(ask, peer)) this.#waiting.delete(key);
     }
   }
@@ -95,7 +95,7 @@ export class Announcements {
         .peers(networkId)
         .map(({ name }) => name)
         .filter((name) => name !== gossip.name && !this.#suspects.has(name));
-    const began = clock.now();
+    const began = clock.steady();
     const present = others();
     const strangersUntil = present.every(isOurs) ? began : began + dockerMs[wanted];
     const id = ++this.#id;
@@ -103,7 +103,7 @@ export class Announcements {
     this.#asked.set(id, question);
     try {
       for (;;) {
-        const now = clock.now();
+        const now = clock.steady();
         const here = new Set(others());
         for (const name of question.silent) if (!here.has(name)) question.silent.delete(name);
         const until = question.silent.size > 0 ? began + boundMs : strangersUntil;
@@ -144,7 +144,7 @@ export class Announcements {
     const key = `${peer} ${ask.id}`;
     if (this.#answer(ask, peer)) this.#waiting.delete(key);
     else if (this.#waiting.size < mostWaiting) {
-      this.#waiting.set(key, { ask, peer, until: this.#options.clock.now() + boundMs });
+      this.#waiting.set(key, { ask, peer, until: this.#options.clock.steady() + boundMs });
     }
   }
 

@@ -93,7 +93,7 @@ export class Cluster {
         if (record.ownerAddress) this.#remembered.add(record.ownerAddress);
         const told = { ...record, kind: "create", local: false } as const;
         if (record.table === meshTable) this.#doors.apply({ ...told, networkId: spec.id });
-        else tables.apply(told, core.clock.now());
+        else tables.apply(told, core.clock.steady());
       }
     }
   }

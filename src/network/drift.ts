@@ -35,9 +35,9 @@ export class Drift {
       }
       for (const key of this.#mendedAt.keys()) if (!keys.includes(key)) this.#mendedAt.delete(key);
       for (const [key, depth] of [...this.#touched]) {
-        if (clock.now() - (this.#mendedAt.get(key) ?? -restMs) < restMs) continue;
+        if (clock.steady() - (this.#mendedAt.get(key) ?? -restMs) < restMs) continue;
         this.#touched.delete(key);
-        this.#mendedAt.set(key, clock.now());
+        this.#mendedAt.set(key, clock.steady());
         await this.#mend(key, depth);
       }
     } finally {

@@ -72,8 +72,8 @@ export class Endpoints {
   /** Gives its addresses back to the pools that they are from. */
   release({ networkId, ipv4, ipv6 }: EndpointState): void {
     const { clock, pools } = this.#core;
-    if (ipv4) pools.release(networkId, ipv4, clock.now());
-    if (ipv6) pools.release(networkId, ipv6, clock.now());
+    if (ipv4) pools.release(networkId, ipv4, clock.steady());
+    if (ipv6) pools.release(networkId, ipv6, clock.steady());
   }
 
   #giveFromPools(endpoint: EndpointState, { spec, userSubnets }: NetworkState, request: EndpointRequest): void {
@@ -85,7 +85,7 @@ export class Endpoints {
     }
     const from = (family: 4 | 6, asked: string | undefined): string => {
       if (pools.has(spec.id, family)) {
-        return pools.allocate(spec, family, endpoint.id, clock.now(), asked && plainIp(asked));
+        return pools.allocate(spec, family, endpoint.id, clock.steady(), asked && plainIp(asked));
       }
       if (asked) throw invalid("Requested address is out of range");
       return "";

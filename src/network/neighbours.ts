@@ -32,7 +32,7 @@ export class Neighbours {
 
   constructor(core: Core) {
     this.#core = core;
-    this.#began = core.clock.now();
+    this.#began = core.clock.steady();
   }
 
   /**
@@ -42,7 +42,7 @@ export class Neighbours {
   follow(networkId: string, anyway = false): void {
     const known = this.#known(networkId);
     const core = this.#core;
-    const young = core.clock.now() - this.#began < youthMs;
+    const young = core.clock.steady() - this.#began < youthMs;
     const compared = this.#compared.get(networkId);
     const last = compared ?? new Map<string, string>();
     let outdates = anyway || !compared;

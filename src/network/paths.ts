@@ -56,7 +56,7 @@ export class Paths {
     for (const host of wanted) {
       const known = this.#known.get(host);
       if (this.#trying.has(host)) continue;
-      if (known && known.tried === deviceMtu() && clock.now() - known.at < againMs) continue;
+      if (known && known.tried === deviceMtu() && clock.steady() - known.at < againMs) continue;
       this.#trying.add(host);
       void this.#try(host).finally(() => this.#trying.delete(host));
     }
@@ -73,7 +73,7 @@ export class Paths {
     }
     if (this.#closed) return;
     const before = this.#known.get(host);
-    this.#known.set(host, { mtu, tried, at: clock.now() });
+    this.#known.set(host, { mtu, tried, at: clock.steady() });
     if (mtu !== undefined && mtu < tried && mtu !== before?.mtu) {
       log.warn("large packets do not reach a host", { host, expected: tried, mtu });
     }
@@ -88,9 +88,9 @@ export class Paths {
       }
       return false;
     };
-    const began = clock.now();
+    const began = clock.steady();
     if (!(await reaches(smallBytes, firstTimeoutMs))) return undefined;
-    const timeoutMs = Math.max(slack.leastMs, slack.factor * (clock.now() - began));
+    const timeoutMs = Math.max(slack.leastMs, slack.factor * (clock.steady() - began));
     if (await reaches(device, timeoutMs)) return device;
     let low: number = least[host.includes(":") ? 6 : 4];
     // Where not even that arrives, something else is wrong than the size.

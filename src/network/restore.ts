@@ -45,7 +45,7 @@ export class Restore {
         const ip = parseIp(plainIp(cidr));
         if (!ip) continue;
         try {
-          core.pools.allocate(network.spec, ip.family, endpoint.id, core.clock.now(), plainIp(cidr));
+          core.pools.allocate(network.spec, ip.family, endpoint.id, core.clock.steady(), plainIp(cidr));
         } catch (error) {
           // It goes on with what it has; nobody else is given it as long as its first holder lives.
           core.log.error("an address is leased twice", { address: cidr, sandbox: sandbox.id, error: messageOf(error) });

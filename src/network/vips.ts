@@ -96,7 +96,7 @@ export class VipTables {
     const key = keyOf(family, networkId);
     const known = this.#services.get(key);
     if (known) return known;
-    const now = this.#core.clock.now();
+    const now = this.#core.clock.steady();
     const services = vipsOf(networkId, this.#cluster.participants(networkId), family);
     const late = this.#late.get(key) ?? new Map<string, Late>();
     for (const service of services)

@@ -62,7 +62,7 @@ export class HealthMonitor {
 
   constructor(options: HealthMonitorOptions) {
     this.#options = options;
-    this.#startedAt = options.clock.now();
+    this.#startedAt = options.clock.steady();
     this.#schedule();
   }
 
@@ -76,7 +76,7 @@ export class HealthMonitor {
   }
 
   #inStartPeriod(): boolean {
-    return this.#options.clock.now() - this.#startedAt < this.#options.check.StartPeriod * MS;
+    return this.#options.clock.steady() - this.#startedAt < this.#options.check.StartPeriod * MS;
   }
 
   #schedule(): void {

@@ -69,8 +69,8 @@ export async function withdraw(
   try {
     await containers.setActivity(id, "draining");
     await told(host, id, signal);
-    const until = clock.now() + graceMs;
-    for (let quiet = 0; quiet < QUIET_LOOKS && clock.now() < until && goesOn(); ) {
+    const until = clock.steady() + graceMs;
+    for (let quiet = 0; quiet < QUIET_LOOKS && clock.steady() < until && goesOn(); ) {
       await sleep(clock, LOOK_MS, signal);
       quiet = network.busyConnections(id) === 0 ? quiet + 1 : 0;
     }
@@ -92,9 +92,9 @@ async function listening(
     .filter(({ protocol, targetPort }) => protocol === PortConfig_Protocol.TCP && targetPort > 0)
     .map(({ targetPort }) => targetPort);
   if (ports.length === 0) return;
-  const until = clock.now() + LISTEN_MS;
+  const until = clock.steady() + LISTEN_MS;
   try {
-    while (!network.isListening(id, ports) && clock.now() < until && goesOn()) await sleep(clock, LOOK_MS, signal);
+    while (!network.isListening(id, ports) && clock.steady() < until && goesOn()) await sleep(clock, LOOK_MS, signal);
   } catch (error) {
     if (signal.aborted) throw error;
     log.warn("cannot see whether a task listens", { error: messageOf(error) });

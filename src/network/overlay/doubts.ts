@@ -47,7 +47,7 @@ export class Doubts {
   begin(): void {
     const { clock, tables } = this.#options;
     for (const network of tables.values()) {
-      for (const { table, key, owner } of network.doubts()) network.doubt(table, key, owner, clock.now());
+      for (const { table, key, owner } of network.doubts()) network.doubt(table, key, owner, clock.steady());
     }
     this.#judgeSoon();
   }
@@ -69,7 +69,7 @@ export class Doubts {
   /** Keeps a record whose end is covered. */
   doubt({ networkId, table, key, owner }: TableEvent): void {
     const { clock, tables } = this.#options;
-    tables.get(networkId)?.doubt(table, key, owner, clock.now());
+    tables.get(networkId)?.doubt(table, key, owner, clock.steady());
     this.#judgeSoon();
   }
 
@@ -97,7 +97,7 @@ export class Doubts {
     const { clock, doors, dropped, shut, tables } = this.#options;
     const gossip = this.#options.gossip();
     if (!gossip) return;
-    const now = clock.now();
+    const now = clock.steady();
     const there = gossip.peers();
     const alive = new Set(there.map((peer) => peer.address));
     const behind = new Set<string>();

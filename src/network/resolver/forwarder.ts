@@ -65,7 +65,7 @@ export class Forwarder {
 
   #inOrder(): readonly Upstream[] {
     if (this.#silent.size === 0) return this.#upstreams;
-    const now = this.#clock.now();
+    const now = this.#clock.steady();
     for (const [address, until] of this.#silent) if (until <= now) this.#silent.delete(address);
     const demoted = (one: Upstream) => this.#silent.has(one.address);
     return [...this.#upstreams.filter((one) => !demoted(one)), ...this.#upstreams.filter(demoted)];
@@ -74,7 +74,7 @@ export class Forwarder {
   async #try(upstream: Upstream, query: Buffer, transport: "udp" | "tcp"): Promise<Buffer | undefined> {
     const late = new AbortController();
     const cancel = this.#clock.after(TIMEOUT_MS, () => {
-      this.#silent.set(upstream.address, this.#clock.now() + DEMOTED_MS);
+      this.#silent.set(upstream.address, this.#clock.steady() + DEMOTED_MS);
       late.abort(new Error(`no answer in ${TIMEOUT_MS / 1000} s`));
     });
     try {

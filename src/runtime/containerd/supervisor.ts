@@ -99,14 +99,14 @@ export class Supervisor implements AsyncDisposable {
 
   async #ready(failure: () => Error | undefined, signal?: AbortSignal): Promise<void> {
     const { socket, log } = this.#paths;
-    const deadline = this.#clock.now() + readyTimeout;
+    const deadline = this.#clock.steady() + readyTimeout;
     // No call before the socket is there: a refused connection makes the channel back off.
     while (!existsSync(socket) || !(await this.#answers(1_000))) {
       signal?.throwIfAborted();
       const reason = failure();
       if (errnoOf(reason) === "ENOENT") throw unavailable("containerd could not be started: is it installed?");
       if (reason) throw unavailable(`containerd could not be started: ${reason.message}${lastWords(log)}`);
-      if (this.#clock.now() > deadline) throw unavailable(`containerd did not answer in time${lastWords(log)}`);
+      if (this.#clock.steady() > deadline) throw unavailable(`containerd did not answer in time${lastWords(log)}`);
       await sleep(this.#clock, 10, signal);
     }
     try {
@@ -175,10 +175,10 @@ export class Supervisor implements AsyncDisposable {
   }
 
   async #stop(pid: number): Promise<void> {
-    const deadline = this.#clock.now() + stopTimeout;
+    const deadline = this.#clock.steady() + stopTimeout;
     kill(pid, "SIGTERM");
     while (isContainerd(pid, this.#paths)) {
-      if (this.#clock.now() > deadline) kill(pid, "SIGKILL");
+      if (this.#clock.steady() > deadline) kill(pid, "SIGKILL");
       await sleep(this.#clock, 20);
     }
   }

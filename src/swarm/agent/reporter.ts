@@ -87,7 +87,7 @@ export class Reporter {
   }
 
   #dueIn(ms: number): void {
-    this.#due = Math.min(this.#due, this.#clock.now() + ms);
+    this.#due = Math.min(this.#due, this.#clock.steady() + ms);
   }
 
   async #pump(): Promise<void> {
@@ -96,13 +96,13 @@ export class Reporter {
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
     try {
-      while (this.#send && this.#pending.size > 0 && this.#due <= this.#clock.now()) await this.#round(this.#send);
+      while (this.#send && this.#pending.size > 0 && this.#due <= this.#clock.steady()) await this.#round(this.#send);
     } finally {
       this.#busy = false;
     }
     if (!this.#send || this.#pending.size === 0) return;
     // By the timer, not by the time: that may be set back.
-    this.#cancelTimer = this.#clock.after(Math.min(this.#due - this.#clock.now(), PASSING_MS), () => {
+    this.#cancelTimer = this.#clock.after(Math.min(this.#due - this.#clock.steady(), PASSING_MS), () => {
       this.#due = 0;
       void this.#pump();
     });

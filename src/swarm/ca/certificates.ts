@@ -88,9 +88,34 @@ async function privatePem(keys: webcrypto.CryptoKeyPair): Promise<string> {
   return pem("PRIVATE KEY", await crypto.subtle.exportKey("pkcs8", keys.privateKey));
 }
 
-async function signingKey(keyPem: string): Promise<webcrypto.CryptoKey> {
-  const der = new Uint8Array(createPrivateKey(keyPem).export({ type: "pkcs8", format: "der" }));
-  return crypto.subtle.importKey("pkcs8", der, EC, false, ["sign"]);
+/** What a root's key signs with: a root that a user brings may be of RSA, or of another curve. */
+function algorithmOf(key: KeyObject) {
+  if (key.asymmetricKeyType === "rsa") return { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" } as const;
+  switch (key.asymmetricKeyType === "ec" && key.asymmetricKeyDetails?.namedCurve) {
+    case "prime256v1":
+      return { ...EC, ...SIGNING };
+    case "secp384r1":
+      return { name: "ECDSA", namedCurve: "P-384", hash: "SHA-384" } as const;
+    case "secp521r1":
+      return { name: "ECDSA", namedCurve: "P-521", hash: "SHA-512" } as const;
+    default:
+      throw invalid("only RSA and ECDSA (P-256, P-384, P-521) keys are supported");
+  }
+}
+
+async function signer(keyPem: string) {
+  const key = createPrivateKey(keyPem);
+  const signingAlgorithm = algorithmOf(key);
+  const der = new Uint8Array(key.export({ type: "pkcs8", format: "der" }));
+  return {
+    signingKey: await crypto.subtle.importKey("pkcs8", der, signingAlgorithm, false, ["sign"]),
+    signingAlgorithm,
+  };
+}
+
+/** Throws `invalid` when this key is of a kind that cannot sign here. */
+export function checkKeyKind(keyPem: string): void {
+  algorithmOf(createPrivateKey(keyPem));
 }
 
 /** A new root: ECDSA P-256, self-signed, CN=swarm-ca, 20 years. */
@@ -129,16 +154,43 @@ export async function crossSign(next: string, old: RootCa): Promise<string> {
     notBefore: certificate.notBefore,
     notAfter: certificate.notAfter,
     publicKey: certificate.publicKey,
-    signingKey: await signingKey(old.keyPem),
-    signingAlgorithm: SIGNING,
+    ...(await signer(old.keyPem)),
     extensions: [
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
       new x509.BasicConstraintsExtension(true, undefined, true),
-      await x509.SubjectKeyIdentifierExtension.create(certificate.publicKey),
-      await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
+      certificate.getExtension(x509.SubjectKeyIdentifierExtension) ??
+        (await x509.SubjectKeyIdentifierExtension.create(certificate.publicKey)),
+      await authorityOf(x509, issuer),
     ],
   });
   return pem("CERTIFICATE", crossed.rawData);
+}
+
+/** The id by which a certificate names its issuer's key: the one that stands there, for there are several ways to make one. */
+async function authorityOf(x509: typeof X509, issuer: X509.X509Certificate): Promise<X509.Extension> {
+  const own = issuer.getExtension(x509.SubjectKeyIdentifierExtension);
+  return own
+    ? new x509.AuthorityKeyIdentifierExtension(own.keyId)
+    : x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey);
+}
+
+/** Asks another authority to vouch for this root: its own name and key, and the DER of its basic constraints. */
+export async function rootCsr(
+  root: RootCa,
+): Promise<{ csrPem: string; cn: string; basicConstraints: Uint8Array<ArrayBuffer> }> {
+  const x509 = await loadX509();
+  const certificate = new x509.X509Certificate(firstPem(root.certPem));
+  const { signingAlgorithm, signingKey } = await signer(root.keyPem);
+  const keys = { privateKey: signingKey, publicKey: await certificate.publicKey.export() };
+  const name = certificate.subjectName.toJSON();
+  const request = await x509.Pkcs10CertificateRequestGenerator.create({ name, keys, signingAlgorithm });
+  const constraints =
+    certificate.getExtension(x509.BasicConstraintsExtension) ?? new x509.BasicConstraintsExtension(true);
+  return {
+    csrPem: pem("CERTIFICATE REQUEST", request.rawData),
+    cn: certificate.subjectName.getField("CN")[0] ?? "",
+    basicConstraints: new Uint8Array(constraints.value),
+  };
 }
 
 /** True when the (first) certificate was issued by this root itself, without others between. */
@@ -184,14 +236,13 @@ export async function signCsr(request: SignRequest): Promise<string> {
     notBefore: new Date(notBefore),
     notAfter: new Date(notBefore + expiry + BACKDATE_MS),
     publicKey: csr.publicKey,
-    signingKey: await signingKey(request.root.keyPem),
-    signingAlgorithm: SIGNING,
+    ...(await signer(request.root.keyPem)),
     extensions: [
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment, true),
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
       new x509.BasicConstraintsExtension(false, undefined, true),
       await x509.SubjectKeyIdentifierExtension.create(csr.publicKey),
-      await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
+      await authorityOf(x509, issuer),
       new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: "dns", value }))),
     ],
   });

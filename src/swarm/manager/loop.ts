@@ -34,13 +34,13 @@ export class Loop {
 
   /** There is work: tick after the debounce. A loop whose ticks take long rests as long, so that others have their turn. */
   mark(): void {
-    this.markIn(Math.max(this.#options.debounceMs, this.#restUntil - this.#options.clock.now()));
+    this.markIn(Math.max(this.#options.debounceMs, this.#restUntil - this.#options.clock.steady()));
   }
 
   /** There will be work in `ms`: an earlier tick stays as it is. */
   markIn(ms: number): void {
     if (this.#closed) return;
-    const dueAt = this.#options.clock.now() + Math.max(0, ms);
+    const dueAt = this.#options.clock.steady() + Math.max(0, ms);
     if (this.#timer) {
       if (this.#dueAt <= dueAt) return;
       this.#timer();
@@ -64,7 +64,7 @@ export class Loop {
       return;
     }
     this.#busy = true;
-    const started = this.#options.clock.now();
+    const started = this.#options.clock.steady();
     try {
       await this.#options.work();
       this.#pause = 100;
@@ -76,7 +76,7 @@ export class Loop {
       }
     } finally {
       this.#busy = false;
-      const now = this.#options.clock.now();
+      const now = this.#options.clock.steady();
       this.#restUntil = now + Math.min(now - started, MAX_REST_MS);
     }
     if (this.#again) {

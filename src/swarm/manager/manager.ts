@@ -196,7 +196,7 @@ class HostManager implements Manager {
 
   async resign(timeoutMs: number): Promise<void> {
     const { clock } = this.#options;
-    const deadline = clock.now() + timeoutMs;
+    const deadline = clock.steady() + timeoutMs;
     const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(timeoutMs)]);
     const list = await this.#members.list();
     if (list.filter(({ learner }) => !learner).length < 2) return;
@@ -204,10 +204,10 @@ class HostManager implements Manager {
     for (;;) {
       const leader = this.#link.get();
       if (leader && !this.#open?.standing.leading) {
-        await leader.channel.client(Managers).leave({}, { signal, timeoutMs: Math.max(1, deadline - clock.now()) });
+        await leader.channel.client(Managers).leave({}, { signal, timeoutMs: Math.max(1, deadline - clock.steady()) });
         return;
       }
-      if (clock.now() > deadline) throw noLeader();
+      if (clock.steady() > deadline) throw noLeader();
       signal.throwIfAborted();
       await this.#looks.next();
     }

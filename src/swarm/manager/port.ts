@@ -144,7 +144,7 @@ async function destination<H>(
   context: CallContext,
   pick: (handlers: ReignHandlers) => H,
 ): Promise<Destination<H>> {
-  const deadline = clock.now() + CALL_PATIENCE_MS;
+  const deadline = clock.steady() + CALL_PATIENCE_MS;
   for (;;) {
     if (context.signal.aborted || closing.aborted || removed()) throw noLeaderNow();
     const here = reign();
@@ -156,7 +156,7 @@ async function destination<H>(
       const from = caller?.cn === nodeId ? addr() : context.peer;
       return { channel: leader.channel, metadata: forwardingMetadata(caller, from), signal: leader.gone };
     }
-    if (clock.now() > deadline) {
+    if (clock.steady() > deadline) {
       refuseSecondHop(context);
       throw noLeaderNow();
     }

@@ -249,13 +249,13 @@ class HostNode implements SwarmNode {
     const phase: Phase & { kind: "pending" } = { kind: "pending", abort, error: "", done: Promise.resolve() };
     this.#state = state;
     const join = async () => {
-      const began = clock.now();
+      const began = clock.steady();
       const enrolled = await enrol(stateDir, state, {
         clock,
         log,
         random,
         signal: abort.signal,
-        giveUp: () => !patient && clock.now() - began < registrationMs,
+        giveUp: () => !patient && clock.steady() - began < registrationMs,
         onFailure: (error) => {
           phase.error = messageOf(error);
           if (this.#phase === phase) this.#changes.emit(this.local());

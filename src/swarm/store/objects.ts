@@ -1,6 +1,6 @@
 /** The kinds of objects the store keeps, their messages and what is common to all. */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import {
   type Cluster,
   ClusterSchema,
@@ -73,12 +73,14 @@ export function withVersion<T extends AnyObject>(object: T, index: bigint): T {
   return { ...object, meta: { ...meta, version: create(VersionSchema, { index }) } };
 }
 
-/** A copy whose meta says that it was created or updated now. */
+/** A copy whose meta says that it was created or updated now. Whoever creates may ask for a later moment of creation. */
 export function stamped<T extends AnyObject>(object: T, now: number, version: bigint, created: boolean): T {
   const time = timestampFromMs(now);
+  const asked = object.meta?.createdAt;
+  const later = asked && timestampMs(asked) > now ? asked : time;
   const meta = create(MetaSchema, {
     version: { index: version },
-    createdAt: created ? time : (object.meta?.createdAt ?? time),
+    createdAt: created ? later : (asked ?? time),
     updatedAt: time,
   });
   return { ...object, meta };

@@ -67,19 +67,13 @@ describe("the status reporter", () => {
 
   it("tells a state on the way although the clock was set back", async () => {
     const { send, updates } = session();
-    let now = 1e12;
-    let fire = () => {};
-    const after = (_: number, fn: () => void) => {
-      fire = fn;
-      return () => {};
-    };
-    const reporter = new Reporter({ now: () => now, after, every: after }, nullLogger);
+    const clock = new VirtualClock(1e12);
+    const reporter = new Reporter(clock, nullLogger);
     reporter.connect(send);
     reporter.report("t1", status(TaskState.PREPARING), true);
     await turn();
-    now -= 3_600_000;
-    fire();
-    await turn();
+    clock.set(-3_600_000);
+    await clock.advanceAsync(1000);
     assert.deepEqual(updates(), ["t1:PREPARING"]);
   });
 

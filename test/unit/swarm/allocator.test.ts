@@ -71,7 +71,7 @@ test("a new leader gives no address out that a task had until just now", async (
   const ended = dead.map((task) => task.networks[0]?.addresses[0]);
   assert.equal(new Set(ended).size, 3);
   const now = world.clock.now();
-  const state = AllocatorState.of(world.store.view, now);
+  const state = AllocatorState.of(world.store.view, world.clock);
   const given = [1, 2, 3].map(() => state.allocate(networkId, "new", now));
   assert.ok(
     given.every((address) => address !== undefined && !ended.includes(address)),
@@ -342,7 +342,7 @@ test("a service's endpoint follows its spec: networks come and go with their VIP
   assert.equal(vips().length, 1);
   await put({ ...on("b"), endpoint: service(0, { endpoint: { mode: 1 } }).endpoint });
   assert.deepEqual(vips(), []);
-  assert.deepEqual(world.allocator.state.dump(), AllocatorState.of(world.store.view, 0).dump());
+  assert.deepEqual(world.allocator.state.dump(), AllocatorState.of(world.store.view, world.clock).dump());
   world.close();
 });
 

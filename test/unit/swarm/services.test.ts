@@ -478,6 +478,6 @@ test("whatever happens, each address has one owner and the state is that of the 
     for (const a of task.networks) claim(a.network?.id ?? "", a.addresses[0] ?? "", task.id);
   }
   assert.ok(seen.size > 10);
-  assert.deepEqual(world.allocator.state.dump(), AllocatorState.of(view, 0).dump());
+  assert.deepEqual(world.allocator.state.dump(), AllocatorState.of(view, world.clock).dump());
   world.close();
 });

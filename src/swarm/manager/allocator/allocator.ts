@@ -43,7 +43,7 @@ export class Allocator {
     this.#clusterId = clusterId;
     this.#clock = clock;
     this.#log = log;
-    this.#state = AllocatorState.of(store.view, clock.now());
+    this.#state = AllocatorState.of(store.view, clock);
     this.#loop = new Loop({ name: "allocator", clock, log, debounceMs: DEBOUNCE_MS, work: () => this.#tick() });
     for (const kind of ["network", "service", "node"] as const) {
       for (const { id } of store.view.all(kind)) this.#dirty[kind].add(id);
@@ -66,7 +66,7 @@ export class Allocator {
   #onCommit(changes: Change[]): void {
     let freed = false;
     for (const change of changes) {
-      if (this.#state.apply(change, this.#clock.now())) freed = true;
+      if (this.#state.apply(change, this.#clock.steady())) freed = true;
       this.#markChange(change);
     }
     if (freed) this.#unblock();
@@ -114,14 +114,14 @@ export class Allocator {
       return isAllocated(network) ? undefined : planNetwork(network, this.#state, this.#pools());
     });
     await this.#allocate("service", (service) =>
-      planService(service, this.#store.view, this.#state, this.#clock.now()),
+      planService(service, this.#store.view, this.#state, this.#clock.steady()),
     );
     // Nodes before tasks: a task without its node's address on the network cannot run.
-    await this.#allocate("node", (node) => planNode(node, this.#store.view, this.#state, this.#clock.now()));
+    await this.#allocate("node", (node) => planNode(node, this.#store.view, this.#state, this.#clock.steady()));
     await this.#allocate("task", (task) => {
       // Its service was removed meanwhile: the orchestrator takes it back.
       if (task.serviceId && !this.#store.view.get("service", task.serviceId)) return undefined;
-      return isNew(task) ? planTask(task, this.#store.view, this.#state, this.#clock.now()) : undefined;
+      return isNew(task) ? planTask(task, this.#store.view, this.#state, this.#clock.steady()) : undefined;
     });
     if (Object.values(this.#blocked).some((set) => set.size > 0)) {
       this.#clock.after(RETRY_MS, () => this.#unblock());
@@ -149,7 +149,7 @@ export class Allocator {
           planned.push({ base: versionOf(object), next });
           // So that the next plan of this tick sees the network's subnet as taken.
           if (kind === "network")
-            this.#state.apply({ action: "update", kind, object: next } as Change, this.#clock.now());
+            this.#state.apply({ action: "update", kind, object: next } as Change, this.#clock.steady());
         }
       }
       if (planned.length > 0) await this.#write(kind, planned);
@@ -218,12 +218,12 @@ export class Allocator {
       });
     } catch (error) {
       // What was taken from the state was not written: begin again from the store.
-      this.#state = AllocatorState.of(this.#store.view, this.#clock.now(), this.#state);
+      this.#state = AllocatorState.of(this.#store.view, this.#clock, this.#state);
       for (const { next } of planned) this.#dirty[kind].add(next.id);
       throw error;
     }
     if (skipped.length === 0) return;
-    this.#state = AllocatorState.of(this.#store.view, this.#clock.now(), this.#state);
+    this.#state = AllocatorState.of(this.#store.view, this.#clock, this.#state);
     for (const id of skipped) this.#dirty[kind].add(id);
     this.#loop.mark();
   }

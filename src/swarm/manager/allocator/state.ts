@@ -4,6 +4,7 @@
  */
 import type { Network, Node, Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { PortConfig_Protocol, PortConfig_PublishMode, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import type { Clock } from "../../../base/clock.ts";
 import { toIpv4 } from "../../../base/dual-stack.ts";
 import type { Reader } from "../../store/memory.ts";
 import type { Change } from "../../store/store.ts";
@@ -90,8 +91,9 @@ export class AllocatorState {
    * The state that belongs to this store. Addresses given back lately rest in it, too: those of tasks that are dead, by
    * the store, which a new leader knows as well, and those that the `former` state knew of.
    */
-  static of(store: Reader, now: number, former?: AllocatorState): AllocatorState {
+  static of(store: Reader, clock: Clock, former?: AllocatorState): AllocatorState {
     const state = new AllocatorState();
+    const [now, wall] = [clock.steady(), clock.now()];
     for (const kind of ["network", "service", "task", "node"] as const) {
       for (const object of store.all(kind)) {
         state.apply({ action: "create", kind, object, old: undefined } as Change, now);
@@ -99,7 +101,8 @@ export class AllocatorState {
     }
     for (const task of store.all("task")) {
       if (!isDead(task)) continue;
-      const freedAt = Math.min(now, Number(task.meta?.updatedAt?.seconds ?? 0n) * 1000);
+      // By another manager's clock, or by ours before it was set.
+      const freedAt = now - Math.max(0, wall - Number(task.meta?.updatedAt?.seconds ?? 0n) * 1000);
       for (const { networkId, address } of attachmentClaims(task.networks, taskOwner(task.id))) {
         for (const pool of state.#pools.get(networkId) ?? []) pool.rest(address, freedAt);
       }

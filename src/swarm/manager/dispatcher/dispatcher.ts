@@ -250,7 +250,7 @@ export class Dispatcher {
         const message = this.#message(session);
         if (!message) throw new GrpcError(status.NOT_FOUND, "node not found");
         if (!last || !sameMessage(last, message)) {
-          session.balancers.tell(message.node, this.#clock.now());
+          session.balancers.tell(message.node, this.#clock.steady());
           for (const waiting of this.#assignmentFeeds.get(nodeId) ?? []) if (waiting.tasks.size > 0) waiting.mark();
           yield message;
         }
@@ -304,12 +304,12 @@ export class Dispatcher {
       // Nothing may be missing in the first message: a node ends what it is not told.
       while (!this.#store.view.tasksOfNode(nodeId).every(mayBegin)) if (!(await feed.next(signal))) break;
       yield set.complete(this.#store.view);
-      let told = this.#clock.now();
+      let told = this.#clock.steady();
       while (await feed.next(signal)) {
-        const early = told + BATCH_MS - this.#clock.now();
+        const early = told + BATCH_MS - this.#clock.steady();
         if (early > 0) await sleep(this.#clock, early, signal).catch(() => {});
         if (signal.aborted) break;
-        told = this.#clock.now();
+        told = this.#clock.steady();
         const tasks = [...feed.tasks];
         const dependencies = [...feed.dependencies.values()];
         feed.tasks.clear();
@@ -327,7 +327,7 @@ export class Dispatcher {
   /** Milliseconds until a node can be given a task. */
   #waitFor(task: Task, { balancers, nodeId }: Session): number {
     if (task.status?.state !== TaskState.ASSIGNED || isOurs(this.#store.view.get("node", nodeId))) return 0;
-    return balancers.waitFor(task, this.#clock.now());
+    return balancers.waitFor(task, this.#clock.steady());
   }
 
   #onCommit(changes: Change[]): void {

@@ -61,7 +61,7 @@ export class Liveness {
 
   /** A new session, which ends the node's former one. Throws UNAVAILABLE past three in eight seconds. */
   register(nodeId: string): Session {
-    const now = this.#clock.now();
+    const now = this.#clock.steady();
     const recent = (this.#registrations.get(nodeId) ?? []).filter((at) => now - at < RATE_WINDOW_MS);
     if (recent.length >= RATE_LIMIT) {
       throw new GrpcError(status.UNAVAILABLE, `node ${nodeId} exceeded rate limit count of registrations`);
@@ -114,7 +114,7 @@ export class Liveness {
 
   #arm(nodeId: string, periods: number, message: string): void {
     const period = this.#periodMs();
-    let since = this.#clock.now();
+    let since = this.#clock.steady();
     const grace = periods === GRACE ? period * periods : Math.max(period * periods, LEAST_GRACE_MS);
     const graceSuspected = period * (periods - GRACE + GRACE_SUSPECTED);
     const graceHeard = Math.max(grace, LEAST_GRACE_MS);
@@ -124,9 +124,9 @@ export class Liveness {
     };
     const look = (inMs: number) => {
       this.#timers.get(nodeId)?.();
-      const due = this.#clock.now() + inMs;
+      const due = this.#clock.steady() + inMs;
       const cancel = this.#clock.after(inMs, () => {
-        const now = this.#clock.now();
+        const now = this.#clock.steady();
         if (now - due > STALL_MS) since += now - due;
         const silent = this.#isSilent(nodeId);
         const limit = silent === true ? graceSuspected : silent === false ? graceHeard : grace;
@@ -135,7 +135,7 @@ export class Liveness {
         void this.#isRestarting(nodeId).then((restarting) => {
           // It may have been heard, or forgotten, meanwhile.
           if (this.#timers.get(nodeId) !== cancel) return;
-          if (restarting) look(Math.min(since + graceHeard - this.#clock.now(), period));
+          if (restarting) look(Math.min(since + graceHeard - this.#clock.steady(), period));
           else lose();
         });
       });

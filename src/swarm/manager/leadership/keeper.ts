@@ -80,7 +80,7 @@ export class MembershipKeeper {
       );
     }
     for (const [id, since] of this.#learners) {
-      if (clock.now() - since > LEARNER_PATIENCE_MS) await members.remove(id);
+      if (clock.steady() - since > LEARNER_PATIENCE_MS) await members.remove(id);
     }
     const list = await members.add(nodeId);
     const own = list.find((member) => member.nodeId === nodeId);
@@ -208,7 +208,7 @@ export class MembershipKeeper {
   }
 
   #countLearners(list: readonly StoreMember[]): void {
-    const now = this.#options.clock.now();
+    const now = this.#options.clock.steady();
     const learners = new Set(list.filter(({ learner }) => learner).map(({ id }) => id));
     for (const id of this.#learners.keys()) if (!learners.has(id)) this.#learners.delete(id);
     for (const id of learners) if (!this.#learners.has(id)) this.#learners.set(id, now);

@@ -36,7 +36,7 @@ export class StandingWatch {
 
   constructor(options: StandingOptions) {
     this.#options = options;
-    this.#leaderlessSince = options.clock.now();
+    this.#leaderlessSince = options.clock.steady();
     void this.#run();
   }
 
@@ -51,7 +51,7 @@ export class StandingWatch {
 
   /** Milliseconds since there was a leader; 0 while there is one. */
   get leaderlessMs(): number {
-    return this.#current.leader === 0n ? this.#options.clock.now() - this.#leaderlessSince : 0;
+    return this.#current.leader === 0n ? this.#options.clock.steady() - this.#leaderlessSince : 0;
   }
 
   close(): void {
@@ -76,7 +76,7 @@ export class StandingWatch {
   #set(next: Standing): void {
     const last = this.#current;
     if (this.#closing.signal.aborted) return;
-    if (last.leader !== 0n && next.leader === 0n) this.#leaderlessSince = this.#options.clock.now();
+    if (last.leader !== 0n && next.leader === 0n) this.#leaderlessSince = this.#options.clock.steady();
     this.#current = next;
     const same = last.leader === next.leader && last.term === next.term && last.learner === next.learner;
     if (!same || last.self !== next.self) this.#options.onChange();

@@ -11,7 +11,7 @@ export class Actions {
   readonly desired = new Map<string, TaskState>();
   /** Changes of the service itself. */
   service: ((service: Service) => Service) | undefined;
-  /** When to look again although nothing happened, wall milliseconds. */
+  /** When to look again although nothing happened, steady milliseconds. */
   wakeAt = Number.POSITIVE_INFINITY;
 
   create(task: Task): Task {

@@ -86,20 +86,20 @@ function replace(
   world: World,
   actions: Actions,
 ): void {
-  const { cluster, now } = world;
+  const { now } = world;
   const failed = before.filter((task) => stateOf(task) === TaskState.FAILED || stateOf(task) === TaskState.REJECTED);
   const last = failed.reduce<Task | undefined>((a, b) => (a && createdAt(a) >= createdAt(b) ? a : b), undefined);
   if (last) {
     if (!shouldRestart(service, last, world.history, now)) return;
     const endedAt = Number(last.meta?.updatedAt?.seconds ?? 0n) * 1000;
-    const at = endedAt + restartDelayMs(service);
+    const at = world.since(last.id, endedAt) + restartDelayMs(service);
     if (at > now) {
       actions.wake(at);
       return;
     }
     world.history.record(last, now);
   }
-  actions.create(newTask({ service, cluster, slot, nodeId, desiredState: TaskState.COMPLETE, now }));
+  actions.create(newTask({ service, slot, nodeId, desiredState: TaskState.COMPLETE }, before, world));
 }
 
 function constraintsOf(service: Service): Constraint[] {

@@ -31,6 +31,8 @@ export class Orchestrator {
   readonly #dirty = new Set<string>();
   /** When each service wants to be looked at again. */
   readonly #wakeAt = new Map<string, number>();
+  /** Of each service what `World.since` said in its last plan. */
+  readonly #since = new Map<string, ReadonlyMap<string, number>>();
   /** Of large plans what is still to be written, while nothing happens that would change them. */
   readonly #rest = new Map<string, { readonly service: Service | undefined; readonly actions: Actions }>();
 
@@ -83,7 +85,7 @@ export class Orchestrator {
   }
 
   async #tick(): Promise<void> {
-    const now = this.#clock.now();
+    const now = this.#clock.steady();
     for (const [id, at] of this.#wakeAt) {
       if (at > now) continue;
       this.#wakeAt.delete(id);
@@ -106,7 +108,7 @@ export class Orchestrator {
     }
     if (this.#rest.size > 0) this.#loop.mark();
     const next = Math.min(...this.#wakeAt.values());
-    if (next !== Number.POSITIVE_INFINITY) this.#loop.markIn(next - this.#clock.now());
+    if (next !== Number.POSITIVE_INFINITY) this.#loop.markIn(next - this.#clock.steady());
   }
 
   async #service(id: string, now: number): Promise<void> {
@@ -126,18 +128,26 @@ export class Orchestrator {
     const store = this.#store.view;
     const actions = new Actions();
     const tasks: Task[] = store.tasksOfService(id);
+    const since = new Map<string, number>();
     if (!service) {
       this.#history.forget(id);
       this.#runs.delete(id);
       this.#wakeAt.delete(id);
       for (const task of tasks) actions.want(task, TaskState.REMOVE);
     } else {
+      const wall = this.#clock.now();
       const world: World = {
         cluster: store.get("cluster", this.#clusterId),
         node: (nodeId) => store.get("node", nodeId),
         nodes: () => store.all("node"),
         history: this.#history,
         now,
+        wall,
+        since: (what, stamp) => {
+          const at = this.#since.get(id)?.get(what) ?? now - Math.max(0, wall - stamp);
+          since.set(what, at);
+          return at;
+        },
       };
       const mode = service.spec?.mode.case;
       if (mode === "replicatedJob" || mode === "globalJob") planJob(service, tasks, world, actions);
@@ -147,15 +157,17 @@ export class Orchestrator {
         planGlobal(service, after, world, actions);
         // The updater sees what is being given up as given up, and not yet what is being made.
         const made = new Set(actions.created);
-        const steady = after
+        const stable = after
           .filter((task) => !made.has(task))
           .map((task) => ({ ...task, desiredState: actions.desired.get(task.id) ?? task.desiredState }));
-        const run = stepUpdate(service, steady, world, this.#runs.get(id), actions);
+        const run = stepUpdate(service, stable, world, this.#runs.get(id), actions);
         if (run) this.#runs.set(id, run);
         else this.#runs.delete(id);
       }
       planStarts(service, tasks, world, actions);
     }
+    if (since.size > 0) this.#since.set(id, since);
+    else this.#since.delete(id);
     if (actions.wakeAt !== Number.POSITIVE_INFINITY) this.#wakeAt.set(id, actions.wakeAt);
     return actions;
   }

@@ -19,7 +19,12 @@ export interface World {
   readonly node: (id: string) => Node | undefined;
   readonly nodes: () => Node[];
   readonly history: RestartHistory;
+  /** Steady milliseconds: for what has to wait. */
   readonly now: number;
+  /** Wall milliseconds: for stamps. */
+  readonly wall: number;
+  /** A wall stamp of the store in steady time: the same each time it is asked, whatever is done to the clocks meanwhile. */
+  readonly since: (what: string, stamp: number) => number;
 }
 
 /** Tasks of a service by the place they fill, oldest first. */
@@ -50,9 +55,8 @@ export function planRestarts(service: Service, tasks: readonly Task[], world: Wo
       world.history.record(task, world.now);
     }
     const nodeId = isGlobal(service) ? task.nodeId : "";
-    const { cluster, now } = world;
     after.push(
-      actions.create(newTask({ service, cluster, slot: task.slot, nodeId, desiredState: TaskState.READY, now })),
+      actions.create(newTask({ service, slot: task.slot, nodeId, desiredState: TaskState.READY }, [task], world)),
     );
   }
   return after;
@@ -80,15 +84,13 @@ export function planReplicas(service: Service, tasks: readonly Task[], world: Wo
   const replicas = Number(mode.value.replicas);
   const slots = slotsOf(tasks);
   const filled = [...slots].filter(([, slot]) => isFilled(service, slot, world));
-  const { cluster, now } = world;
   if (filled.length < replicas) {
     const used = new Set(filled.map(([key]) => key));
     for (let slot = 1, missing = replicas - filled.length; missing > 0; slot++) {
       if (used.has(String(slot))) continue;
       missing--;
-      actions.create(
-        newTask({ service, cluster, slot: BigInt(slot), nodeId: "", desiredState: TaskState.RUNNING, now }),
-      );
+      const place = { service, slot: BigInt(slot), nodeId: "", desiredState: TaskState.RUNNING };
+      actions.create(newTask(place, slots.get(String(slot)) ?? [], world));
     }
   }
   if (filled.length > replicas) {
@@ -132,8 +134,8 @@ export function planGlobal(service: Service, tasks: readonly Task[], world: Worl
     eligible.add(node.id);
     if (node.spec?.availability === NodeSpec_Availability.PAUSE) continue;
     if (isFilled(service, byNode.get(node.id) ?? [], world)) continue;
-    const { cluster, now } = world;
-    actions.create(newTask({ service, cluster, slot: 0n, nodeId: node.id, desiredState: TaskState.RUNNING, now }));
+    const place = { service, slot: 0n, nodeId: node.id, desiredState: TaskState.RUNNING };
+    actions.create(newTask(place, byNode.get(node.id) ?? [], world));
   }
   for (const [nodeId, list] of byNode) {
     if (!eligible.has(nodeId)) for (const task of list) if (isWanted(task)) actions.want(task, TaskState.SHUTDOWN);
@@ -164,7 +166,7 @@ export function planStarts(service: Service, tasks: readonly Task[], world: Worl
 
 /** When a waiting task may run, given what was in its place before. */
 function startsAt(service: Service, task: Task, before: readonly Task[], world: World): number {
-  const since = createdAt(task);
+  const since = world.since(task.id, createdAt(task));
   const stopping = before.some((other) => isOnNode(other) && !isLost(world.node(other.nodeId)));
   if (stopping && world.now < since + STOP_PATIENCE_MS) return since + STOP_PATIENCE_MS;
   const last = before.at(-1);

@@ -18,15 +18,21 @@ import { stateOf } from "../tasks.ts";
 
 export interface NewTask {
   readonly service: Service;
-  readonly cluster: Cluster | undefined;
   /** 0 in global mode. */
   readonly slot: bigint;
   readonly nodeId: string;
   readonly desiredState: TaskState;
-  readonly now: number;
 }
 
-export function newTask({ service, cluster, slot, nodeId, desiredState, now }: NewTask): Task {
+/**
+ * `before`: the tasks that had its place. It counts as younger than they are, also when a clock was set back, or another
+ * manager's is ahead: which task of a place is the last one is told by age.
+ */
+export function newTask(
+  { service, slot, nodeId, desiredState }: NewTask,
+  before: readonly Task[],
+  { cluster, wall }: { readonly cluster: Cluster | undefined; readonly wall: number },
+): Task {
   const spec = service.spec;
   const logDriver = spec?.task?.logDriver ?? cluster?.spec?.taskDefaults?.logDriver;
   const endpointSpec = spec?.endpoint;
@@ -40,7 +46,10 @@ export function newTask({ service, cluster, slot, nodeId, desiredState, now }: N
     specVersion: service.specVersion ?? {},
     annotations: {},
     serviceAnnotations: spec?.annotations ?? {},
-    status: { state: TaskState.NEW, timestamp: timestampFromMs(now), message: "created" },
+    meta: {
+      createdAt: timestampFromMs(before.reduce((at, task) => Math.max(at, Math.floor(createdAt(task)) + 1), wall)),
+    },
+    status: { state: TaskState.NEW, timestamp: timestampFromMs(wall), message: "created" },
     endpoint: create(EndpointSchema, endpointSpec ? { spec: endpointSpec } : {}),
     ...(logDriver ? { logDriver } : {}),
     ...(service.jobStatus?.jobIteration ? { jobIteration: service.jobStatus.jobIteration } : {}),

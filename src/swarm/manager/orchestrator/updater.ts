@@ -42,10 +42,10 @@ export interface Run {
   readonly failed: Set<string>;
 }
 
-function statusChange(actions: Actions, state: UpdateStatus_UpdateState, message: string, now: number): void {
+function statusChange(actions: Actions, state: UpdateStatus_UpdateState, message: string, wall: number): void {
   actions.service = (service) => {
     const done = state === COMPLETED || state === ROLLBACK_COMPLETED;
-    const time = timestampFromMs(now);
+    const time = timestampFromMs(wall);
     const status = create(UpdateStatusSchema, { state, message, startedAt: service.updateStatus?.startedAt ?? time });
     if (done) status.completedAt = time;
     return { ...service, updateStatus: status };
@@ -87,10 +87,10 @@ export function stepUpdate(
   const current = run && run.version === version && run.rollback === rollback ? run : undefined;
   if (!current) {
     if (dirty.length === 0) {
-      if (state === UPDATING || state === ROLLBACK_STARTED) complete(rollback, actions, world.now);
+      if (state === UPDATING || state === ROLLBACK_STARTED) complete(rollback, actions, world.wall);
       return undefined;
     }
-    if (state !== UPDATING && !rollback) statusChange(actions, UPDATING, "update in progress", world.now);
+    if (state !== UPDATING && !rollback) statusChange(actions, UPDATING, "update in progress", world.wall);
     const parallelism = Number(config ? config.parallelism : 1n) || dirty.length;
     const workers = Array.from({ length: Math.min(parallelism, dirty.length) }, () => ({ job: undefined, nextAt: 0 }));
     const fresh = { version, rollback, workers, total: dirty.length, watched: new Map(), failed: new Set<string>() };
@@ -99,9 +99,9 @@ export function stepUpdate(
   return work(service, tasks, dirty, config, world, current, actions);
 }
 
-function complete(rollback: boolean, actions: Actions, now: number): void {
-  if (rollback) statusChange(actions, ROLLBACK_COMPLETED, "rollback completed", now);
-  else statusChange(actions, COMPLETED, "update completed", now);
+function complete(rollback: boolean, actions: Actions, wall: number): void {
+  if (rollback) statusChange(actions, ROLLBACK_COMPLETED, "rollback completed", wall);
+  else statusChange(actions, COMPLETED, "update completed", wall);
 }
 
 function work(
@@ -117,7 +117,7 @@ function work(
   const monitorMs = durationMs(config?.monitor, UPDATE_MONITOR_MS);
   const byId = new Map(tasks.map((task) => [task.id, task]));
   const failure = watch(run, byId, monitorMs, now, actions);
-  if (failure !== undefined && act(service, run, config, failure, actions, now)) return undefined;
+  if (failure !== undefined && act(service, run, config, failure, actions, world.wall)) return undefined;
 
   const startFirst = config?.order === UpdateConfig_UpdateOrder.START_FIRST;
   const todo = dirty.filter(([slot]) => !run.workers.some((worker) => worker.job?.slot === slot));
@@ -148,7 +148,7 @@ function work(
     actions.wake(end);
     return run;
   }
-  complete(run.rollback, actions, now);
+  complete(run.rollback, actions, world.wall);
   return undefined;
 }
 
@@ -167,9 +167,9 @@ function begin(
   if (!first) return undefined;
   const clean = tasks.findLast((task) => !isDirty(service, task));
   const desiredState = startFirst ? TaskState.RUNNING : TaskState.READY;
-  const { cluster, now } = world;
   const nodeId = first.slot > 0n ? "" : first.nodeId;
-  const fresh = clean ?? actions.create(newTask({ service, cluster, slot: first.slot, nodeId, desiredState, now }));
+  const place = { service, slot: first.slot, nodeId, desiredState };
+  const fresh = clean ?? actions.create(newTask(place, tasks, world));
   if (!clean) run.watched.set(fresh.id, 0);
   if (!startFirst) for (const task of tasks) if (task.id !== fresh.id) actions.want(task, TaskState.SHUTDOWN);
   return { slot, taskId: fresh.id };
@@ -212,7 +212,7 @@ function act(
   config: UpdateConfig | undefined,
   taskId: string,
   actions: Actions,
-  now: number,
+  wall: number,
 ): boolean {
   if (run.failed.size / run.total <= (config?.maxFailureRatio ?? 0)) return false;
   const why = `due to failure or early termination of task ${taskId}`;
@@ -221,13 +221,13 @@ function act(
       return false;
     case UpdateConfig_FailureAction.ROLLBACK:
       if (!run.rollback && service.previousSpec) {
-        actions.service = (current) => rolledBack(current, `update rolled back ${why}`, now);
+        actions.service = (current) => rolledBack(current, `update rolled back ${why}`, wall);
         return true;
       }
       break;
     case UpdateConfig_FailureAction.PAUSE:
   }
-  if (run.rollback) statusChange(actions, ROLLBACK_PAUSED, `rollback paused ${why}`, now);
-  else statusChange(actions, PAUSED, `update paused ${why}`, now);
+  if (run.rollback) statusChange(actions, ROLLBACK_PAUSED, `rollback paused ${why}`, wall);
+  else statusChange(actions, PAUSED, `update paused ${why}`, wall);
   return true;
 }

@@ -43,7 +43,7 @@ export class Scheduler {
   #onCommit(changes: Change[]): void {
     let room = false;
     for (const change of changes) {
-      if (this.#nodes.apply(change, this.#store.view, this.#clock.now())) room = true;
+      if (this.#nodes.apply(change, this.#store.view, this.#clock.steady())) room = true;
       if (change.kind !== "task") continue;
       if (change.action === "remove" || !isWaiting(change.object)) this.#waiting.delete(change.object.id);
       else if (!this.#waiting.has(change.object.id)) {
@@ -55,7 +55,7 @@ export class Scheduler {
   }
 
   async #tick(): Promise<void> {
-    const now = this.#clock.now();
+    const now = this.#clock.steady();
     const tasks = [...this.#waiting].flatMap((id) => this.#store.view.get("task", id) ?? []).filter(isWaiting);
     const placements: (Placement & { message: string })[] = [];
     const reasons = new Map<string, string>();

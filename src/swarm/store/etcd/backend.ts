@@ -155,7 +155,7 @@ export class EtcdBackend implements Backend {
       ],
       failure: [create(RequestOpSchema, { request: { case: "requestRange", value: { key: bytes(LEADER_KEY) } } })],
     });
-    const deadline = this.#clock.now() + COMMIT_PATIENCE_MS;
+    const deadline = this.#clock.steady() + COMMIT_PATIENCE_MS;
     let doubt = false;
     for (let wait = 20; ; wait = Math.min(wait * 2, 500)) {
       try {
@@ -177,7 +177,7 @@ export class EtcdBackend implements Backend {
         this.#fence?.();
         if (error instanceof SkeinError) throw error;
         if (isTooLarge(error)) throw new TooLarge();
-        if (!passing(error) || this.#clock.now() >= deadline) {
+        if (!passing(error) || this.#clock.steady() >= deadline) {
           throw unavailable(`the swarm store did not take the change: ${messageOf(error)}`);
         }
         doubt = true;

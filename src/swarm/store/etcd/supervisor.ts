@@ -126,7 +126,7 @@ export class EtcdSupervisor {
    */
   followRoots(afterMs: number): void {
     if (this.#running?.roots === this.#roots()) return;
-    const due = this.#options.clock.now() + afterMs;
+    const due = this.#options.clock.steady() + afterMs;
     if (this.#rootsDue !== undefined && this.#rootsDue <= due) return;
     this.#cancelRoots();
     this.#rootsDue = due;
@@ -143,7 +143,7 @@ export class EtcdSupervisor {
 
   /** While etcd is started again on purpose: its silence, and that it knows no leader, mean nothing. */
   get settling(): boolean {
-    return this.#options.clock.now() < this.#settledAt;
+    return this.#options.clock.steady() < this.#settledAt;
   }
 
   async #startAgain(): Promise<void> {
@@ -152,7 +152,7 @@ export class EtcdSupervisor {
     this.#options.log.info("etcd is started again: the swarm has another root certificate");
     this.#child = undefined;
     this.#stopPoll();
-    this.#settledAt = this.#options.clock.now() + SETTLING_MS;
+    this.#settledAt = this.#options.clock.steady() + SETTLING_MS;
     await this.#end(running);
     if (this.#stopping || this.#running !== running) return;
     try {
@@ -200,9 +200,9 @@ export class EtcdSupervisor {
 
   async #end(running: Running): Promise<void> {
     kill(running.pid, "SIGTERM");
-    const deadline = this.#options.clock.now() + STOP_TIMEOUT_MS;
+    const deadline = this.#options.clock.steady() + STOP_TIMEOUT_MS;
     while (alive(running)) {
-      if (this.#options.clock.now() > deadline) kill(running.pid, "SIGKILL");
+      if (this.#options.clock.steady() > deadline) kill(running.pid, "SIGKILL");
       await sleep(this.#options.clock, 20);
     }
   }
@@ -317,8 +317,8 @@ export class EtcdSupervisor {
 
   async #waitReady(): Promise<void> {
     const { clock, binary } = this.#options;
-    const deadline = clock.now() + READY_TIMEOUT_MS;
-    while (clock.now() < deadline) {
+    const deadline = clock.steady() + READY_TIMEOUT_MS;
+    while (clock.steady() < deadline) {
       if (!this.#running) throw unavailable(`etcd (${binary}) could not be started: is it installed?`);
       if (await answers(this.#running.clientPort)) return;
       await sleep(clock, 10);
