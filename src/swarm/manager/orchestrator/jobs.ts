@@ -11,7 +11,8 @@ import { type Constraint, parseConstraints } from "../scheduler/constraints.ts";
 import { isInvalid, isOver, stateOf } from "../tasks.ts";
 import type { Actions } from "./actions.ts";
 import { isEligible, type World } from "./plan.ts";
-import { byAge, createdAt, newTask, restartDelayMs, shouldRestart } from "./task.ts";
+import { restartDelayMs, shouldRestart } from "./restarts.ts";
+import { byAge, createdAt, newTask } from "./task.ts";
 
 const iterationOf = (object: { jobIteration?: { index: bigint } | undefined } | undefined) =>
   object?.jobIteration?.index ?? 0n;
@@ -26,8 +27,9 @@ export function planJob(service: Service, tasks: readonly Task[], world: World, 
     actions.want(task, TaskState.REMOVE);
   }
   const live = current.filter((task) => {
-    if (task.desiredState > TaskState.COMPLETE || (isOver(task) && stateOf(task) !== TaskState.COMPLETE)) return false;
-    if (isOver(task) || task.nodeId === "" || !isInvalid(world.node(task.nodeId))) return true;
+    if (task.desiredState > TaskState.COMPLETE) return false;
+    const unfinished = !isOver(task) && (task.nodeId === "" || !isInvalid(world.node(task.nodeId)));
+    if (unfinished || stateOf(task) === TaskState.COMPLETE) return true;
     actions.want(task, TaskState.SHUTDOWN);
     return false;
   });
@@ -97,7 +99,7 @@ function replace(
       actions.wake(at);
       return;
     }
-    world.history.record(last, now);
+    world.history.record(service, last, now);
   }
   actions.create(newTask({ service, slot, nodeId, desiredState: TaskState.COMPLETE }, before, world));
 }

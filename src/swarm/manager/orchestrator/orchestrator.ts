@@ -14,7 +14,7 @@ import { isGlobal, isInvalid, isOver, stateOf } from "../tasks.ts";
 import { Actions } from "./actions.ts";
 import { planJob } from "./jobs.ts";
 import { planGlobal, planReplicas, planRestarts, planStarts, type World } from "./plan.ts";
-import { RestartHistory } from "./task.ts";
+import { RestartHistory } from "./restarts.ts";
 import { type Run, stepUpdate } from "./updater.ts";
 
 const DEBOUNCE_MS = 1;
@@ -43,7 +43,11 @@ export class Orchestrator {
     this.#log = log;
     this.#loop = new Loop({ name: "orchestrator", clock, log, debounceMs: DEBOUNCE_MS, work: () => this.#tick() });
     this.#stopWatching = store.onCommit((changes) => this.#onCommit(changes));
-    for (const { id } of store.view.all("service")) this.#dirty.add(id);
+    const age = clock.now() - clock.steady();
+    for (const service of store.view.all("service")) {
+      this.#history.recall(service, store.view.tasksOfService(service.id), age);
+      this.#dirty.add(service.id);
+    }
     for (const { serviceId } of store.view.all("task")) if (serviceId) this.#dirty.add(serviceId);
     this.#loop.mark();
   }

@@ -12,7 +12,8 @@ import { STOP_PATIENCE_MS } from "../defaults.ts";
 import { type Constraint, meets, parseConstraints } from "../scheduler/constraints.ts";
 import { isGlobal, isInvalid, isLost, isOnNode, isOver, isWanted, slotOf, stateOf } from "../tasks.ts";
 import type { Actions } from "./actions.ts";
-import { byAge, createdAt, newTask, type RestartHistory, restartDelayMs, shouldRestart } from "./task.ts";
+import { type RestartHistory, restartDelayMs, shouldRestart } from "./restarts.ts";
+import { byAge, createdAt, newTask } from "./task.ts";
 
 export interface World {
   readonly cluster: Cluster | undefined;
@@ -52,7 +53,7 @@ export function planRestarts(service: Service, tasks: readonly Task[], world: Wo
     if (isGlobal(service) && misplaced) continue;
     if (isOver(task) && !misplaced) {
       if (!shouldRestart(service, task, world.history, world.now)) continue;
-      world.history.record(task, world.now);
+      world.history.record(service, task, world.now);
     }
     const nodeId = isGlobal(service) ? task.nodeId : "";
     after.push(
@@ -63,7 +64,7 @@ export function planRestarts(service: Service, tasks: readonly Task[], world: Wo
 }
 
 /** A slot counts as filled by a wanted task, or by one that ended and is not to be restarted. */
-function isFilled(service: Service, slot: readonly Task[], world: World): boolean {
+export function isFilled(service: Service, slot: readonly Task[], world: World): boolean {
   if (slot.some(isWanted)) return true;
   const newest = slot.at(-1);
   return (

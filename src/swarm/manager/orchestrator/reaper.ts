@@ -8,6 +8,7 @@ import type { Change, Store } from "../../store/store.ts";
 import { TASK_HISTORY } from "../defaults.ts";
 import { Loop } from "../loop.ts";
 import { isOver, slotOf, stateOf } from "../tasks.ts";
+import { historyLimit } from "./restarts.ts";
 import { byAge } from "./task.ts";
 
 const DEBOUNCE_MS = 100;
@@ -74,7 +75,8 @@ export class Reaper {
     this.#slots.clear();
     for (const [serviceId, keys] of byService) {
       const slots = Map.groupBy(view.tasksOfService(serviceId), (task) => `${serviceId} ${slotOf(task)}`);
-      for (const key of keys) for (const task of surplusHistory(slots.get(key) ?? [], limit)) doomed.add(task.id);
+      const kept = historyLimit(view.get("service", serviceId), limit);
+      for (const key of keys) for (const task of surplusHistory(slots.get(key) ?? [], kept)) doomed.add(task.id);
     }
     await this.#store.batch([...doomed], (tx, id) => {
       if (tx.get("task", id)) tx.remove("task", id);

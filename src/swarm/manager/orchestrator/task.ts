@@ -9,12 +9,11 @@ import {
   TaskSchema,
 } from "#proto/docker/swarmkit/objects_pb.js";
 import { EndpointSpecSchema, TaskSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
-import { RestartPolicy_RestartCondition, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { swarmId } from "../../../base/id.ts";
 import { publishLabels } from "../../../base/publish.ts";
 import { taskWithDefaults } from "../../defaults.ts";
-import { durationMs, RESTART_DELAY_MS, timestampMs } from "../defaults.ts";
-import { stateOf } from "../tasks.ts";
+import { timestampMs } from "../defaults.ts";
 
 export interface NewTask {
   readonly service: Service;
@@ -99,38 +98,3 @@ export const createdAt = (task: Task) => timestampMs(task.meta?.createdAt);
 
 /** Oldest first. */
 export const byAge = (a: Task, b: Task) => createdAt(a) - createdAt(b) || (a.id < b.id ? -1 : 1);
-
-export const restartDelayMs = (service: Service) => durationMs(service.spec?.task?.restart?.delay, RESTART_DELAY_MS);
-
-/** Restarts of each place of each version of a service, for `max_attempts` and `window`. Not kept over a restart of the manager. */
-export class RestartHistory {
-  readonly #attempts = new Map<string, Map<string, number[]>>();
-
-  record(task: Task, now: number): void {
-    const ofService = this.#attempts.get(task.serviceId) ?? new Map<string, number[]>();
-    this.#attempts.set(task.serviceId, ofService);
-    const key = keyOf(task);
-    ofService.set(key, [...(ofService.get(key) ?? []), now]);
-  }
-
-  attempts(task: Task, windowMs: number, now: number): number {
-    const attempts = this.#attempts.get(task.serviceId)?.get(keyOf(task)) ?? [];
-    return windowMs > 0 ? attempts.filter((at) => now - at < windowMs).length : attempts.length;
-  }
-
-  forget(serviceId: string): void {
-    this.#attempts.delete(serviceId);
-  }
-}
-
-const keyOf = (task: Task) => `${task.slot || task.nodeId}@${task.specVersion?.index ?? 0n}`;
-
-/** Whether an ended task is to be replaced, by its service's restart policy. */
-export function shouldRestart(service: Service, task: Task, history: RestartHistory, now: number): boolean {
-  const policy = service.spec?.task?.restart;
-  const condition = policy ? policy.condition : RestartPolicy_RestartCondition.ANY;
-  if (condition === RestartPolicy_RestartCondition.NONE) return false;
-  if (condition === RestartPolicy_RestartCondition.ON_FAILURE && stateOf(task) === TaskState.COMPLETE) return false;
-  const max = Number(policy?.maxAttempts ?? 0n);
-  return max === 0 || history.attempts(task, durationMs(policy?.window, 0), now) < max;
-}

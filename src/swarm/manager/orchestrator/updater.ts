@@ -6,6 +6,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
+import { NodeSpec_Availability } from "#proto/docker/swarmkit/specs_pb.js";
 import {
   TaskState,
   type UpdateConfig,
@@ -15,9 +16,9 @@ import {
   UpdateStatusSchema,
 } from "#proto/docker/swarmkit/types_pb.js";
 import { durationMs, UPDATE_MONITOR_MS } from "../defaults.ts";
-import { isOver, isWanted, stateOf } from "../tasks.ts";
+import { isGlobal, isInvalid, isOver, isWanted, stateOf } from "../tasks.ts";
 import type { Actions } from "./actions.ts";
-import { slotsOf, type World } from "./plan.ts";
+import { isFilled, slotsOf, type World } from "./plan.ts";
 import { isDirty, newTask } from "./task.ts";
 
 const { UPDATING, PAUSED, COMPLETED, ROLLBACK_STARTED, ROLLBACK_PAUSED, ROLLBACK_COMPLETED } = UpdateStatus_UpdateState;
@@ -82,8 +83,9 @@ export function stepUpdate(
   const rollback = state === ROLLBACK_STARTED;
   const version = service.specVersion?.index ?? 0n;
   const config = rollback ? service.spec?.rollback : service.spec?.update;
-  const wanted = [...slotsOf(tasks.filter(isWanted))];
-  const dirty = wanted.filter(([, slot]) => slot.length > 1 || slot.some((task) => isDirty(service, task)));
+  const dirty = slotsToKeep(service, tasks, world).filter(
+    ([, slot]) => slot.length > 1 || slot.some((task) => isDirty(service, task)),
+  );
   const current = run && run.version === version && run.rollback === rollback ? run : undefined;
   if (!current) {
     if (dirty.length === 0) {
@@ -97,6 +99,24 @@ export function stepUpdate(
     return work(service, tasks, dirty, config, world, fresh, actions);
   }
   return work(service, tasks, dirty, config, world, current, actions);
+}
+
+/**
+ * The slots that are to do what the service says, with the tasks that do it. That is also one whose task ended for good
+ * (its job is done, its attempts are used up): the next version begins there anew. Nothing is done on a paused node, where
+ * no other task could follow.
+ */
+function slotsToKeep(service: Service, tasks: readonly Task[], world: World): [string, Task[]][] {
+  const global = isGlobal(service);
+  return [...slotsOf(tasks)].flatMap(([key, slot]): [string, Task[]][] => {
+    const node = global ? world.node(key) : undefined;
+    if (node?.spec?.availability === NodeSpec_Availability.PAUSE) return [];
+    const wanted = slot.filter(isWanted);
+    if (wanted.length > 0) return [[key, wanted]];
+    const last = slot.at(-1);
+    if (!last || (global && isInvalid(node)) || !isFilled(service, slot, world)) return [];
+    return [[key, [last]]];
+  });
 }
 
 function complete(rollback: boolean, actions: Actions, wall: number): void {
