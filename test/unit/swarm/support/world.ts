@@ -49,6 +49,8 @@ export interface World {
   /** Tasks of a service that are to run. */
   wanted(serviceId: string): Task[];
   running(serviceId: string): Task[];
+  /** Another orchestrator takes over, which knows the store only. */
+  elect(): void;
   close(): void;
 }
 
@@ -65,10 +67,10 @@ export async function createWorld(): Promise<World> {
     );
   });
   const allocator = new Allocator(store, CLUSTER, clock, nullLogger);
+  let orchestrator = new Orchestrator(store, CLUSTER, clock, nullLogger);
   const loops = [
     allocator,
     new Scheduler(store, clock, nullLogger),
-    new Orchestrator(store, CLUSTER, clock, nullLogger),
     new Reaper(store, CLUSTER, clock, nullLogger),
     new Enforcer(store, clock, nullLogger),
   ];
@@ -134,7 +136,12 @@ export async function createWorld(): Promise<World> {
     wanted: (serviceId) => store.view.tasksOfService(serviceId).filter(isWanted),
     running: (serviceId) =>
       store.view.tasksOfService(serviceId).filter((task) => isWanted(task) && stateOf(task) === TaskState.RUNNING),
+    elect: () => {
+      orchestrator.close();
+      orchestrator = new Orchestrator(store, CLUSTER, clock, nullLogger);
+    },
     close: () => {
+      orchestrator.close();
       for (const loop of loops) loop.close();
       store.close();
     },
