@@ -110,13 +110,13 @@ function standingIn({ clusterId, view }: PortOptions): Standing {
   };
 }
 
-function servedBy({ clock, clusterId, log }: PortOptions, standing: Standing, identityOf: IdentityOf): Served {
+function servedBy({ clock, closing, clusterId, log }: PortOptions, standing: Standing, identityOf: IdentityOf): Served {
   const callers = new Callers(identityOf);
   return {
     callers,
     authority: createAuthority(callers.identityOf, clusterId, standing),
     direct: createAuthority(identityOf, clusterId, standing),
-    refusals: refusalLog(log, clock, identityOf),
+    refusals: refusalLog(log, clock, closing, identityOf),
   };
 }
 

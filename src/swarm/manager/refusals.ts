@@ -18,14 +18,20 @@ const kinds = {
 /** A reason may quote what the caller sent. */
 const MAX_REASON = 200;
 
+/** Ends with the manager: `closing`. */
 export function refusalLog(
   log: Logger,
   clock: Clock,
+  closing: AbortSignal,
   callerOf: (context: CallContext) => Identity | undefined,
 ): (failure: Failure) => void {
   const warnings = new Map(
     Object.entries(kinds).map(([code, message]) => [Number(code), new BoundedWarning(log, clock, message)]),
   );
+  const close = () => {
+    for (const warning of warnings.values()) warning.close();
+  };
+  closing.addEventListener("abort", close, { once: true });
   return ({ code, context, error, path }) => {
     const warning = warnings.get(code);
     if (!warning) return;

@@ -212,6 +212,7 @@ export async function listenManager(
       for (const socket of sockets) socket.destroy();
       for (const { grpc } of Object.values(servers)) grpc.forceShutdown();
       await closed;
+      refused.close();
     },
   };
 }

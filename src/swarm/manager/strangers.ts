@@ -70,7 +70,7 @@ export class Crowd {
   }
 }
 
-/** Warns of the first at once, then of all others within ten seconds in one line. */
+/** Warns of the first at once, then of all others within ten seconds in one line; once closed, of nothing more. */
 export class BoundedWarning {
   readonly #log: Logger;
   readonly #clock: Clock;
@@ -78,6 +78,8 @@ export class BoundedWarning {
   #quiet = false;
   #untold = 0;
   #last: Fields = {};
+  #closed = false;
+  #cancel: (() => void) | undefined;
 
   constructor(log: Logger, clock: Clock, message: string) {
     this.#log = log;
@@ -86,6 +88,7 @@ export class BoundedWarning {
   }
 
   tell(fields: Fields): void {
+    if (this.#closed) return;
     if (this.#quiet) {
       this.#untold++;
       this.#last = fields;
@@ -93,7 +96,15 @@ export class BoundedWarning {
     }
     this.#quiet = true;
     this.#log.warn(this.#message, fields);
-    this.#clock.after(QUIET_MS, () => this.#speakUp());
+    this.#cancel = this.#clock.after(QUIET_MS, () => this.#speakUp());
+  }
+
+  /** Tells at once what was kept back. */
+  close(): void {
+    this.#cancel?.();
+    if (this.#untold > 0) this.#log.warn(this.#message, { ...this.#last, times: this.#untold });
+    this.#untold = 0;
+    this.#closed = true;
   }
 
   #speakUp(): void {

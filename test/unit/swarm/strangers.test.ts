@@ -54,4 +54,11 @@ test("a flood of refusals is a line in ten seconds, with their number", async ()
   assert.match(lines[1] ?? "", /peer=999.* times=999/);
   await clock.advanceAsync(60_000);
   assert.equal(lines.length, 2, "nothing new, nothing told");
+  for (let i = 0; i < 3; i++) warning.tell({ peer: i });
+  warning.close();
+  assert.equal(lines.length, 4);
+  assert.match(lines[3] ?? "", /peer=2.* times=2/);
+  warning.tell({ peer: 4 });
+  await clock.advanceAsync(60_000);
+  assert.equal(lines.length, 4, "closed: nothing waits to be told");
 });
