@@ -2,7 +2,8 @@
  * Runs every check and every test and prints `N passed, N failed` last.
  *
  * Order: format, lint and types; unit tests, two files at a time; then what needs root and the machine (namespaces, real
- * peers, labs): files that measure seconds alone, one after another, the others two at a time.
+ * peers, labs), in three lanes: two for files that work, one for files that mostly wait. Files that hold the machine to a
+ * time have the two lanes for themselves. What takes longest begins first.
  * `test/run.ts PATTERN…` runs the files whose path contains one.
  */
 import { spawnSync } from "node:child_process";
@@ -19,8 +20,31 @@ process.chdir(root);
 process.env.SKEIN_LAB_OFFLINE = "1";
 const patterns = process.argv.slice(2);
 
-/** Files that hold the machine to a time, or look at all of it. */
-const ALONE = ["test/e2e/lab.", "test/e2e/failover.", "test/e2e/updates.", "test/unit/"];
+/** Files that hold the machine to a time: beside them only files that wait. */
+const ALONE = ["test/e2e/failover.", "test/e2e/updates."];
+
+/** Files that mostly wait, for timers of real peers that nobody can shorten; those that work least first, beside `ALONE`. */
+const WAITING = [
+  "test/interop/gossip/",
+  "test/interop/dockerd-manager.",
+  "test/interop/dockerd-gossip.",
+  "test/interop/mixed-docker.",
+  "test/interop/mixed-skein.",
+];
+
+/** Files of a minute and more, and what a lane ends with would otherwise run alone: the longest first, all others after. */
+const LONGEST = [
+  "test/unit/swarm/manager.",
+  "test/unit/gossip/convergence.",
+  "test/unit/network/mesh.root.",
+  "test/e2e/churn.",
+  "test/e2e/managers.",
+  "test/walk/003-",
+  "test/walk/004-",
+  "test/e2e/faults.",
+  "test/e2e/services.",
+  "test/e2e/",
+];
 
 interface Result {
   passed: number;
@@ -90,14 +114,30 @@ async function makeImages(): Promise<void> {
   for (const collection of collections) await archiveOf(imageCache, collection);
 }
 
-/** One file; what it prints comes in one piece, so that two at a time can be read. */
+/** One file; what it prints comes in one piece, so that several at a time can be read. */
 async function inOnePiece(file: string): Promise<Result> {
-  const lines = [`\n# ${file}`];
+  const lines: string[] = [];
   const began = performance.now();
   const result = await tests([file], 1, (text) => lines.push(text));
-  took.push({ file, seconds: Math.round((performance.now() - began) / 1000) });
-  console.log(lines.join("\n"));
+  const seconds = Math.round((performance.now() - began) / 1000);
+  took.push({ file, seconds });
+  console.log([`\n# ${file} (${seconds} s)`, ...lines].join("\n"));
   return result;
+}
+
+const isOneOf = (prefixes: string[]) => (file: string) => prefixes.some((prefix) => file.startsWith(prefix));
+
+/** Those of the first prefix first, and last those of none. */
+function inOrder(prefixes: string[], files: string[]): string[] {
+  const rank = (file: string) => {
+    const index = prefixes.findIndex((prefix) => file.startsWith(prefix));
+    return index < 0 ? prefixes.length : index;
+  };
+  return files.toSorted((a, b) => rank(a) - rank(b));
+}
+
+function split(files: string[], wanted: (file: string) => boolean): [those: string[], others: string[]] {
+  return [files.filter(wanted), files.filter((file) => !wanted(file))];
 }
 
 /**
@@ -113,13 +153,22 @@ async function onThisMachine(files: string[], images: Promise<void>): Promise<vo
       else failed.push({ file, first: result });
     }
   };
-  const isAlone = (file: string) => ALONE.some((prefix) => file.startsWith(prefix));
-  const needsNoImages = (file: string) => file.startsWith("test/unit/");
-  const shared = files.filter((file) => !isAlone(file));
-  await take(files.filter(needsNoImages));
-  await images;
-  await take(files.filter((file) => isAlone(file) && !needsNoImages(file)));
-  await Promise.all(Array.from({ length: Math.min(2, cpus().length) }, () => take(shared)));
+  const lanes = async (queue: string[]) => {
+    await Promise.all(Array.from({ length: Math.min(2, cpus().length) }, () => take(queue)));
+  };
+  const [waits, works] = split(files, isOneOf(WAITING));
+  const waiting = inOrder(WAITING, waits);
+  const working = inOrder(LONGEST, works);
+  const [withoutImages, withImages] = split(working, (file) => file.startsWith("test/unit/"));
+  const [alone, shared] = split(withImages, isOneOf(ALONE));
+  await Promise.all([
+    images.then(() => take(waiting)),
+    lanes(withoutImages)
+      .then(() => images)
+      .then(() => take(alone))
+      .then(() => lanes(shared))
+      .then(() => take(waiting)),
+  ]);
   for (const { file, first } of failed) {
     console.log(`\n# ${file} again: ${first.failures.length} failed`);
     const second = await inOnePiece(file);
@@ -138,13 +187,14 @@ if (patterns.length === 0) {
   check("lint, import rule included", "biome", "lint", "--error-on-warnings", ".");
   check("types", "tsc", "--noEmit");
 }
-const unit = all.filter((file) => !needsMachine(file));
-const onMachine = all.filter(needsMachine);
+const [onMachine, unit] = split(all, needsMachine);
 // Mostly a wait for packages to arrive, and meanwhile there is enough to do.
-const images = onMachine.length > 1 ? makeImages() : Promise.resolve();
-images.catch(() => {});
+const images = (onMachine.length > 1 ? makeImages() : Promise.resolve()).catch((error: unknown) => {
+  console.log(line("images", false, performance.now() - started, String(error)));
+  add({ passed: 0, skipped: 0, failures: ["images"] });
+});
 if (unit.length > 0) console.log("\n# unit");
-add(await tests(unit, Math.min(2, cpus().length), (text) => console.log(text)));
+add(await tests(inOrder(LONGEST, unit), Math.min(2, cpus().length), (text) => console.log(text)));
 await onThisMachine(onMachine, images);
 
 const { passed, skipped, failures } = total;
