@@ -1,10 +1,11 @@
 import { spawn } from "node:child_process";
 import { Command, Option } from "commander";
-import { SkeinError } from "../base/errors.ts";
+import { invalid, SkeinError } from "../base/errors.ts";
+import { hasOwnClock, setClock } from "../lab/clock.ts";
 import { inside, startDaemon } from "../lab/host.ts";
 import { borrowedNames, findRegistry, pullImages } from "../lab/hub.ts";
 import { collections } from "../lab/image/library.ts";
-import { down, type HostReport, hostOf, report, requireLab, up } from "../lab/lab.ts";
+import { down, type HostReport, hostOf, type Lab, report, requireLab, up } from "../lab/lab.ts";
 import { end, signal } from "../lab/process.ts";
 import { type Shaping, slowDown } from "../lab/slow.ts";
 import { hostNames } from "../lab/spec.ts";
@@ -193,12 +194,28 @@ export function labCommand(): Command {
     .command("restart <host>")
     .description("stop a host's engine and start it again")
     .option(...nameOption)
-    .action(async (name: string, options: { name: string }) => {
+    .action((name: string, options: { name: string }) => restart(requireLab(options.name), name));
+  lab
+    .command("clock <host> <offset>")
+    .description(
+      "set the clock of a host's skeind by an offset, +1h or (after --) -90s; the first time starts it again",
+    )
+    .option(...nameOption)
+    .action(async (name: string, offset: string, options: { name: string }) => {
       const found = requireLab(options.name);
-      const { host, state } = hostOf(found, name);
-      if (state.daemon && !(await end(state.daemon, "SIGTERM", 15_000))) await end(state.daemon, "SIGKILL", 5000);
-      found.state.running[name] = await startDaemon(host, state, found.state.engines[name]);
-      saveState(found.state);
+      const { host } = hostOf(found, name);
+      if (found.state.engines[name] === "dockerd") throw invalid(`${name} runs dockerd, whose clock cannot be set`);
+      const runs = hasOwnClock(host);
+      setClock(host, offset);
+      if (!runs) await restart(found, name);
     });
   return lab;
+}
+
+/** Stops a host's engine and starts it again. */
+async function restart(lab: Lab, name: string): Promise<void> {
+  const { host, state } = hostOf(lab, name);
+  if (state.daemon && !(await end(state.daemon, "SIGTERM", 15_000))) await end(state.daemon, "SIGKILL", 5000);
+  lab.state.running[name] = await startDaemon(host, state, lab.state.engines[name]);
+  saveState(lab.state);
 }

@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Clock, sleep, systemClock } from "../base/clock.ts";
 import { SkeinError } from "../base/errors.ts";
+import { clockWords } from "./clock.ts";
 import { childrenOf, end, isAlive, type ProcessRef, processRef, startDetached } from "./process.ts";
 import type { HostSpec } from "./spec.ts";
 import type { EngineKind } from "./state.ts";
@@ -128,7 +129,7 @@ export async function startDaemon(
   engine: EngineKind = "skeind",
   clock: Clock = systemClock,
 ): Promise<HostState> {
-  const command = engine === "dockerd" ? dockerdCommand(host) : daemonCommand(host);
+  const command = engine === "dockerd" ? dockerdCommand(host) : [...clockWords(host), ...daemonCommand(host)];
   const outer = startDetached(inside(state, command), host.logFile);
   // Ours takes one second; on a machine that stalls it is not given up. The real engine in a swarm answers when it has
   // found a manager, or after 20 s without one.

@@ -3,8 +3,11 @@ import { type Clock, sleep } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 
 const minuteMs = 60_000;
-/** Timers hold less than 25 days and stand still while a machine sleeps: time is looked at this often. */
-const lookMs = 60 * minuteMs;
+/**
+ * Time is looked at so often, at a hundredth of what is to wait: timers stand still while a machine sleeps, and the clock
+ * may be set.
+ */
+const lookMs = { least: minuteMs / 2, most: 60 * minuteMs };
 const forcedDelayMs = 500;
 const retryMs = { base: 5_000, max: 60 * minuteMs };
 
@@ -36,8 +39,10 @@ export interface RenewerOptions {
 
 export class Renewer {
   #options: RenewerOptions;
-  /** When to renew next, milliseconds since the epoch. */
+  /** When the certificate is to be renewed for its age, milliseconds since the epoch. */
   #due: number;
+  /** When to renew it anyway, because somebody wants it or the last try failed: steady milliseconds. */
+  #wanted = Number.POSITIVE_INFINITY;
   #wake = new AbortController();
   #closing = new AbortController();
   #loop: Promise<void> | undefined;
@@ -53,8 +58,20 @@ export class Renewer {
 
   /** Renews soon, whatever the age of the certificate. */
   force(): void {
-    this.#due = Math.min(this.#due, this.#options.clock.now() + forcedDelayMs);
+    this.#wanted = Math.min(this.#wanted, this.#options.clock.steady() + forcedDelayMs);
     this.#wake.abort();
+  }
+
+  /** A fresh certificate that by this host's clock is old already would be renewed without a pause for ever. */
+  #plan(): void {
+    const { clock, random, validity } = this.#options;
+    const due = renewalTime(validity(), random);
+    if (due > clock.now()) {
+      this.#due = due;
+      return;
+    }
+    const pause = Math.max(minuteMs, (validity().notAfter - clock.now()) / 2);
+    this.#wanted = Math.min(this.#wanted, clock.steady() + pause);
   }
 
   async close(): Promise<void> {
@@ -63,26 +80,28 @@ export class Renewer {
   }
 
   async #run(): Promise<void> {
-    const { clock, log, random, renew, unsatisfied, validity } = this.#options;
+    const { clock, log, random, renew, unsatisfied } = this.#options;
     const { signal } = this.#closing;
     let failures = 0;
     while (!signal.aborted) {
-      const wait = this.#due - clock.now();
+      const wait = Math.min(this.#due - clock.now(), this.#wanted - clock.steady());
       if (wait > 0) {
         this.#wake = new AbortController();
-        await sleep(clock, Math.min(wait, lookMs), AbortSignal.any([signal, this.#wake.signal])).catch(() => {});
+        const look = Math.min(Math.max(wait / 100, lookMs.least), lookMs.most);
+        await sleep(clock, Math.min(wait, look), AbortSignal.any([signal, this.#wake.signal])).catch(() => {});
         continue;
       }
       // Whoever asks while a renewal is under way gets another one.
       this.#due = Number.POSITIVE_INFINITY;
+      this.#wanted = Number.POSITIVE_INFINITY;
       try {
         await renew(signal);
         if (unsatisfied()) throw new Error("the managers did not yet issue the certificate that is wanted");
         failures = 0;
-        this.#due = Math.min(this.#due, renewalTime(validity(), random));
+        this.#plan();
       } catch (error) {
         if (signal.aborted) return;
-        this.#due = Math.min(this.#due, clock.now() + retryDelay(failures++, random));
+        this.#wanted = Math.min(this.#wanted, clock.steady() + retryDelay(failures++, random));
         log.warn("renewing the certificate failed; it is tried again", { error });
       }
     }

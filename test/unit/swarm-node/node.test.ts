@@ -26,7 +26,7 @@ describe("renewal", () => {
     );
   });
 
-  function renewer(renew: () => Promise<void>, unsatisfied = () => false) {
+  function renewer(renew: () => Promise<void>, unsatisfied = () => false, random = () => 0) {
     const clock = new VirtualClock();
     let notBefore = 0;
     const times: number[] = [];
@@ -40,7 +40,7 @@ describe("renewal", () => {
       unsatisfied,
       clock,
       log: nullLogger,
-      random: () => 0,
+      random,
     });
     instance.start();
     return { clock, instance, times };
@@ -62,6 +62,50 @@ describe("renewal", () => {
     assert.deepEqual(times, []);
     await clock.advanceAsync(10_000);
     assert.deepEqual(times, [1_500]);
+    await instance.close();
+  });
+
+  it("does not wait an hour more because the clock was set back, nor miss its time because it was set on", async () => {
+    let fails = true;
+    const renew = async () => {
+      if (fails) throw new Error("nobody there");
+    };
+    const { clock, instance, times } = renewer(
+      renew,
+      () => false,
+      () => 0.5,
+    );
+    instance.force();
+    await clock.advanceAsync(501);
+    assert.equal(times.length, 1);
+    clock.set(-3_600_000);
+    fails = false;
+    await clock.advanceAsync(15_000);
+    assert.equal(times.length, 2);
+    clock.set(60 * day);
+    await clock.advanceAsync(60_000);
+    assert.equal(times.length, 3);
+    await instance.close();
+  });
+
+  it("does not renew without end where the clock is ahead of the managers' by half of a certificate's life", async () => {
+    const clock = new VirtualClock(1_000 * day);
+    let count = 0;
+    const hour = 3_600_000;
+    const instance = new Renewer({
+      // Made by a manager whose clock is 50 minutes behind, for an hour.
+      validity: () => ({ notBefore: clock.now() - 110 * 60_000, notAfter: clock.now() + 10 * 60_000 }),
+      renew: async () => {
+        count++;
+      },
+      unsatisfied: () => false,
+      clock,
+      log: nullLogger,
+      random: () => 0.5,
+    });
+    instance.start();
+    await clock.advanceAsync(hour);
+    assert.ok(count > 5 && count < 20, `${count} renewals in an hour`);
     await instance.close();
   });
 

@@ -85,7 +85,7 @@ export async function createWorld(): Promise<World> {
     clock,
     allocated: () => allocator.state,
     logs,
-    disconnect: () => {},
+    authorities: { reachable: async () => false, crossSign: () => Promise.reject(new Error("there is none")) },
   });
   const busy = new Set<string>();
   const world: World = {
