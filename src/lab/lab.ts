@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { sleep, systemClock } from "../base/clock.ts";
-import { SkeinError } from "../base/errors.ts";
+import { errnoOf, SkeinError } from "../base/errors.ts";
 import { leftoverCgroups, removeCgroup } from "./cgroup.ts";
 import { type HostState, startDaemon, startHost, stopHost } from "./host.ts";
 import { killAllIn } from "./kill.ts";
@@ -206,7 +206,13 @@ async function sweepCgroups(name: string): Promise<void> {
 }
 
 function removeIfEmpty(dir: string): void {
-  if (existsSync(dir) && readdirSync(dir).length === 0) rmdirSync(dir);
+  if (!existsSync(dir) || readdirSync(dir).length > 0) return;
+  try {
+    rmdirSync(dir);
+  } catch (error) {
+    // A disk of its own may be mounted there.
+    if (errnoOf(error) !== "EBUSY") throw error;
+  }
 }
 
 export interface HostReport {

@@ -3,14 +3,17 @@
  *
  * A packet between two hosts: eth0 of one host -> its veth peer (a port of the bridge `skein-<lab>` in this
  * machine's namespace) -> the other port -> eth0 of the other host. This machine has the bridge's own address,
- * so it reaches every host; what hosts send outside is masqueraded by the lab's own nft table.
+ * so it reaches every host; what hosts send outside is masqueraded by the lab's own nft table. Where this machine's
+ * firewall forwards nothing by default, as ufw's and Docker's do, and br_netfilter asks it about bridged frames too, two
+ * rules of the lab's let both pass.
  */
 import { SkeinError } from "../base/errors.ts";
+import { closeRule, forwardPolicies, passageChanges, passageRule } from "../kernel/forward-policy.ts";
 import { createNetNs, destroyNetNs, openNetNs } from "../kernel/netns.ts";
 import { openNft } from "../kernel/nft.ts";
 import { openRtnl } from "../kernel/rtnl.ts";
 import { writeSysctl } from "../kernel/sysctl.ts";
-import type { Rtnl } from "../kernel/types.ts";
+import type { Nft, Rtnl } from "../kernel/types.ts";
 import { forwardingKey, holdForwarding, releaseForwarding } from "./forwarding.ts";
 import { type HostSpec, type LabSpec, overlaps } from "./spec.ts";
 
@@ -52,6 +55,14 @@ table ip ${table(spec)} {
   }
 }
 `);
+  letPass(nft, spec, [spec.bridge]);
+}
+
+/** Brings the lab's rules in iptables' own tables to these devices. */
+function letPass(nft: Nft, spec: LabSpec, devices: readonly string[]): void {
+  const { add, remove } = passageChanges(forwardPolicies(nft, table(spec)), devices);
+  for (const passage of remove) nft.run(closeRule(passage));
+  for (const passage of add) nft.run(passageRule(passage, table(spec)));
 }
 
 export async function removeSwitch(spec: LabSpec): Promise<void> {
@@ -60,6 +71,7 @@ export async function removeSwitch(spec: LabSpec): Promise<void> {
   if (link) await rtnl.delLink(link.index);
   using nft = openNft();
   nft.run(`table ip ${table(spec)}\ndelete table ip ${table(spec)}`);
+  letPass(nft, spec, []);
   releaseForwarding(spec.name);
 }
 

@@ -355,6 +355,30 @@ describe("networks", () => {
     await ok("network", "rm", "inner");
   });
 
+  test("a firewall that forwards nothing by default (ufw's, Docker's) lets our networks' packets pass, and its own rules count", async () => {
+    const nft = (script: string) => lab.in("host", "nft", script);
+    // What `iptables -P FORWARD DROP` makes.
+    const chain = "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
+    await nft(`add table ip filter; ${chain}; add rule ip filter FORWARD tcp dport 81 drop`);
+    const listed = async () => (await nft("list chain ip filter FORWARD")).stdout;
+    await ok("network", "create", "walled");
+    await ok("run", "-d", "--name", "w1", "--network", "walled", "-p", "8140:80", "-p", "8141:81", "skein/hello");
+    assert.equal(await answered("in spite of the policy", "outside", `http://${own}:8140/`), other);
+    assert.match(await ok("exec", "w1", "ping", "-c1", "-W2", other), / 0% packet loss/);
+    await ok("exec", "-d", "w1", "httpd", "-p", "81", "-h", "/www");
+    await answered("within the host", "host", `http://${own}:8141/`);
+    assert.equal(await ask("outside", `http://${own}:8141/`), "", "the operator's own rule");
+    await nft("flush chain ip filter FORWARD");
+    assert.equal(await answered("when it was loaded anew", "outside", `http://${own}:8141/`), other);
+    const device = `br-${(await ok("network", "inspect", "-f", "{{.Id}}", "walled")).slice(0, 12)}`;
+    const rules = async () => (await listed()).match(new RegExp(`"${device}" .*accept comment "skeind"`, "g")) ?? [];
+    assert.equal((await rules()).length, 2);
+    await ok("rm", "-f", "w1");
+    await ok("network", "rm", "walled");
+    assert.equal((await rules()).length, 0);
+    await nft("delete table ip filter");
+  });
+
   test("macvlan: a container on the host's own wire", { skip: !hasFeature("macvlan") }, async () => {
     const wire = ["--subnet", "10.89.0.0/24", "--ip-range", "10.89.0.128/25", "--gateway", other];
     await ok("network", "create", "-d", "macvlan", "-o", "parent=eth0", ...wire, "wire");

@@ -80,6 +80,8 @@ export function planHost(
     fdb: [],
     sysctls: switches,
     tables: [bridgeFirewall(bridges, openPorts(world)), ...tables],
+    // Which packets pass between them, that firewall decides.
+    passages: bridges.map(({ spec }) => parseBridge(spec).bridge).sort(),
   };
 }
 

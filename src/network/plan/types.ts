@@ -99,6 +99,8 @@ export interface NamespacePlan {
   /** Dotted name to value. */
   readonly sysctls: Readonly<Record<string, string>>;
   readonly tables: readonly PlannedTable[];
+  /** Devices whose packets pass the forward chain of iptables' own table, whatever its policy. */
+  readonly passages?: readonly string[];
 }
 
 /** What a link that we made is known by in a shared namespace. */
@@ -117,6 +119,9 @@ export const emptyPlan = (key: NamespaceKey, purpose: string, ownership: "ours" 
   sysctls: {},
   tables: [],
 });
+
+/** What a rule that we made in somebody else's table is known by. */
+export const ruleMark = "skeind";
 
 /** A device's name as part of a sysctl's dotted name. */
 export const sysctlName = (link: string): string => link.replaceAll(".", "/");

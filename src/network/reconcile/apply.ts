@@ -1,8 +1,9 @@
 /** Carries the steps of a difference out. One function per kind of step; a step without one does not compile. */
 import { errnoOf } from "../../base/errors.ts";
+import { closeRule, passageRule } from "../../kernel/forward-policy.ts";
 import { writeSysctl } from "../../kernel/sysctl.ts";
 import { replaceScript, tableId } from "../plan/table.ts";
-import type { PlannedLink, PlannedRoute } from "../plan/types.ts";
+import { type PlannedLink, type PlannedRoute, ruleMark } from "../plan/types.ts";
 import type { Step } from "./diff.ts";
 import type { Namespaces, OpenNamespace } from "./namespaces.ts";
 import { fingerprint } from "./snapshot.ts";
@@ -86,6 +87,12 @@ function perform(open: OpenNamespace, step: Step, all: Namespaces): Promise<void
       ignoring("ENOENT", () => rtnl.delFdb(link, step.mac, "master"));
       return undefined;
     }
+    case "add passage":
+      open.nft.run(passageRule(step, ruleMark));
+      return undefined;
+    case "delete passage":
+      open.nft.run(closeRule(step));
+      return undefined;
     case "await inner":
       return undefined;
   }

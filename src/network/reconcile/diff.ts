@@ -4,6 +4,7 @@
  * Order matters: switches and filters before anything can flow, old links away before new ones want
  * their names, a bridge before its ports, addresses before the routes that need them.
  */
+import { type ForwardPolicy, type Passage, passageChanges } from "../../kernel/forward-policy.ts";
 import type { Addr, FdbEntry, Link, Neigh, Route, Rule } from "../../kernel/types.ts";
 import { type PlannedTable, tableId, tablePrefix } from "../plan/table.ts";
 import {
@@ -31,6 +32,8 @@ export interface Actual {
   readonly tables: ReadonlyMap<string, string | undefined>;
   /** Outer veth halves whose inner half is missing from its namespace. */
   readonly brokenPairs: ReadonlySet<string>;
+  /** Of iptables' own tables; undefined where it was not looked at. */
+  readonly forwarding?: readonly ForwardPolicy[] | undefined;
 }
 
 export interface LinkChange {
@@ -59,6 +62,8 @@ export type Step =
   | ({ readonly do: "set neighbour" } & PlannedNeigh)
   | ({ readonly do: "delete fdb" } & PlannedFdb)
   | ({ readonly do: "set fdb" } & PlannedFdb)
+  | ({ readonly do: "add passage" } & Passage)
+  | ({ readonly do: "delete passage"; readonly handle: number } & Passage)
   /** The inner half of a pair is missing; the namespace with the outer half makes it. */
   | { readonly do: "await inner"; readonly name: string };
 
@@ -88,6 +93,16 @@ export function diff(plan: NamespacePlan, actual: Actual): Step[] {
     ...diffRules(plan, actual.rules),
     ...diffNeighs(plan, kept(actual.neighs), nameOf),
     ...diffFdb(plan, kept(actual.fdb), nameOf),
+    ...diffPassages(plan, actual),
+  ];
+}
+
+function diffPassages(plan: NamespacePlan, actual: Actual): Step[] {
+  if (!plan.passages || !actual.forwarding) return [];
+  const { add, remove } = passageChanges(actual.forwarding, plan.passages);
+  return [
+    ...remove.map((passage) => ({ do: "delete passage", ...passage }) as const),
+    ...add.map((passage) => ({ do: "add passage", ...passage }) as const),
   ];
 }
 
@@ -339,6 +354,9 @@ export function describe(step: Step): string {
     case "set fdb":
     case "delete fdb":
       return `${step.do} ${step.mac} to ${step.dst} on ${step.link}`;
+    case "add passage":
+    case "delete passage":
+      return `${step.do.replace("passage", "rule")} for ${step.direction} ${step.device} in ${step.family} filter FORWARD`;
     case "await inner":
       return `link ${step.name} is missing`;
   }

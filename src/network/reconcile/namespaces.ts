@@ -31,6 +31,8 @@ export class OpenNamespace implements Disposable {
   readonly loaded = new Map<string, LoadedTable>();
   /** Tables of an earlier life have been looked for. */
   surveyed = false;
+  /** Devices for which iptables' own tables were last seen to. */
+  passages: string | undefined;
   #nft: Nft | undefined;
   #noticed: Touched = untouched;
   readonly #watch: Watch;

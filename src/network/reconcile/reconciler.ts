@@ -75,6 +75,7 @@ export class Reconciler {
     }
     const brokenPairs = this.#broken.get(open.key) ?? new Set();
     const actual = snapshot(open, wanted, { depth, brokenPairs });
+    if (actual.forwarding) open.passages = wanted.passages?.join(" ");
     const leaving = this.#leaving.get(open.key);
     // A name that is wanted again is no longer let go: its old link is deleted, and its new one is not hidden.
     const again = new Set(wanted.links.flatMap(({ name }) => (leaving?.delete(name) ? [name] : [])));

@@ -1,9 +1,10 @@
 /** Reads from the kernel what a plan is compared with: only the kinds of things that the plan can concern. */
 import { createHash } from "node:crypto";
 import { errnoOf } from "../../base/errors.ts";
+import { type ForwardPolicy, forwardPolicies } from "../../kernel/forward-policy.ts";
 import { readSysctl } from "../../kernel/sysctl.ts";
 import { tablePrefix } from "../plan/table.ts";
-import type { NamespacePlan } from "../plan/types.ts";
+import { type NamespacePlan, ruleMark } from "../plan/types.ts";
 import type { Actual } from "./diff.ts";
 import type { OpenNamespace } from "./namespaces.ts";
 
@@ -40,7 +41,15 @@ export function snapshot(open: OpenNamespace, plan: NamespacePlan, options: Snap
     sysctls: sysctls(open, plan),
     tables: tables(open, plan, options.depth),
     brokenPairs: options.brokenPairs,
+    forwarding: forwarding(open, plan, options.depth),
   };
+}
+
+/** Looked at when somebody touched nftables, by passes, and when other devices than before are to pass. */
+function forwarding(open: OpenNamespace, plan: NamespacePlan, depth: Depth): ForwardPolicy[] | undefined {
+  if (plan.passages === undefined || depth === "tables") return undefined;
+  if (depth === "quick" && open.passages === plan.passages.join(" ")) return undefined;
+  return forwardPolicies(open.nft, ruleMark);
 }
 
 function sysctls(open: OpenNamespace, plan: NamespacePlan): Record<string, string | undefined> {
