@@ -8,7 +8,7 @@ import type { Node, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { type NodeDescription, NodeDescriptionSchema, type NodeTLSInfo } from "#proto/docker/swarmkit/types_pb.js";
 import { type Deferred, deferred } from "../../base/async.ts";
 import { type Clock, sleep } from "../../base/clock.ts";
-import { grpcCodeOf, status } from "../../base/grpc.ts";
+import { grpcCodeOf, grpcMessageOf, status } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Executor } from "../types.ts";
 import { Attachments } from "./attachments.ts";
@@ -210,6 +210,7 @@ export class Agent implements AsyncDisposable {
         if (registered && connection && grpcCodeOf(error) === status.ABORTED) this.#kept = { peer, connection };
         else remotes.observeKnown(peer, badExperience);
         log.warn("the session with a manager ended", { manager: peer.addr, registered, error });
+        this.#endIfRemoved(error);
       }
     } finally {
       if (this.#kept?.connection !== connection) connection?.close();
@@ -219,6 +220,18 @@ export class Agent implements AsyncDisposable {
       if (registered) this.#session = deferred();
     }
     return registered;
+  }
+
+  /**
+   * A node that was removed while it was away hears so from the first manager it finds: what ran here runs elsewhere now,
+   * and the addresses are others'.
+   */
+  #endIfRemoved(error: unknown): void {
+    const { log, nodeId } = this.#options;
+    if (grpcCodeOf(error) !== status.PERMISSION_DENIED || this.worker.tasks().length === 0) return;
+    if (!grpcMessageOf(error).includes(`node ${nodeId} was removed from swarm`)) return;
+    log.warn("this node was removed from the swarm: its tasks are ended");
+    void this.worker.removeAll();
   }
 
   #onRegistered(session: RegisteredSession, peer: ManagerPeer, description: NodeDescription): void {

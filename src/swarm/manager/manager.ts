@@ -42,6 +42,8 @@ import type { Manager, ManagerOptions } from "./types.ts";
 
 /** Time for the last messages to nodes to leave this host. */
 const FAREWELL_MS = 50;
+/** A node that was removed hears from the leader that it is to end its tasks; then its connections go. */
+const REMOVED_MS = 500;
 /** A restarted manager is waited for this long; without a quorum it goes on opening its store in the background. */
 const RESTART_PATIENCE_MS = 4_000;
 /** A swarm without a leader for this long has lost its quorum, as far as users are concerned. */
@@ -318,7 +320,7 @@ class HostManager implements Manager {
         for (const { action, kind, object } of changes) {
           // Whichever manager a removed node is connected to; what it was told last still leaves.
           if (kind !== "node" || action !== "remove") continue;
-          this.#options.clock.after(FAREWELL_MS, () => this.#port?.server.disconnect(object.id));
+          this.#options.clock.after(REMOVED_MS, () => this.#port?.server.disconnect(object.id));
         }
         for (const { kind, object, old } of changes) {
           if (kind !== "cluster") continue;
@@ -376,7 +378,7 @@ class HostManager implements Manager {
 
   #beginReign(store: Store): Reign {
     if (!this.#port) throw unavailable("the manager's port is not open");
-    const { authority, server } = this.#port;
+    const { authority } = this.#port;
     this.#bootstrap = undefined;
     return startReign({
       store,
@@ -388,7 +390,6 @@ class HostManager implements Manager {
       dataKey: () => this.#credentials.dataKey ?? new Uint8Array(),
       probe: (addr) => this.#probe(addr),
       confirmLead: () => this.#lead.confirm(),
-      disconnect: (id) => server.disconnect(id),
       isSilent: this.#options.isSilent,
       clock: this.#options.clock,
       log: this.#log,

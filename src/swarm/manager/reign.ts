@@ -60,8 +60,6 @@ export interface ReignOptions {
   readonly probe: (addr: string) => Promise<void>;
   /** Asked before what a user wants is written: false when a quorum does not say that this manager leads. */
   readonly confirmLead: () => Promise<boolean>;
-  /** Ends the connections of a node that was removed. */
-  readonly disconnect: (nodeId: string) => void;
   readonly isSilent?: ((host: string) => boolean | undefined) | undefined;
   readonly clock: Clock;
   readonly log: Logger;
@@ -103,7 +101,6 @@ export function startReign(options: ReignOptions): Reign {
     ...{ store, clusterId, clock },
     allocated: () => allocator.state,
     logs: broker,
-    disconnect: options.disconnect,
   });
   return {
     control,

@@ -149,6 +149,23 @@ describe("the agent", () => {
     await agent.close();
   });
 
+  it("ends its tasks when a manager says that this node was removed, and for no other refusal", async () => {
+    const { agent, db, executor, manager, settle } = await start();
+    manager.last.assignments[0]?.push(complete(update({ case: "task", value: task("t1") })));
+    await settle();
+    const refuse = async (words: string) => {
+      manager.last.messages.fail(new GrpcError(status.PERMISSION_DENIED, `Permission denied: ${words}`));
+      await settle(1_000);
+    };
+    await refuse("unauthorized peer role");
+    await refuse("node n2 was removed from swarm");
+    assert.equal(executor.controllers.get("t1")?.calls.at(-1), "wait");
+    await refuse("node n1 was removed from swarm");
+    assert.deepEqual(executor.controllers.get("t1")?.calls.slice(-3), ["shutdown", "remove", "close"]);
+    assert.deepEqual(db.load(), []);
+    await agent.close();
+  });
+
   it("on a full disk: new tasks are refused, those it has are reported, removed and kept", async () => {
     const { agent, db, executor, manager, settle } = await start();
     manager.last.assignments[0]?.push(

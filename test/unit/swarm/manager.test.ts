@@ -10,7 +10,11 @@ import { after, before, test } from "node:test";
 import { connect } from "node:tls";
 import { create } from "@bufbuild/protobuf";
 import { CA, NodeCA } from "#proto/docker/swarmkit/ca_pb.js";
-import { AssignmentsMessage_Type, Dispatcher } from "#proto/docker/swarmkit/dispatcher_pb.js";
+import {
+  AssignmentChange_AssignmentAction,
+  AssignmentsMessage_Type,
+  Dispatcher,
+} from "#proto/docker/swarmkit/dispatcher_pb.js";
 import { Health, HealthCheckResponse_ServingStatus } from "#proto/docker/swarmkit/health_pb.js";
 import { RaftMembership } from "#proto/docker/swarmkit/raftmember_pb.js";
 import { ResourceAllocator } from "#proto/docker/swarmkit/resource_pb.js";
@@ -287,6 +291,47 @@ test("a session: assignments arrive, status goes back, addresses can be asked fo
   await dispatcher.updateTaskStatus({ sessionId, updates: [report(TaskState.SHUTDOWN)] });
   await until(() => control.tasks().length === 0);
   abort.abort();
+});
+
+test("a node that is removed while it has a session is told to end its tasks, then nobody listens to it", async () => {
+  const { control } = manager;
+  const node = await joinAs(tokens()?.worker ?? "");
+  using channel = disposable(secure(node));
+  const dispatcher = channel.client(Dispatcher);
+  const session = dispatcher.session({ description: { hostname: "w2" } }, {})[Symbol.asyncIterator]();
+  const { sessionId } = (await session.next()).value;
+  const assignments = dispatcher.assignments({ sessionId }, {})[Symbol.asyncIterator]();
+  await assignments.next();
+  const service = await control.createService(
+    create(ServiceSpecSchema, {
+      annotations: { name: "everywhere" },
+      mode: { case: "global", value: {} },
+      task: {
+        runtime: { case: "container", value: { image: "x" } },
+        placement: { constraints: ["node.hostname==w2"] },
+      },
+    }),
+  );
+  const given = (await assignments.next()).value.changes[0]?.assignment?.item.value;
+  assert.equal(given.serviceId, service.id);
+  await assert.rejects(control.removeNode(node.nodeId, false), /is not down and can't be removed/);
+  await control.removeNode(node.nodeId, true);
+  const last = (await assignments.next()).value;
+  assert.equal(last.type, AssignmentsMessage_Type.INCREMENTAL);
+  assert.deepEqual(
+    last.changes.map((change: { action: number; assignment?: { item: { value?: { id: string } } } }) => [
+      change.action,
+      change.assignment?.item.value?.id,
+    ]),
+    [[AssignmentChange_AssignmentAction.REMOVE, given.id]],
+  );
+  await assert.rejects(assignments.next());
+  await assert.rejects(async () => {
+    while (!(await session.next()).done);
+  });
+  await assert.rejects(dispatcher.heartbeat({ sessionId }), /was removed from swarm|UNAVAILABLE/);
+  await control.removeService(service.id);
+  await until(() => control.tasks().length === 0);
 });
 
 function withoutType<T extends object>(message: T | undefined): Omit<T, "$typeName"> {

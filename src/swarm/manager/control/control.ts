@@ -50,8 +50,6 @@ export interface ControlOptions {
   readonly clock: Clock;
   readonly allocated: () => AllocatorState;
   readonly logs: LogBroker;
-  /** Ends the connections of a node that was removed. */
-  readonly disconnect: (nodeId: string) => void;
 }
 
 export function createControl(options: ControlOptions): ControlApi {
@@ -90,10 +88,7 @@ export function createControl(options: ControlOptions): ControlApi {
       await store.update((tx) => updateNode(tx, id, version, spec));
       return current("node", id);
     },
-    removeNode: async (id, force) => {
-      await store.update((tx) => removeNode(tx, clusterId, id, force, options.clock.now()));
-      options.disconnect(id);
-    },
+    removeNode: (id, force) => store.update((tx) => removeNode(tx, clusterId, id, force, options.clock.now())),
 
     services: () => store.view.all("service"),
     service: (id) => store.view.get("service", id),

@@ -87,6 +87,18 @@ export class AssignmentSet {
     return changes.length === 0 ? undefined : this.#message(AssignmentsMessage_Type.INCREMENTAL, changes);
   }
 
+  /** The last message, to a node that was taken out of the swarm while it lives: it is to end all it was given. */
+  farewell(): AssignmentsMessage | undefined {
+    const tasks = [...this.#tasks.values()];
+    this.#tasks.clear();
+    if (tasks.length === 0) return undefined;
+    const removals = tasks.map(({ id }) => change(REMOVE, { case: "task", value: create(TaskSchema, { id }) }));
+    return this.#message(AssignmentsMessage_Type.INCREMENTAL, [
+      ...removals,
+      ...tasks.flatMap((task) => this.#release(task)),
+    ]);
+  }
+
   #message(type: AssignmentsMessage_Type, changes: AssignmentChange[]): AssignmentsMessage {
     const appliesTo = this.#results === 0 ? "" : String(this.#results);
     return create(AssignmentsMessageSchema, { type, changes, appliesTo, resultsIn: String(++this.#results) });

@@ -32,6 +32,8 @@ import { bounded, isKnown, StatusWriter } from "./status.ts";
 const MANAGER_WEIGHT = 10n;
 /** Assignments of a node follow each other at this distance: what changes meanwhile is told together. */
 const BATCH_MS = 20;
+/** For a node that was removed to hear that it is to end its tasks. */
+const FAREWELL_MS = 250;
 const MIN_PERIOD_MS = 1_000;
 const ORPHAN_MS = 24 * 3_600_000;
 /** Bytes. A node with many plugins and labels tells a few thousand. */
@@ -248,7 +250,8 @@ export class Dispatcher {
       let last: SessionMessage | undefined;
       do {
         const message = this.#message(session);
-        if (!message) throw new GrpcError(status.NOT_FOUND, "node not found");
+        // Removed: there is no more to say than what it is to end.
+        if (!message) continue;
         if (!last || !sameMessage(last, message)) {
           session.balancers.tell(message.node, this.#clock.steady());
           for (const waiting of this.#assignmentFeeds.get(nodeId) ?? []) if (waiting.tasks.size > 0) waiting.mark();
@@ -314,7 +317,8 @@ export class Dispatcher {
         const dependencies = [...feed.dependencies.values()];
         feed.tasks.clear();
         feed.dependencies.clear();
-        const message = set.next(this.#store.view, tasks, dependencies);
+        const removed = !this.#store.view.get("node", nodeId);
+        const message = removed ? set.farewell() : set.next(this.#store.view, tasks, dependencies);
         if (message) yield message;
       }
       if (!context.signal.aborted) throw signal.reason;
@@ -341,11 +345,7 @@ export class Dispatcher {
           break;
         }
         case "node": {
-          if (change.action === "remove") {
-            this.#liveness.forget(change.object.id, new GrpcError(status.NOT_FOUND, "node not found"));
-            this.#orphans.get(change.object.id)?.();
-            this.#orphans.delete(change.object.id);
-          }
+          if (change.action === "remove") this.#dismiss(change.object.id);
           if (change.old?.managerStatus !== change.object.managerStatus) this.#markAll();
           else for (const feed of this.#sessionFeeds.get(change.object.id) ?? []) feed.mark();
           break;
@@ -366,6 +366,17 @@ export class Dispatcher {
         default:
       }
     }
+  }
+
+  /** A node that was removed while it has a session is told to end its tasks; then the session ends. */
+  #dismiss(nodeId: string): void {
+    for (const feed of this.#assignmentFeeds.get(nodeId) ?? []) feed.mark();
+    this.#orphans.get(nodeId)?.();
+    const forget = () => {
+      this.#orphans.delete(nodeId);
+      this.#liveness.forget(nodeId, new GrpcError(status.NOT_FOUND, "node not found"));
+    };
+    this.#orphans.set(nodeId, this.#clock.after(FAREWELL_MS, forget));
   }
 
   #markTask(nodeId: string, taskId: string): void {

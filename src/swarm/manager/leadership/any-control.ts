@@ -61,7 +61,6 @@ function createReads({ clock, clusterId, store }: AnyControlOptions): ControlApi
       throw noLeader();
     },
     logs: unused,
-    disconnect: () => {},
   });
 }
 
