@@ -67,3 +67,9 @@ export function translateStart(error: unknown): unknown {
     ? new SkeinError("internal", text, { cause: error })
     : translated;
 }
+
+/** Whether a call failed without a word about what became of it. */
+export function isUnanswered(error: unknown): boolean {
+  const code = grpcCodeOf(error);
+  return code === status.UNAVAILABLE || code === status.DEADLINE_EXCEEDED || code === status.CANCELLED;
+}

@@ -1,5 +1,5 @@
 /**
- * Containers and their processes on containerd.
+ * Containers and their first processes on containerd; `execs.ts` has what runs beside them.
  *
  * create: container record and snapshot (`stored.ts`).
  * start:  FIFOs and spec are made while nothing waits; then record update, task create, task start.
@@ -11,23 +11,22 @@ import { promisify } from "node:util";
 import { Status } from "#proto/containerd/v1/types/task_pb.js";
 import { KeyedMutex } from "../../base/async.ts";
 import { conflict, messageOf, unavailable } from "../../base/errors.ts";
-import { grpcCodeOf, status } from "../../base/grpc.ts";
 import type { Logger } from "../../base/log.ts";
 import { cgroupTrees, oomKills } from "../cgroup.ts";
 import type { Containerd } from "../containerd/client.ts";
-import { ifFound, ignoreNotFound, translateStart } from "../containerd/errors.ts";
+import { ifFound, ignoreNotFound, isUnanswered, translateStart } from "../containerd/errors.ts";
 import { type OciRuntime, runtimeNamed } from "../oci.ts";
 import type { SnapshotMount } from "../rootfs.ts";
-import { execProcess, ociSpec } from "../spec/generate.ts";
+import { ociSpec } from "../spec/generate.ts";
 import type { OciSpec } from "../spec/oci.ts";
 import { withReadOnlyBelow } from "../spec/recursion.ts";
 import type { ContainerSpec, ExecSpec, ExitStatus, ListedContainer, StartedProcess } from "../types.ts";
-import { processAny, runcOptions } from "./encode.ts";
+import { runcOptions } from "./encode.ts";
+import { Execs } from "./execs.ts";
 import { type Exits, exitStatus, isoOf } from "./exits.ts";
-import { LeftExecs } from "./leftovers.ts";
 import { shims } from "./shims.ts";
 import { SharedMemory } from "./shm.ts";
-import { type FifoPaths, makeFifos, outputsIn, Stdio } from "./stdio.ts";
+import { BEGIN_MS, DRAIN_MS, makeFifos, type Stdio, taskIo } from "./stdio.ts";
 import { allowExisting, type StoredContainers } from "./stored.ts";
 
 export interface ContainersOptions {
@@ -45,9 +44,7 @@ interface Live extends StartedProcess {
   readonly reaped: Promise<void>;
 }
 
-/** How long output that children of an ended process still hold open is waited for. */
-const drainGrace = 2_000;
-/** The same where the shim has let go already: what a pipe held went with its last holder. */
+/** `DRAIN_MS` where the shim has let go already: what a pipe held went with its last holder. */
 const endedGrace = 100;
 const killGrace = 10_000;
 /**
@@ -56,7 +53,6 @@ const killGrace = 10_000;
  */
 const answerMs = 10_000;
 const deleteMs = 60_000;
-const beginMs = 120_000;
 /** containerd asks one shim after another, each that does not answer for 2 s. */
 const listMs = 300_000;
 /** A shim that does not answer is asked so many times, each of them containerd waits 2 s. */
@@ -84,7 +80,7 @@ export class Containers {
   /** Our ends of what is perhaps still being started. */
   readonly #kept = new Set<Stdio>();
   readonly #shm: SharedMemory;
-  readonly #leftExecs: LeftExecs;
+  readonly #execs: Execs;
 
   constructor(containerd: Containerd, stored: StoredContainers, exits: Exits, options: ContainersOptions, log: Logger) {
     this.#containerd = containerd;
@@ -93,12 +89,7 @@ export class Containers {
     this.#stored = stored;
     this.#shm = new SharedMemory(options.run);
     this.#log = log;
-    this.#leftExecs = new LeftExecs({
-      containerd,
-      exits,
-      log,
-      open: (id, execId, dir) => this.#openIo(id, execId, outputsIn(dir)),
-    });
+    this.#execs = new Execs({ containerd, exits, stored, log, dirOf: (id) => `${this.#fifoDir(id)}-exec` });
   }
 
   create(spec: ContainerSpec): Promise<void> {
@@ -121,13 +112,13 @@ export class Containers {
   async #start(spec: ContainerSpec, mounts: SnapshotMount[]): Promise<StartedProcess> {
     const { id } = spec;
     const { tasks } = this.#containerd;
-    const call = this.#containerd.call({ timeoutMs: beginMs });
+    const call = this.#containerd.call({ timeoutMs: BEGIN_MS });
     const oci = runtimeNamed(this.#options.ociRuntimes, spec.ociRuntime ?? "");
     const whole = await withReadOnlyBelow(spec, oci);
     const record = await this.#recordFor(whole, this.#shm.open(spec));
     const fifos = makeFifos(this.#fifoDir(id), { stdin: spec.openStdin, tty: spec.tty });
     const exit = this.#exits.expect(id);
-    const io = this.#openIo(id, "", fifos);
+    const io = taskIo(this.#containerd, id, "", fifos);
     let created = false;
     try {
       await this.#stored.setSpec(id, record);
@@ -195,20 +186,13 @@ export class Containers {
     });
   }
 
-  #openIo(id: string, execId: string, fifos: FifoPaths): Stdio {
-    return new Stdio(fifos, async () => {
-      const request = { containerId: id, execId, stdin: true };
-      await ignoreNotFound(this.#containerd.tasks.closeIO(request, this.#containerd.call({ timeoutMs: answerMs })));
-    });
-  }
-
   #track(
     id: string,
     pid: number,
     io: Stdio,
     raw: Promise<{ exitCode: number; exitedAt: string }>,
     cgroup: string,
-    grace = drainGrace,
+    grace = DRAIN_MS,
   ): StartedProcess {
     const exit = raw.then((end) => exitStatus(end, this.#exits.wasOomKilled(id) || oomKills(cgroup) > 0));
     const reaped = exit.then(async () => {
@@ -268,50 +252,18 @@ export class Containers {
         return undefined;
       }
       const record = await this.#stored.specOf(id);
-      this.#leftExecs.adopt(id, `${this.#fifoDir(id)}-exec`);
-      const io = this.#openIo(id, "", process);
+      this.#execs.adopt(id);
+      const io = taskIo(this.#containerd, id, "", process);
       this.#exits.started(id, "", process.pid);
       if (!runs) {
         this.#exits.settle(id, "", { exitCode: process.exitStatus, exitedAt: isoOf(process.exitedAt) });
       }
-      return this.#track(id, process.pid, io, exit, record.linux.cgroupsPath, runs ? drainGrace : endedGrace);
+      return this.#track(id, process.pid, io, exit, record.linux.cgroupsPath, runs ? DRAIN_MS : endedGrace);
     });
   }
 
-  async exec(id: string, spec: ExecSpec): Promise<StartedProcess> {
-    const { tasks } = this.#containerd;
-    const call = this.#containerd.call({ timeoutMs: beginMs });
-    const { execId } = spec;
-    const record = await this.#stored.specOf(id);
-    const user = spec.user ? await this.#stored.userOf(id, spec.user) : record.process.user;
-    const process = execProcess(record.process, spec, user);
-    const dir = `${this.#fifoDir(id)}-exec/${execId}`;
-    const fifos = makeFifos(dir, { stdin: spec.stdin, tty: spec.tty });
-    const raw = this.#exits.expect(id, execId);
-    const io = this.#openIo(id, execId, fifos);
-    const quick = this.#containerd.call({ timeoutMs: answerMs });
-    const discard = () => ignoreNotFound(tasks.deleteProcess({ containerId: id, execId }, quick)).catch(() => {});
-    try {
-      await tasks.exec({ containerId: id, execId, ...fifos, terminal: spec.tty, spec: processAny(process) }, call);
-      const { pid } = await tasks.start({ containerId: id, execId }, call);
-      this.#exits.started(id, execId, pid);
-      void raw.then(async () => {
-        await discard();
-        await io.finish(drainGrace);
-        rmSync(dir, { recursive: true, force: true });
-      });
-      return { pid, io, exit: raw.then((end) => exitStatus(end, false)) };
-    } catch (error) {
-      this.#exits.forget(id, execId);
-      if (isUnanswered(error)) {
-        void this.#leftExecs.follow(id, execId, dir, io);
-        throw translateStart(error);
-      }
-      await discard();
-      io.destroy();
-      rmSync(dir, { recursive: true, force: true });
-      throw translateStart(error);
-    }
+  exec(id: string, spec: ExecSpec): Promise<StartedProcess> {
+    return this.#execs.start(id, spec);
   }
 
   /** Removes task, container record and writable layer, whatever of them is there. */
@@ -343,7 +295,8 @@ export class Containers {
   /** What lies on the host for a process that is gone. */
   #forget(id: string): void {
     this.#shm.close(id);
-    for (const dir of [this.#fifoDir(id), `${this.#fifoDir(id)}-exec`]) rmSync(dir, { recursive: true, force: true });
+    this.#execs.forget(id);
+    rmSync(this.#fifoDir(id), { recursive: true, force: true });
   }
 
   /** Kills and deletes whatever task there is. */
@@ -423,15 +376,9 @@ export class Containers {
 
   /** Lets go of our ends; the processes go on. */
   dispose(): void {
-    this.#leftExecs[Symbol.dispose]();
+    this.#execs[Symbol.dispose]();
     for (const io of [...this.#kept, ...[...this.#live.values()].map((live) => live.io)]) io.destroy();
   }
-}
-
-/** Whether a call failed without a word about what became of it. */
-function isUnanswered(error: unknown): boolean {
-  const code = grpcCodeOf(error);
-  return code === status.UNAVAILABLE || code === status.DEADLINE_EXCEEDED || code === status.CANCELLED;
 }
 
 /** Whether a promise is fulfilled already. */

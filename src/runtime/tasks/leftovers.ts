@@ -14,14 +14,12 @@ import type { Logger } from "../../base/log.ts";
 import type { Containerd } from "../containerd/client.ts";
 import { ifFound, ignoreNotFound } from "../containerd/errors.ts";
 import { type Exits, isoOf } from "./exits.ts";
-import type { Stdio } from "./stdio.ts";
+import { DRAIN_MS, type Stdio } from "./stdio.ts";
 
 /** How often what a shim does not say is asked for, ms, and how many times. */
 const AGAIN_MS = 1_000;
 const TIMES = 120;
 const ANSWER_MS = 10_000;
-/** How long output that children of an ended command hold open is waited for, ms. */
-const DRAIN_MS = 2_000;
 
 const namesIn = (dir: string): string[] => (existsSync(dir) ? readdirSync(dir) : []);
 

@@ -9,8 +9,16 @@ import { closeSync, constants, existsSync, mkdirSync, openSync, rmSync } from "n
 import { Socket } from "node:net";
 import type { Writable } from "node:stream";
 import { deferred, Emitter } from "../../base/async.ts";
+import type { Containerd } from "../containerd/client.ts";
+import { ignoreNotFound } from "../containerd/errors.ts";
 import { mkfifo } from "../libc.ts";
 import type { OutputChunk, ProcessIo } from "../types.ts";
+
+/** How long containerd and the shim may take to begin a process, ms. A shim that is stuck lets go by the same deadline. */
+export const BEGIN_MS = 120_000;
+/** How long output that children of an ended process still hold open is waited for, ms. */
+export const DRAIN_MS = 2_000;
+const CLOSE_MS = 10_000;
 
 /** Paths of the FIFOs as containerd gets them; empty where there is none. */
 export interface FifoPaths {
@@ -38,6 +46,14 @@ export function makeFifos(dir: string, options: { stdin: boolean; tty: boolean }
 export function outputsIn(dir: string): FifoPaths {
   const known = (name: string) => (existsSync(`${dir}/${name}`) ? `${dir}/${name}` : "");
   return { stdin: "", stdout: known("stdout"), stderr: known("stderr") };
+}
+
+/** Our ends of a container's first process, or of a command in it. */
+export function taskIo(containerd: Containerd, id: string, execId: string, fifos: FifoPaths): Stdio {
+  return new Stdio(fifos, async () => {
+    const request = { containerId: id, execId, stdin: true };
+    await ignoreNotFound(containerd.tasks.closeIO(request, containerd.call({ timeoutMs: CLOSE_MS })));
+  });
 }
 
 /** Nobody listens to some processes (a detached exec): after this long their output is read and dropped. */
