@@ -29,6 +29,8 @@ const leaveMs = 30_000;
 const resignMs = 6_000;
 /** The managers need not hear that this node leaves. */
 const goodbyeMs = 1_000;
+/** Looks at the clock so often while this node's certificate is over by it. */
+const CLOCK_LOOK_MS = 5_000;
 /** A member that could not start tries again after this, doubling. */
 const comeBackMs = { first: 200, max: 30_000 };
 
@@ -56,6 +58,8 @@ class HostNode implements SwarmNode {
   #state: NodeState | undefined;
   /** Found at the start: nobody will talk to this node any more. */
   #expired = false;
+  /** Ends the wait for another clock. */
+  #stopWatching: () => void = () => {};
   #changes = new Emitter<LocalNode>();
   #mutex = new Mutex();
 
@@ -89,7 +93,10 @@ class HostNode implements SwarmNode {
         this.#state = state;
         const identity = NodeIdentity.read(stateDir);
         this.#expired = identity?.expired(this.#options.clock.now()) ?? false;
-        if (this.#expired) throw messages.certificatesExpired();
+        if (this.#expired) {
+          this.#watchClock();
+          throw messages.certificatesExpired();
+        }
         if (identity) await this.#comeBack(identity, state);
         else if (state.join) this.#startJoin(state, true);
         else this.#set({ kind: "inactive", error: "the node's certificate is missing" });
@@ -110,7 +117,7 @@ class HostNode implements SwarmNode {
       const { clock, managers, stateDir } = this.#options;
       const old = this.#phase.kind === "member" ? this.#phase.member : undefined;
       const forced = request.forceNewCluster && old?.manager !== undefined;
-      if (this.#phase.kind !== "inactive" && !forced) throw messages.alreadyInSwarm();
+      if (this.#isTaken() && !forced) throw messages.alreadyInSwarm();
       checkNewCluster(request.spec);
       const state = stateOfInit(request);
       if (forced) await old?.close();
@@ -137,7 +144,7 @@ class HostNode implements SwarmNode {
 
   async join(request: JoinRequest): Promise<void> {
     const { joined } = await this.#mutex.run(async () => {
-      if (this.#phase.kind !== "inactive") throw messages.alreadyInSwarm();
+      if (this.#isTaken()) throw messages.alreadyInSwarm();
       parseToken(request.joinToken);
       const state = await stateOfJoin(request, this.#options.sourceAddressTo);
       clearState(this.#options.stateDir);
@@ -217,6 +224,7 @@ class HostNode implements SwarmNode {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopWatching();
     const phase = this.#phase;
     if (phase.kind === "pending") {
       phase.abort.abort(new Error("the daemon stops"));
@@ -226,6 +234,23 @@ class HostNode implements SwarmNode {
       if (this.#phase.kind === "member") await this.#phase.member.close();
       this.#phase = inactive;
       forgetUnlockKey(this.#options.stateDir);
+    });
+  }
+
+  /** In a swarm, or in one that cannot be taken up: what is on disk of it may be all that there is. */
+  #isTaken(): boolean {
+    return this.#phase.kind !== "inactive" || this.#phase.error !== "";
+  }
+
+  /** A host without a clock of its own starts at some date until somebody tells it: then it begins again. */
+  #watchClock(): void {
+    const { clock, log } = this.#options;
+    this.#stopWatching();
+    this.#stopWatching = clock.every(CLOCK_LOOK_MS, () => {
+      if (NodeIdentity.read(this.#options.stateDir)?.expired(clock.now()) !== false) return;
+      this.#stopWatching();
+      log.info("the clock was set: this node's certificate is good");
+      void this.restore();
     });
   }
 
@@ -406,6 +431,7 @@ class HostNode implements SwarmNode {
     const phase = this.#phase;
     if (phase.kind === "member") await phase.member.close();
     const { executor, log, stateDir } = this.#options;
+    this.#stopWatching();
     clearState(stateDir);
     forgetUnlockKey(stateDir);
     this.#state = undefined;

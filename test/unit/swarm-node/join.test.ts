@@ -156,8 +156,30 @@ describe("joining", () => {
     assert.equal(late.node.local().state, "error");
     assert.equal(late.node.local().error, expired);
     assert.throws(() => late.node.control(), { message: expired });
+    // What it has of the swarm is thrown away by `leave` only.
+    await assert.rejects(late.joinAt(manager.addr, manager.token), /already part of a swarm/);
     await late.node.leave(false);
     assert.equal(late.node.local().state, "inactive");
+  });
+
+  it("takes up its part when the clock, by which its certificate was over, is put right", async () => {
+    const manager = await startManager();
+    closers.push(manager.close);
+    const first = startNode();
+    await first.joinAt(manager.addr, manager.token);
+    await first.node[Symbol.asyncDispose]();
+    const clock = new VirtualClock(Date.now() + 100 * 24 * 3_600_000);
+    const late = startNode(first.stateDir, clock);
+    await late.node.restore();
+    assert.equal(late.node.local().state, "error");
+    await clock.advanceAsync(60_000);
+    assert.equal(late.node.local().state, "error");
+    clock.set(-100 * 24 * 3_600_000);
+    await clock.advanceAsync(60_000);
+    while (manager.sessions() < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.equal(late.node.local().state, "active");
+    assert.equal(late.node.local().nodeId, nodeId);
+    assert.equal(late.node.local().error, "");
   });
 
   it("takes only the certificate of its own request", async () => {
