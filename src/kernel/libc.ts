@@ -146,6 +146,56 @@ export function recv(fd: number, buffer: Buffer, flags = 0): number {
   return check("recv", () => raw.recv(fd, buffer, buffer.length, flags));
 }
 
+/** What has `-1` for "would block" besides errors, and is called too often to throw: see `errno`. */
+export const rawStream = {
+  accept4: lib.func("int accept4(int fd, void *address, void *length, int flags)") as Call<
+    [number, Buffer, Buffer, number]
+  >,
+  getpeername: lib.func("int getpeername(int fd, void *address, void *length)") as Call<[number, Buffer, Buffer]>,
+  connect: raw.connect,
+  send: raw.send,
+  recv: raw.recv,
+  shutdown: raw.shutdown,
+  getsockopt: lib.func("int getsockopt(int fd, int level, int name, void *value, void *length)") as Call<
+    [number, number, number, Buffer, Buffer]
+  >,
+  setsockopt: raw.setsockopt,
+  epollWait: lib.func("int epoll_wait(int fd, void *events, int most, int timeout)") as Call<
+    [number, Buffer, number, number]
+  >,
+} as const;
+
+/** The error of the call before, of this thread. */
+export const errno = (): number => koffi.errno();
+
+export function epollCreate(): number {
+  const EPOLL_CLOEXEC = 0x80000;
+  const create = lib.func("int epoll_create1(int flags)") as Call<[number]>;
+  return check("epoll_create1", () => create(EPOLL_CLOEXEC));
+}
+
+const epollCtl = lib.func("int epoll_ctl(int epoll, int operation, int fd, void *event)") as Call<
+  [number, number, number, Buffer]
+>;
+
+export function epollChange(epoll: number, operation: number, fd: number, event: Buffer): void {
+  check("epoll_ctl", () => epollCtl(epoll, operation, fd, event));
+}
+
+/** A counter that wakes whoever polls it: 8 bytes are written to add, 8 read to take. */
+export function eventfd(): number {
+  const EFD_CLOEXEC_NONBLOCK = 0x80800;
+  const make = lib.func("int eventfd(uint initial, int flags)") as Call<[number, number]>;
+  return check("eventfd", () => make(0, EFD_CLOEXEC_NONBLOCK));
+}
+
+/** Another descriptor of the same thing, close-on-exec. */
+export function duplicate(fd: number): number {
+  const F_DUPFD_CLOEXEC = 1030;
+  const fcntl = lib.func("int fcntl(int fd, int command, int argument)") as Call<[number, number, number]>;
+  return check("dup", () => fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
 export function ioctl(fd: number, request: number, argument: number): number {
   return check("ioctl", () => raw.ioctl(fd, request, argument));
 }

@@ -81,6 +81,11 @@ export function currentNetNs(): NetNs {
   return new Handle(openSync(OWN, "r"));
 }
 
+/** The namespace of a descriptor, whose owner the handle is from now on. */
+export function adoptNetNs(fd: number): NetNs {
+  return new Handle(fd);
+}
+
 /** The namespace pinned at `path` (or `/proc/<pid>/ns/net`). ENOENT, EINVAL when it is none. */
 export function openNetNs(path: string): NetNs {
   let fd: number;

@@ -5,6 +5,7 @@
 import dgram from "node:dgram";
 import net from "node:net";
 import { errnoOf } from "../base/errors.ts";
+import { BACKLOG } from "./epoll.ts";
 import { KernelError } from "./error.ts";
 import { familyOf, sockaddr } from "./inet.ts";
 import * as libc from "./libc.ts";
@@ -97,16 +98,26 @@ export function tcpConnectIn(
  * A descriptor for Node to listen on (TCP) or to receive on (UDP), in the thread's present namespace, without the
  * detour through name resolution: an address that is taken is told at once. Whoever gets it closes it.
  */
-export function hostSocket(protocol: "tcp" | "udp", address: string, port: number): { fd: number; port: number } {
+export function hostSocket(
+  protocol: "tcp" | "udp",
+  address: string,
+  port: number,
+  options: Pick<BindOptions, "early"> = {},
+): { fd: number; port: number } {
   const tcp = protocol === "tcp";
-  const fd = bound(tcp ? libc.SOCK_STREAM : libc.SOCK_DGRAM, 0, address, port, { reuse: tcp });
+  const fd = bound(tcp ? libc.SOCK_STREAM : libc.SOCK_DGRAM, 0, address, port, { ...options, reuse: tcp });
   try {
-    if (tcp) libc.listen(fd, 511, `listen ${address}:${port}`);
+    if (tcp) libc.listen(fd, BACKLOG, `listen ${address}:${port}`);
     return { fd, port: libc.getsockname(fd).readUInt16BE(2) };
   } catch (error) {
     libc.close(fd);
     throw error;
   }
+}
+
+/** A descriptor that listens (TCP) in `ns`, at an address that may come later; port 0 lets the kernel choose. */
+export function listeningSocketIn(ns: NetNs, address: string, port: number): { fd: number; port: number } {
+  return ns.run(() => hostSocket("tcp", address, port, { early: true }));
 }
 
 /** A port kept from everybody else until disposed. */

@@ -85,7 +85,7 @@ class Controller implements NetworkController {
       reach: (owner) => ({
         ...reachOf(core.world, owner),
         ...(!core.sandboxes.has(owner) && {
-          connect: (port, client) => this.#proxies.connect(this.#datapath.meshPort(port), client),
+          routeOf: (port, client, at) => this.#proxies.routeOf(this.#datapath.meshPort(port), client, at),
         }),
       }),
       relaying: (ports) => core.namespaces.host.nft.run(relayedScript(ports)),

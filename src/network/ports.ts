@@ -3,13 +3,13 @@
  * takes it and one that has it already is found out. Most traffic never reaches that socket, it is translated before;
  * what cannot be translated, IPv6 for a container without it, is carried from there by the daemon.
  */
-import type net from "node:net";
 import { errnoOf, invalid, messageOf, SkeinError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { bindHostPort } from "../kernel/socket.ts";
 import { parseIp } from "./address.ts";
 import { openRelay } from "./balancer/relay.ts";
 import type { RelayedPort } from "./balancer/user.ts";
+import type { End, Route } from "./carrier/types.ts";
 import type { PortBinding, PublishedPort } from "./types.ts";
 
 /** Where ports are chosen from when none was asked for; Linux's own range for local ports. */
@@ -21,8 +21,8 @@ export interface Reach {
   readonly ipv6: string;
   /** Others stand behind it, who end their connections themselves: those outlive the port. */
   readonly lingers?: boolean;
-  /** A connection to the port that says who its client is; undefined where that is not wanted. */
-  readonly connect?: (port: PublishedPort, client: net.Socket) => net.Socket | undefined;
+  /** A way to the port on which is said who the client is; undefined where that is not wanted. */
+  readonly routeOf?: (port: PublishedPort, client: End, at: End) => Route | undefined;
 }
 
 /** How a network publishes. */
@@ -220,14 +220,14 @@ export class HostPorts {
       const to = now.ipv4 || now.ipv6;
       return to ? { address: to, port: containerPort } : undefined;
     };
-    const { lingers = false, connect } = this.#options.reach(owner);
+    const { lingers = false, routeOf } = this.#options.reach(owner);
     const relay = openRelay({
       protocol,
       address,
       port: hostPort,
       target,
       lingers,
-      connect: connect && ((client) => connect(port, client)),
+      routeOf: routeOf && ((client, at) => routeOf(port, client, at)),
       log: this.#options.log,
     });
     return { owner, port, relayed, release: () => void relay[Symbol.asyncDispose]() };

@@ -3,11 +3,12 @@
  * such tasks, wherever they are, for clients whom the mesh cannot carry as themselves.
  */
 import { randomInt } from "node:crypto";
-import type net from "node:net";
-import { tcpConnectIn } from "../kernel/socket.ts";
+import { duplicate } from "../kernel/epoll.ts";
 import { plainIp } from "./address.ts";
-import { openProxy, type ProxiedPort, proxyHeader } from "./balancer/proxy.ts";
+import { openProxy, type ProxiedPort } from "./balancer/proxy.ts";
 import type { MeshPort } from "./balancer/types.ts";
+import { proxyHeader } from "./carrier/header.ts";
+import type { End, Route } from "./carrier/types.ts";
 import type { Core } from "./core.ts";
 import { ingressSandboxId, type SandboxState, sandboxKey } from "./state.ts";
 
@@ -46,7 +47,7 @@ export class Proxies {
     const known = ofSandbox.get(publishedPort);
     if (known || !ns) return known;
     const log = this.#core.log.with({ sandbox: sandboxId.slice(0, 12) });
-    const opened = await openProxy({ ns, address, publishedPort, targetPort, log });
+    const opened = openProxy({ ns, address, publishedPort, targetPort, log });
     ofSandbox.set(publishedPort, opened);
     return opened;
   }
@@ -57,18 +58,15 @@ export class Proxies {
   }
 
   /**
-   * A connection of this host's client to one of the port's tasks, which is told of the client; undefined where no task
-   * wants that.
+   * The way of this host's client to one of the port's tasks, which is told of the client; undefined where no task wants
+   * that.
    */
-  connect(port: MeshPort | undefined, client: net.Socket): net.Socket | undefined {
+  routeOf(port: MeshPort | undefined, client: End, at: End): Route | undefined {
     const tasks = port?.backends.filter(({ headedPort }) => headedPort !== undefined) ?? [];
     const { ns } = this.#core.namespaces.find(sandboxKey(ingressSandboxId)) ?? { ns: undefined };
-    const { remoteAddress, remotePort, localAddress, localPort } = client;
-    if (!ns || tasks.length === 0 || !remoteAddress || !remotePort || !localAddress || !localPort) return undefined;
+    if (!ns || tasks.length === 0) return undefined;
     const { address = "", headedPort = 0 } = tasks[randomInt(tasks.length)] ?? {};
-    const socket = tcpConnectIn(ns, address, headedPort, { allowHalfOpen: true });
-    socket.write(proxyHeader({ address: remoteAddress, port: remotePort }, { address: localAddress, port: localPort }));
-    return socket;
+    return { ns: duplicate(ns.fd), address, port: headedPort, preface: proxyHeader(client, at) };
   }
 
   stop(sandboxId: string): void {

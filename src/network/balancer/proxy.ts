@@ -5,23 +5,22 @@
  * The walk of a connection: as in the routing mesh (mesh-task.ts) up to the task's namespace, where the published port
  * leads to a socket of this daemon instead of the target port. Its peer is the client itself, or the entry node where
  * that had to hide the client. A second connection, within the namespace and by the ingress address, leads to the task;
- * the header goes first, then both are one (`couple`). Answers take the mesh's way back: the first connection has
+ * the header goes first, then both are one. Answers take the mesh's way back: the first connection has
  * its marks.
  *
  * A client that the mesh cannot carry as itself, one of IPv6, is carried by the entry node's daemon (relay.ts), which knows
  * it: that one says the header itself, from its door in ingress_sbox to a second socket here (`headed`), behind which
  * nothing is added. Only our nodes' doors get there.
  *
+ * All of it happens in the carrier's thread (../carrier), so that what passes here holds up nothing else of the daemon.
  * Nobody else gets past this: the target port itself is closed on the ingress network, so that no header can be forged
  * there. Connections end with the daemon, unlike those that the kernel translates.
  */
-import type net from "node:net";
-import { messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { familyOf, toBytes } from "../../kernel/inet.ts";
-import { tcpConnectIn, tcpListenerIn } from "../../kernel/socket.ts";
+import { duplicate } from "../../kernel/epoll.ts";
+import { listeningSocketIn } from "../../kernel/socket.ts";
 import type { NetNs } from "../../kernel/types.ts";
-import { couple } from "./relay.ts";
+import { type CarriedListener, carrier } from "../carrier/carrier.ts";
 
 export interface ProxyOptions {
   /** The task's namespace. */
@@ -31,6 +30,8 @@ export interface ProxyOptions {
   readonly publishedPort: number;
   readonly targetPort: number;
   readonly log: Logger;
+  /** Connections at once; further clients wait. */
+  readonly most?: number;
 }
 
 export interface ProxiedPort extends Disposable {
@@ -40,75 +41,24 @@ export interface ProxiedPort extends Disposable {
   readonly headedPort: number;
 }
 
-/** Connections at once; further ones are hung up on. */
-const MOST_CLIENTS = 10_000;
-
-export async function openProxy(options: ProxyOptions): Promise<ProxiedPort> {
-  const { ns, address, publishedPort, targetPort, log } = options;
-  const open = new Set<net.Socket>();
-  const listen = async (withHeader: boolean): Promise<net.Server> => {
-    const server = await tcpListenerIn(ns, address, 0, { early: true });
-    server.maxConnections = MOST_CLIENTS;
-    server.on("error", (error) => log.warn("PROXY protocol: the listener failed", { error: messageOf(error) }));
-    server.on("connection", (client) => {
-      client.on("error", (error) => log.debug("PROXY protocol", { publishedPort, error: messageOf(error) }));
-      const { remoteAddress, remotePort } = client;
-      // It may be gone already.
-      if (remoteAddress === undefined || remotePort === undefined) return void client.destroy();
-      let task: net.Socket;
-      try {
-        task = tcpConnectIn(ns, address, targetPort, { allowHalfOpen: true });
-      } catch (error) {
-        log.warn("PROXY protocol: no connection to the task", { error: messageOf(error) });
-        return void client.resetAndDestroy();
-      }
-      task.on("error", (error) => log.debug("PROXY protocol", { publishedPort, error: messageOf(error) }));
-      for (const socket of [client, task]) {
-        open.add(socket);
-        socket.on("close", () => open.delete(socket));
-      }
-      const from = { address: remoteAddress, port: remotePort };
-      if (withHeader) task.write(proxyHeader(from, { address, port: publishedPort }));
-      couple(client, task);
-    });
-    return server;
+export function openProxy(options: ProxyOptions): ProxiedPort {
+  const { ns, address, publishedPort, targetPort, most } = options;
+  const log = options.log.with({ publishedPort });
+  const open: CarriedListener[] = [];
+  const listen = (header: boolean): number => {
+    const { fd, port } = listeningSocketIn(ns, address, 0);
+    const said = header ? { address, port: publishedPort } : undefined;
+    const route = { ns: duplicate(ns.fd), address, port: targetPort, header: said };
+    open.push(carrier().listen({ fd, route, most, log }));
+    return port;
   };
-  const plain = await listen(true);
-  const headed = await listen(false).catch((error) => {
-    plain.close();
+  const close = () => {
+    for (const listener of open.splice(0)) listener.close("reset");
+  };
+  try {
+    return { port: listen(true), headedPort: listen(false), [Symbol.dispose]: close };
+  } catch (error) {
+    close();
     throw error;
-  });
-  return {
-    port: portOf(plain),
-    headedPort: portOf(headed),
-    [Symbol.dispose]() {
-      for (const server of [plain, headed]) server.close();
-      for (const socket of open) socket.resetAndDestroy();
-    },
-  };
-}
-
-function portOf(server: net.Server): number {
-  const at = server.address();
-  return typeof at === "object" && at ? at.port : 0;
-}
-
-const SIGNATURE = Buffer.from("\r\n\r\n\0\r\nQUIT\n", "latin1");
-/** Version 2, a connection made for somebody else. */
-const PROXY = 0x21;
-const TCP_OVER = { 4: 0x11, 6: 0x21 } as const;
-
-export interface End {
-  readonly address: string;
-  readonly port: number;
-}
-
-/** The header of a TCP connection; both ends are of one family. */
-export function proxyHeader(from: End, to: End): Buffer {
-  const addresses = Buffer.concat([toBytes(from.address), toBytes(to.address)]);
-  const head = Buffer.from([PROXY, TCP_OVER[familyOf(to.address)], 0, addresses.length + 4]);
-  const ports = Buffer.alloc(4);
-  ports.writeUInt16BE(from.port, 0);
-  ports.writeUInt16BE(to.port, 2);
-  return Buffer.concat([SIGNATURE, head, addresses, ports]);
+  }
 }

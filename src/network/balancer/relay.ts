@@ -11,6 +11,8 @@ import { type Clock, systemClock } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { hostSocket } from "../../kernel/socket.ts";
+import { carrier } from "../carrier/carrier.ts";
+import type { End, Route } from "../carrier/types.ts";
 
 export interface RelayOptions {
   readonly protocol: "tcp" | "udp";
@@ -19,8 +21,8 @@ export interface RelayOptions {
   readonly port: number;
   /** Where it goes to, from the daemon's namespace; asked for each client. Nowhere: the client is turned away. */
   readonly target: () => { readonly address: string; readonly port: number } | undefined;
-  /** TCP: a connection made for this client in another way, if there is one. */
-  readonly connect?: ((client: net.Socket) => net.Socket | undefined) | undefined;
+  /** TCP: another way for this client, if there is one. */
+  readonly routeOf?: ((client: End, at: End) => Route | undefined) | undefined;
   /** Connections go on when the relay is closed, until one of their ends ends them. */
   readonly lingers?: boolean;
   readonly log: Logger;
@@ -31,10 +33,8 @@ export interface Relay extends AsyncDisposable {
   readonly port: number;
 }
 
-/** Connections, or datagram clients, at once; further ones wait in the kernel's queue or are dropped. */
+/** Datagram clients at once; what further ones send is dropped. */
 const MOST_CLIENTS = 1024;
-/** After so long without a word it is asked whether the other end is still there: nobody else would notice. */
-const KEEPALIVE_MS = 60_000;
 /** A datagram client that says nothing for so long is forgotten; Docker's proxy has the same. */
 const UDP_IDLE_MS = 90_000;
 
@@ -43,63 +43,17 @@ export function openRelay(options: RelayOptions): Relay {
   return options.protocol === "tcp" ? relayTcp(options) : relayUdp(options);
 }
 
-function relayTcp(options: RelayOptions): Relay {
-  const { target, log } = options;
-  const { fd, port } = hostSocket("tcp", options.address, options.port);
-  const reach = (client: net.Socket): net.Socket | undefined => {
-    try {
-      const made = options.connect?.(client);
-      const to = made ? undefined : target();
-      return to ? net.connect({ host: to.address, port: to.port, allowHalfOpen: true }) : made;
-    } catch (error) {
-      log.warn("relay: no connection can be made", { port, error: messageOf(error) });
-      return undefined;
-    }
-  };
-  const open = new Set<net.Socket>();
-  const server = net.createServer({ allowHalfOpen: true }, (client) => {
-    const failed = (error: Error) => log.debug("relay", { port, error: messageOf(error) });
-    client.on("error", failed);
-    const upstream = reach(client);
-    if (!upstream) {
-      client.resetAndDestroy();
-      return;
-    }
-    upstream.on("error", failed);
-    for (const socket of [client, upstream]) {
-      open.add(socket);
-      socket.on("close", () => open.delete(socket));
-    }
-    couple(client, upstream);
-  });
-  server.maxConnections = MOST_CLIENTS;
-  server.on("error", (error) => log.warn("relay failed", { port, error: messageOf(error) }));
-  server.listen({ fd });
+/** Carried in a thread of its own (../carrier), which asks for each client. */
+function relayTcp({ address, target, routeOf, lingers, log, ...options }: RelayOptions): Relay {
+  const { fd, port } = hostSocket("tcp", address, options.port);
+  const route = (client: End, at: End) => routeOf?.(client, at) ?? target();
+  const listener = carrier().listen({ fd, route, log: log.with({ port }) });
   return {
     port,
     async [Symbol.asyncDispose]() {
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      if (options.lingers) return;
-      for (const socket of open) socket.destroy();
-      await closed;
+      listener.close(lingers ? "linger" : "reset");
     },
   };
-}
-
-/**
- * Makes one connection of two, both of which may be half-open: what one says the other hears, at the pace of whoever is
- * slower, the end of one direction leaves the other open, and a reset on one side is a reset on the other, not an end
- * that looks regular. Errors are the caller's to listen to.
- */
-export function couple(client: net.Socket, upstream: net.Socket): void {
-  for (const socket of [client, upstream]) {
-    socket.setNoDelay(true);
-    socket.setKeepAlive(true, KEEPALIVE_MS);
-    socket.on("close", (failed) => {
-      if (failed) (socket === client ? upstream : client).resetAndDestroy();
-    });
-  }
-  client.pipe(upstream).pipe(client);
 }
 
 interface UdpClient {

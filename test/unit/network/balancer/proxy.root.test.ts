@@ -7,7 +7,8 @@ import { nullLogger } from "../../../../src/base/log.ts";
 import { scratchNetNs } from "../../../../src/kernel/netns.ts";
 import { openRtnl } from "../../../../src/kernel/rtnl.ts";
 import { tcpConnectIn, tcpListenerIn } from "../../../../src/kernel/socket.ts";
-import { openProxy, proxyHeader } from "../../../../src/network/balancer/proxy.ts";
+import { openProxy } from "../../../../src/network/balancer/proxy.ts";
+import { proxyHeader } from "../../../../src/network/carrier/header.ts";
 
 const address = "10.0.0.5";
 
@@ -27,7 +28,7 @@ test("header, bytes both ways, half-close, reset; who is refused by the task is 
 }, async () => {
   using ns = scratchNetNs();
   // Before the address is there: the socket comes before the kernel's tables that lead to it.
-  using proxy = await openProxy({ ns, address, publishedPort: 8080, targetPort: 80, log: nullLogger });
+  using proxy = openProxy({ ns, address, publishedPort: 8080, targetPort: 80, log: nullLogger });
   using rtnl = openRtnl(ns);
   const lo = rtnl.link("lo");
   assert.ok(lo);

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import dgram from "node:dgram";
+import { once } from "node:events";
 import net from "node:net";
 import { after, test } from "node:test";
 import { VirtualClock } from "../../../../src/base/clock.ts";
 import { nullLogger } from "../../../../src/base/log.ts";
 import { openRelay } from "../../../../src/network/balancer/relay.ts";
+import type { End } from "../../../../src/network/carrier/types.ts";
 
 const echo = net.createServer({ allowHalfOpen: true }, (socket) => {
   socket.on("error", () => {});
@@ -86,31 +88,34 @@ test("UDP: each client has its own way back, forgotten after ninety silent secon
   }
 });
 
-test("TCP: a connection may be made in another way; where none can be made the client is reset", async () => {
-  const made: string[] = [];
+test("TCP: a client may be led another way; where none can be found he is reset", async () => {
+  const asked: End[] = [];
   await using relay = openRelay({
     ...tcp,
-    connect(client) {
-      made.push(client.remoteAddress ?? "");
-      if (made.length === 2) throw new Error("no more descriptors");
-      const socket = net.connect({ host: "127.0.0.1", port: echoPort, allowHalfOpen: true });
-      socket.write("said before: ");
-      return socket;
+    routeOf(client, at) {
+      asked.push(client, at);
+      if (asked.length > 2) throw new Error("no more descriptors");
+      return { address: "127.0.0.1", port: echoPort, preface: Buffer.from("said before: ") };
     },
   });
   const first = net.connect({ host: "::1", port: relay.port, allowHalfOpen: true });
+  await once(first, "connect");
+  const { localPort } = first;
   first.end("hello");
   assert.equal(Buffer.concat(await first.toArray()).toString(), "said before: hello");
+  assert.deepEqual(asked, [
+    { address: "::1", port: localPort },
+    { address: "::1", port: relay.port },
+  ]);
   const second = net.connect(relay.port, "::1");
   const error = await new Promise<NodeJS.ErrnoException>((resolve) => second.on("error", resolve));
   assert.equal(error.code, "ECONNRESET");
-  assert.deepEqual(made, ["::1", "::1"]);
 });
 
 test("TCP: a relay that lingers takes nobody new, and cuts nobody off", async () => {
   const accepted = Promise.withResolvers<void>();
-  const connect = () => void accepted.resolve();
-  const relay = openRelay({ ...tcp, lingers: true, connect });
+  const routeOf = () => void accepted.resolve();
+  const relay = openRelay({ ...tcp, lingers: true, routeOf });
   const socket = net.connect({ host: "::1", port: relay.port, allowHalfOpen: true });
   socket.write("before, ");
   await accepted.promise;
