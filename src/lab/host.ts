@@ -14,6 +14,9 @@ import { childrenOf, end, isAlive, type ProcessRef, processRef, startDetached } 
 import type { HostSpec } from "./spec.ts";
 import type { EngineKind } from "./state.ts";
 
+/** How many times as slow as others this machine is: an emulated one says so (`SKEIN_LAB_PATIENCE`). */
+export const patience = Number(process.env.SKEIN_LAB_PATIENCE ?? 1);
+
 const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 
 export interface HostState {
@@ -68,7 +71,7 @@ export async function startHost(host: HostSpec, clock: Clock = systemClock): Pro
     ["nsenter", `--net=${host.netnsPath}`, ...unshare, "--", "sh", "-c", initScript(host)],
     bootLog,
   );
-  const deadline = clock.now() + 5000;
+  const deadline = clock.now() + 5000 * patience;
   while (!existsSync(join(host.runDir, "ready"))) {
     if (!isAlive(holder) || clock.now() > deadline) throw didNotStart(host, bootLog);
     await sleep(clock, 5);
@@ -133,7 +136,7 @@ export async function startDaemon(
   const outer = startDetached(inside(state, command), host.logFile);
   // Ours takes one second; on a machine that stalls it is not given up. The real engine in a swarm answers when it has
   // found a manager, or after 20 s without one.
-  const deadline = clock.now() + (engine === "dockerd" ? 60_000 : 30_000);
+  const deadline = clock.now() + (engine === "dockerd" ? 60_000 : 30_000) * patience;
   for (;;) {
     const pid = childrenOf(outer.pid)[0];
     const daemon = pid === undefined ? undefined : processRef(pid);
