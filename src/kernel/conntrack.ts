@@ -7,11 +7,12 @@ import { fromBytes, toBytes } from "./inet.ts";
 import { AF_INET, AF_INET6 } from "./libc.ts";
 import { type Attributes, attributes, Builder, type Message, nested } from "./netlink/codec.ts";
 import { NETLINK_NETFILTER, NetlinkSocket } from "./netlink/socket.ts";
-import type { Conntrack, ConntrackFilter, ConntrackFlow, NetNs } from "./types.ts";
+import type { Conntrack, ConntrackFilter, ConntrackFlow, NetNs, TrackingLosses } from "./types.ts";
 
 const CTNETLINK = 1 << 8;
 const CT_GET = CTNETLINK | 1;
 const CT_DELETE = CTNETLINK | 2;
+const CT_GET_STATS_CPU = CTNETLINK | 4;
 const CT_GET_STATS = CTNETLINK | 5;
 
 const CTA_TUPLE_ORIG = 1;
@@ -36,6 +37,8 @@ const CTA_PROTO_DST_PORT = 3;
 const CTA_STATUS = 3;
 const IPS_SEEN_REPLY = 1 << 1;
 const CTA_STATS_GLOBAL_ENTRIES = 1;
+const CTA_STATS_DROP = 10;
+const CTA_STATS_EARLY_DROP = 11;
 
 /** Deletions per system call: their acknowledgements must fit the socket's buffer. */
 const BATCH = 100;
@@ -98,6 +101,14 @@ class Table implements Conntrack {
   count(): number {
     const [message] = this.#socket.request("count connections", CT_GET_STATS, 0, new Builder(header(0)));
     return (message && attributes(message.body, 4).get(CTA_STATS_GLOBAL_ENTRIES)?.readUInt32BE()) ?? 0;
+  }
+
+  losses(): TrackingLosses {
+    const cpus = this.#socket
+      .dump("connection statistics", CT_GET_STATS_CPU, new Builder(header(0)))
+      .map(({ body }) => attributes(body, 4));
+    const sum = (what: number) => cpus.reduce((all, cpu) => all + (cpu.get(what)?.readUInt32BE() ?? 0), 0);
+    return { refused: sum(CTA_STATS_DROP), displaced: sum(CTA_STATS_EARLY_DROP) };
   }
 
   [Symbol.dispose](): void {

@@ -222,6 +222,15 @@ export interface Conntrack extends Disposable {
   /** The same; gives what they were. */
   take(filter: ConntrackFilter): ConntrackFlow[];
   count(): number;
+  losses(): TrackingLosses;
+}
+
+/** What a namespace's table could not keep, since the namespace was made. */
+export interface TrackingLosses {
+  /** Packets of new connections that were dropped because the table was full. */
+  readonly refused: number;
+  /** Connections nobody had answered yet, forgotten to make room. */
+  readonly displaced: number;
 }
 
 /** A TCP connection as its one end has it. */

@@ -11,7 +11,7 @@ import { Announcements } from "./announce.ts";
 import { reachOf } from "./balance.ts";
 import { isUserChainWhole, relayedScript, userChainScript } from "./balancer/user.ts";
 import { Cluster } from "./cluster.ts";
-import { ConnectionTables, type TableUse, tablesOf } from "./connection-tables.ts";
+import { ConnectionTables, type FullTable, tablesOf } from "./connection-tables.ts";
 import { busyConnections, isListening } from "./connections.ts";
 import { Core } from "./core.ts";
 import { Datapath } from "./datapath.ts";
@@ -397,7 +397,7 @@ class Controller implements NetworkController {
     return this.#pathMtu.list();
   }
 
-  fullConnectionTables(): TableUse[] {
+  fullConnectionTables(): FullTable[] {
     return this.#tables.full();
   }
 

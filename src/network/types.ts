@@ -233,7 +233,7 @@ export interface NetworkController extends AsyncDisposable {
   paths(): { host: string; mtu: number | undefined; expected: number }[];
 
   /** Connection tables of the kernel that are full: whose, how many entries, how many are allowed. */
-  fullConnectionTables(): { owner: string; count: number; max: number }[];
+  fullConnectionTables(): { owner: string; count: number; max: number; refused: number; displaced: number }[];
 
   /** What people can see of all this; looking changes nothing. */
   readonly view: NetworkView;

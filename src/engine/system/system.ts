@@ -236,9 +236,10 @@ function warnings(ctx: EngineContext): string[] | null {
     ({ host, mtu, expected }) =>
       `WARNING: packets of more than ${mtu} bytes do not reach ${host} (${expected} expected): overlay networks use smaller ones`,
   );
-  for (const { owner, count, max } of ctx.network.fullConnectionTables()) {
+  for (const { owner, count, max, refused } of ctx.network.fullConnectionTables()) {
+    const lost = refused > 0 ? `${refused} packets of new connections were lost` : "new connections may be lost";
     texts.push(
-      `WARNING: the connection table of ${owner} is full (${count} of ${max}): new connections may be lost; see net.netfilter.nf_conntrack_max`,
+      `WARNING: the connection table of ${owner} is full (${count} of ${max}): ${lost}; see net.netfilter.nf_conntrack_max`,
     );
   }
   return texts.length > 0 ? texts : null;
