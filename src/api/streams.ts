@@ -10,11 +10,11 @@ import { type Route, route } from "./http/router.ts";
 import { frame } from "./http/stdcopy.ts";
 
 /** Since 1.42 the type of a stream tells whether it is framed. */
-export function streamType(request: ApiRequest, tty: boolean): string {
+function streamType(request: ApiRequest, tty: boolean): string {
   return !tty && request.atLeast("1.42") ? MULTIPLEXED_STREAM : RAW_STREAM;
 }
 
-export function ioOver(stream: Hijacked, tty: boolean): AttachIo {
+function ioOver(stream: Hijacked, tty: boolean): AttachIo {
   return {
     input: stream.input,
     signal: stream.signal,
@@ -39,7 +39,7 @@ export function tailOf(text: string): number | undefined {
   return /^\d+$/.test(text) ? Number(text) : undefined;
 }
 
-export async function* logBytes(
+async function* logBytes(
   entries: AsyncIterable<LogEntry>,
   options: { tty: boolean; timestamps: boolean; details?: string },
 ): AsyncGenerator<Uint8Array> {
@@ -54,7 +54,7 @@ export async function* logBytes(
 }
 
 /** Docker shows all nine digits of the nanoseconds. */
-export function padNanos(time: string): string {
+function padNanos(time: string): string {
   const match = /^(.*?)(?:\.(\d+))?Z$/.exec(time);
   return match ? `${match[1]}.${(match[2] ?? "").padEnd(9, "0")}Z` : time;
 }

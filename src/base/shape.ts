@@ -73,16 +73,6 @@ export const strOrList: Shape<string[]> = (value, path) =>
 /** Kept as it came. */
 export const anything: Shape<unknown> = (value) => value;
 
-/** One of the given words; "" when absent is allowed only if listed. */
-export function oneOf<const W extends readonly string[]>(words: W, what: string): Shape<W[number]> {
-  return (value, path) => {
-    const word = str(value, path);
-    const found = words.find((w) => w === word);
-    if (found === undefined) throw invalid(`invalid ${what}: ${word}`);
-    return found;
-  };
-}
-
 /** A Go struct: every field present in the result. */
 export function struct<F extends Record<string, Shape<unknown>>>(fields: F): Shape<{ [K in keyof F]: ShapeOf<F[K]> }> {
   const names = Object.keys(fields);

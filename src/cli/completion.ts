@@ -25,7 +25,7 @@ function argumentsOf(command: CommandDescription): string {
 }
 
 /** A bash script; zsh runs it too, through bashcompinit: no variable of it may be one that zsh gives a meaning, like `path`. */
-export function bashCompletion(commands: readonly CommandDescription[]): string {
+function bashCompletion(commands: readonly CommandDescription[]): string {
   const cases = commands.map((command) => {
     return `    "${key(command)}") words="${wordsAfter(command)}${argumentsOf(command)}" ;;`;
   });
@@ -58,7 +58,7 @@ complete -F _skein skein
 `;
 }
 
-export function zshCompletion(commands: readonly CommandDescription[]): string {
+function zshCompletion(commands: readonly CommandDescription[]): string {
   return `autoload -U +X bashcompinit && bashcompinit\n${bashCompletion(commands)}`;
 }
 

@@ -9,7 +9,7 @@ const roff = (text: string) =>
     .replace(/^([.'])/gm, "\\&$1");
 
 /** The page in roff, section 1. */
-export function manPage(commands: readonly CommandDescription[]): string {
+function manPage(commands: readonly CommandDescription[]): string {
   const lines = [
     '.TH SKEIN 1 "" "Skein" "User Commands"',
     ".SH NAME",

@@ -90,7 +90,7 @@ function repositoryOf(name: string): string {
   }
 }
 
-export function eventDocument(event: EngineEvent): Json {
+function eventDocument(event: EngineEvent): Json {
   const legacy =
     event.type === "container" || event.type === "image"
       ? {

@@ -1,7 +1,7 @@
 /** Docker's JSON for what clients send about containers and networks. Field names are Docker's. */
 import { anything, bool, dict, int, list, optional, type ShapeOf, str, strOrList, struct } from "../base/shape.ts";
 
-export const healthConfig = struct({
+const healthConfig = struct({
   Test: optional(list(str)),
   /** Nanoseconds, all of them. */
   Interval: int,
@@ -40,7 +40,7 @@ export const containerConfig = struct({
 });
 export type ContainerConfig = ShapeOf<typeof containerConfig>;
 
-export const portBinding = struct({ HostIp: str, HostPort: str });
+const portBinding = struct({ HostIp: str, HostPort: str });
 
 export const restartPolicy = struct({ Name: str, MaximumRetryCount: int });
 export type RestartPolicy = ShapeOf<typeof restartPolicy>;
@@ -184,7 +184,7 @@ export const execConfig = struct({
 });
 export type ExecConfig = ShapeOf<typeof execConfig>;
 
-export const ipamConfig = struct({
+const ipamConfig = struct({
   Subnet: str,
   IPRange: str,
   Gateway: str,

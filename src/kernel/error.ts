@@ -1,7 +1,7 @@
 import { getSystemErrorName } from "node:util";
 
 /** The symbolic name of an errno value: 17 → "EEXIST". */
-export function errnoName(errno: number): string {
+function errnoName(errno: number): string {
   // libuv calls it ENOTSUP, which Linux has not.
   if (errno === 95) return "EOPNOTSUPP";
   try {

@@ -7,9 +7,6 @@ const MS_RDONLY = 0x1;
 const MS_REMOUNT = 0x20;
 const MS_BIND = 0x1000;
 const MS_REC = 0x4000;
-const MS_PRIVATE = 0x40000;
-const MS_SLAVE = 0x80000;
-const MS_SHARED = 0x100000;
 const MNT_DETACH = 2;
 
 /** Mounts a file system; `options` is its data string ("size=64m"). */
@@ -52,12 +49,6 @@ export function bindMount(source: string, target: string, options: { recursive?:
   const flags = MS_BIND | (options.recursive ? MS_REC : 0);
   libc.mount(source, target, "", flags, "");
   if (options.readOnly) libc.mount("", target, "", flags | MS_REMOUNT | MS_RDONLY, "");
-}
-
-/** Sets how mounts made below `target` spread to other mount namespaces. */
-export function setPropagation(target: string, mode: "private" | "slave" | "shared", recursive = false): void {
-  const flag = mode === "private" ? MS_PRIVATE : mode === "slave" ? MS_SLAVE : MS_SHARED;
-  libc.mount("", target, "", flag | (recursive ? MS_REC : 0), "");
 }
 
 /** Detaches whatever is mounted at `target`; nothing there is no error. */

@@ -35,7 +35,7 @@ export interface Lab {
 }
 
 /** The lab of that name, if there is one. */
-export function findLab(name = "lab"): Lab | undefined {
+function findLab(name = "lab"): Lab | undefined {
   const state = loadState(name);
   if (!state) return undefined;
   const spec = state.hosts.length

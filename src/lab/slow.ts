@@ -13,7 +13,7 @@ export interface Shaping {
 }
 
 /** The words of `tc qdisc` for a shaping. A rate alone does without netem, which fewer kernels have. */
-export function qdiscOf(shaping: Shaping): string[] {
+function qdiscOf(shaping: Shaping): string[] {
   const { delay, loss, rate } = shaping;
   if (delay === undefined && loss === undefined) {
     return rate === undefined ? [] : ["tbf", "rate", `${rate}mbit`, "burst", "32kbit", "latency", "50ms"];

@@ -41,7 +41,7 @@ export interface HostSpec {
 }
 
 export const netnsDir = "/run/netns";
-export const defaultSubnet = "10.77.0.0/24";
+const defaultSubnet = "10.77.0.0/24";
 
 /** The names of a lab of `count` hosts: manager, worker-1, worker-2, … (manager-1.. when there are several). */
 export function hostNames(count: number, managers = 1): string[] {

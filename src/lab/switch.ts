@@ -20,7 +20,7 @@ import { type HostSpec, type LabSpec, overlaps } from "./spec.ts";
 const table = (spec: LabSpec) => `skein-${spec.name}`;
 
 /** Refuses a subnet that this machine already uses for something else. */
-export function checkSubnet(rtnl: Rtnl, spec: LabSpec): void {
+function checkSubnet(rtnl: Rtnl, spec: LabSpec): void {
   const names = new Map(rtnl.links().map((link) => [link.index, link.name]));
   for (const route of rtnl.routes()) {
     if (route.family !== 4 || route.dst === "default" || route.table !== 254) continue;

@@ -12,7 +12,7 @@ import { archiveOf, type Collection, imageNames } from "./image/library.ts";
 import { type Lab, type UpOptions, up } from "./lab.ts";
 import type { HostSpec } from "./spec.ts";
 
-export const tourNames = { network: "skein-net", service: "hello", standalone: "box", port: 8080 };
+const tourNames = { network: "skein-net", service: "hello", standalone: "box", port: 8080 };
 const replicas = 3;
 export const imageCache = join(fileURLToPath(new URL("../..", import.meta.url)), ".cache", "images");
 

@@ -144,10 +144,6 @@ export interface SwarmNode extends AsyncDisposable {
   detachNetwork(attachmentId: string): Promise<void>;
 }
 
-export interface Versioned {
-  readonly version: bigint;
-}
-
 export type RemoveResult = Promise<void>;
 
 /** What a manager can be asked; every answer comes from the replicated store. Followers forward to the leader. */

@@ -67,7 +67,7 @@ function parseJson(source: string): unknown {
   }
 }
 
-export async function readAll(stream: Readable, limit: number): Promise<Buffer> {
+async function readAll(stream: Readable, limit: number): Promise<Buffer> {
   const parts: Buffer[] = [];
   let size = 0;
   for await (const chunk of stream) {

@@ -41,7 +41,7 @@ const httpCodes: ReadonlyMap<status, ErrorCode> = new Map([
 ]);
 
 /** What a manager answered over gRPC (a follower forwards to its leader) as an error of the API. */
-export function apiError(error: unknown): unknown {
+function apiError(error: unknown): unknown {
   if (error instanceof SkeinError) return error;
   const code = grpcCodeOf(error);
   const known = code === undefined ? undefined : httpCodes.get(code);

@@ -2,8 +2,6 @@
 import { invalid } from "../../base/errors.ts";
 import type { Filters } from "../http/request.ts";
 
-export type Predicate<T> = (object: T) => boolean;
-
 /** Refuses filters that a list does not know, with Docker's words. */
 export function accept(filters: Filters, known: readonly string[]): void {
   for (const name of filters.keys()) if (!known.includes(name)) throw invalid(`invalid filter '${name}'`);

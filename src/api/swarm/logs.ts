@@ -52,7 +52,7 @@ function fixedTime(time: Timestamp | undefined): string {
 const PREFIX = "com.docker.swarm";
 
 /** "key=value,…" sorted by key, each part escaped as in a query; where the line comes from has the last word. */
-export function detailsOf(message: LogMessage): string {
+function detailsOf(message: LogMessage): string {
   const details = new Map(message.attrs.map((attr) => [attr.key, attr.value]));
   details.set(`${PREFIX}.node.id`, message.context?.nodeId ?? "");
   details.set(`${PREFIX}.service.id`, message.context?.serviceId ?? "");
@@ -64,7 +64,7 @@ export function detailsOf(message: LogMessage): string {
     .join(",");
 }
 
-export function logLine(message: LogMessage, options: { timestamps: boolean; details: boolean }): Buffer {
+function logLine(message: LogMessage, options: { timestamps: boolean; details: boolean }): Buffer {
   const head =
     (options.timestamps ? `${fixedTime(message.timestamp)} ` : "") + (options.details ? `${detailsOf(message)} ` : "");
   return head === "" ? Buffer.from(message.data) : Buffer.concat([Buffer.from(head), message.data]);

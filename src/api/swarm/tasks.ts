@@ -19,7 +19,7 @@ function isUpToDate(task: Task, service: Service | undefined): boolean {
 }
 
 /** Tasks that pass Docker's filters; names of services and nodes in them are resolved. */
-export function listTasks(control: ControlApi, filters: Filters): Task[] {
+function listTasks(control: ControlApi, filters: Filters): Task[] {
   accept(filters, FILTERS);
   const services = new Set(values(filters, "service").map((ref) => findService(control, ref).id));
   const nodes = new Set(values(filters, "node").map((ref) => findNode(control, ref).id));

@@ -5,7 +5,7 @@ import { request as tlsRequest } from "node:https";
 import { join } from "node:path";
 import { errnoOf, invalid, messageOf, SkeinError } from "../../base/errors.ts";
 
-export const ownSocket = "unix:///run/skein/docker.sock";
+const ownSocket = "unix:///run/skein/docker.sock";
 /** An engine that is busy with a thousand containers may take a while. */
 const patienceMs = 30_000;
 

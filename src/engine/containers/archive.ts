@@ -13,7 +13,7 @@ import { openInRoot } from "./rootpath.ts";
 import { filled, pack } from "./tar.ts";
 
 /** Go's os.FileMode of a file: permission bits below, kinds in the high bits. */
-export function goFileMode(stat: Pick<Stats, "mode">): number {
+function goFileMode(stat: Pick<Stats, "mode">): number {
   const kinds = new Map([
     [constants.S_IFDIR, 2 ** 31],
     [constants.S_IFLNK, 2 ** 27],
@@ -35,7 +35,7 @@ interface Wanted {
 }
 
 /** "/a/b" is entry b of /a; "/a/." and "/" are the directory itself. A last link is not followed, as with dockerd. */
-export function splitPath(path: string): Wanted {
+function splitPath(path: string): Wanted {
   const absolute = posix.normalize(`/${path}`);
   if (absolute === "/" || path.endsWith("/.")) return { dir: absolute, name: "." };
   const plain = absolute.replace(/\/$/, "");

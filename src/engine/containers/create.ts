@@ -221,7 +221,7 @@ export function checkSettings(name: string, settings: EndpointSettings, ctx: Eng
   if (network?.configOnly) throw invalid(`cannot connect container to config-only network ${name}`);
 }
 
-export const emptySettings = (): EndpointSettings => ({
+const emptySettings = (): EndpointSettings => ({
   IPAMConfig: undefined,
   Links: [],
   Aliases: [],

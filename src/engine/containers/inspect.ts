@@ -26,7 +26,7 @@ const MASKED = [
 ];
 const READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-export function stateDocument(container: Container): Json {
+function stateDocument(container: Container): Json {
   const { state } = container.record;
   return {
     Status: state.status,
@@ -94,7 +94,7 @@ export function endpointDocument(ctx: EngineContext, container: Container, key: 
   };
 }
 
-export function networkSettings(ctx: EngineContext, container: Container): Json {
+function networkSettings(ctx: EngineContext, container: Container): Json {
   const { record } = container;
   const networks = Object.entries(record.networks);
   const main = record.networks.bridge?.endpoint;

@@ -17,7 +17,7 @@ export interface HostInterface {
   readonly addresses: string[];
 }
 
-export const DEFAULT_LISTEN_ADDR = "0.0.0.0:2377";
+const DEFAULT_LISTEN_ADDR = "0.0.0.0:2377";
 const DEFAULT_PORT = 2377;
 const NO_SUCH_INTERFACE = "no such interface";
 
@@ -27,12 +27,12 @@ export interface HostPort {
 }
 
 /** "ip:port", IPv6 in brackets. */
-export function joinHostPort({ host, port }: HostPort): string {
+function joinHostPort({ host, port }: HostPort): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 /** Splits "host:port" or "[v6]:port"; undefined when there is no port. */
-export function splitHostPort(text: string): HostPort | undefined {
+function splitHostPort(text: string): HostPort | undefined {
   const match = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d+)$/.exec(text);
   if (!match) return undefined;
   const port = Number(match[3]);

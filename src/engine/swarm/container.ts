@@ -33,7 +33,7 @@ const nanoseconds = (duration: Duration | undefined): number =>
   duration ? Number(duration.seconds) * 1e9 + duration.nanos : 0;
 
 /** System labels have the last word over those of the spec and of the orchestrator. */
-export function taskLabels(task: Task, spec: ContainerSpec): Record<string, string> {
+function taskLabels(task: Task, spec: ContainerSpec): Record<string, string> {
   return {
     ...spec.labels,
     ...task.annotations?.labels,

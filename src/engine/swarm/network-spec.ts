@@ -26,7 +26,7 @@ export function isIngress(network: Network): boolean {
 }
 
 /** The driver that was chosen, or was asked for while nothing is allocated yet. */
-export const driverOf = (network: Network): string =>
+const driverOf = (network: Network): string =>
   network.driverState?.name || network.spec?.driverConfig?.name || "overlay";
 
 function time(at: Timestamp | undefined): string {

@@ -15,7 +15,7 @@ import { taskAttachments } from "./attachments.ts";
 import { fromNetworkCreate, isIngress, isPredefined, toNetworkSpec } from "./network-spec.ts";
 
 /** How long a task waits for this node's address on its networks before it is refused. */
-export const ATTACHMENT_WAIT_MS = 30_000;
+const ATTACHMENT_WAIT_MS = 30_000;
 
 const ALLOCATION_WAIT_MS = 1_000;
 

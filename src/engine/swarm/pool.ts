@@ -2,8 +2,8 @@
 import ipaddr from "ipaddr.js";
 import { invalid } from "../../base/errors.ts";
 
-export const DEFAULT_SUBNET_SIZE = 24;
-export const DEFAULT_DATA_PATH_PORT = 4789;
+const DEFAULT_SUBNET_SIZE = 24;
+const DEFAULT_DATA_PATH_PORT = 4789;
 
 function parsePool(text: string): { start: number; end: number; prefix: number } {
   let parsed: ReturnType<typeof ipaddr.parseCIDR>;

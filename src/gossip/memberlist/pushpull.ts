@@ -8,7 +8,7 @@ import { boolField, bytesField, encodeStruct, MsgReader, stringField, uintField 
 const maxNodes = 65536;
 
 /** States of a node, numbered as on the wire. */
-export const nodeStates = ["alive", "suspect", "dead", "left"] as const;
+const nodeStates = ["alive", "suspect", "dead", "left"] as const;
 export type Liveness = (typeof nodeStates)[number];
 
 export interface PushNode {

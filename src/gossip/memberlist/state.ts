@@ -272,7 +272,7 @@ export function isLive(member: Member): boolean {
 }
 
 /** A member as an alive message. */
-export function aliveOf(member: Member): Alive {
+function aliveOf(member: Member): Alive {
   const { name: node, incarnation, addr, port, meta, vsn } = member;
   return { kind: "alive", node, incarnation, addr, port, meta, vsn };
 }

@@ -8,7 +8,7 @@ import { messageType } from "./messages.ts";
 import { decodeCompress, encodeCompress } from "./packet.ts";
 
 /** The sealed body of a stream may have this many bytes (memberlist's own limit), and this many when expanded. */
-export const maxStreamBytes = 20 << 20;
+const maxStreamBytes = 20 << 20;
 const maxExpandedBytes = 48 << 20;
 const headSize = 5;
 /** Above this LZW costs more time on both sides than the network takes for what it saves. */

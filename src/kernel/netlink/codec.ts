@@ -13,7 +13,6 @@ export const NLM_F_REPLACE = 0x100;
 export const NLM_F_EXCL = 0x200;
 export const NLM_F_DUMP = 0x300;
 export const NLM_F_CREATE = 0x400;
-export const NLM_F_APPEND = 0x800;
 
 const NLA_F_NESTED = 0x8000;
 const NLA_TYPE_MASK = 0x3fff;
@@ -164,11 +163,6 @@ export function textOf(attrs: Attributes, type: number): string | undefined {
 export function u8Of(attrs: Attributes, type: number): number | undefined {
   const value = attrs.get(type);
   return value && value.length >= 1 ? value.readUInt8() : undefined;
-}
-
-export function u16Of(attrs: Attributes, type: number): number | undefined {
-  const value = attrs.get(type);
-  return value && value.length >= 2 ? value.readUInt16LE() : undefined;
 }
 
 export function be16Of(attrs: Attributes, type: number): number | undefined {

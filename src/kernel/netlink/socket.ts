@@ -19,7 +19,6 @@ import {
 export const NETLINK_ROUTE = 0;
 export const NETLINK_XFRM = 6;
 export const NETLINK_NETFILTER = 12;
-export const NETLINK_GENERIC = 16;
 
 const SOL_NETLINK = 270;
 const NETLINK_CAP_ACK = 10;

@@ -5,7 +5,7 @@ import type { NetworkSpec } from "../types.ts";
 import { booleanOption, mtuOption } from "./options.ts";
 
 const prefix = "com.docker.network.bridge.";
-export const bridgeOption = {
+const bridgeOption = {
   name: `${prefix}name`,
   defaultBridge: `${prefix}default_bridge`,
   icc: `${prefix}enable_icc`,

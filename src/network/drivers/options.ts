@@ -9,7 +9,7 @@ export function booleanOption(value: string | undefined, name: string, otherwise
   throw invalid(`failed to parse ${name} value: ${value}`);
 }
 
-export const mtuOptionName = "com.docker.network.driver.mtu";
+const mtuOptionName = "com.docker.network.driver.mtu";
 /** An old spelling that users still write (for `ingress`); Docker ignores it, here it means what it says. */
 const oldMtuOptionName = "com.docker.network.mtu";
 

@@ -5,9 +5,9 @@ import { parseCidr, type Subnet } from "../address.ts";
 import type { IpamPool, NetworkSpec } from "../types.ts";
 import { mtuOption } from "./options.ts";
 
-export const vniOption = "com.docker.network.driver.overlay.vxlanid_list";
+const vniOption = "com.docker.network.driver.overlay.vxlanid_list";
 /** Bytes that VXLAN puts around a frame's payload: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20 or IPv6 40. */
-export const vxlanOverhead = (dataPathAddress = ""): number => (dataPathAddress.includes(":") ? 70 : 50);
+const vxlanOverhead = (dataPathAddress = ""): number => (dataPathAddress.includes(":") ? 70 : 50);
 
 /** What lies under the networks of a host. */
 export interface Underlay {

@@ -7,7 +7,7 @@
 import { conflict, forbidden, invalid, SkeinError } from "../../base/errors.ts";
 import { contains, formatIp, type Ip, lastOf, type Subnet, sizeOf } from "../address.ts";
 
-export const defaultRestMs = 60_000;
+const defaultRestMs = 60_000;
 
 export interface PoolOptions {
   readonly subnet: Subnet;

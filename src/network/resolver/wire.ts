@@ -12,10 +12,10 @@ export const ANY = 255;
 const CLASS_IN = 1;
 
 export const NOERROR = 0;
-export const FORMERR = 1;
+const FORMERR = 1;
 export const SERVFAIL = 2;
 export const NXDOMAIN = 3;
-export const NOTIMP = 4;
+const NOTIMP = 4;
 export const REFUSED = 5;
 
 const QR = 0x8000;

@@ -4,7 +4,7 @@ import type { Gossip } from "../../gossip/types.ts";
 import type { ClusterNetworking } from "../types.ts";
 import type { GossipView } from "./types.ts";
 
-export const gossipPort = 7946;
+const gossipPort = 7946;
 
 export function gossipView(
   cluster: ClusterNetworking,

@@ -2,7 +2,7 @@
 import { conflict, invalid, notFound, SkeinError, unavailable } from "../../base/errors.ts";
 import { grpcCodeOf, grpcMessageOf, status } from "../../base/grpc.ts";
 
-export const isNotFound = (error: unknown): boolean => grpcCodeOf(error) === status.NOT_FOUND;
+const isNotFound = (error: unknown): boolean => grpcCodeOf(error) === status.NOT_FOUND;
 export const isAlreadyExists = (error: unknown): boolean => grpcCodeOf(error) === status.ALREADY_EXISTS;
 
 /** The value, or undefined when containerd says that there is no such thing. */

@@ -72,7 +72,7 @@ function manifestOf(parts: Parts): { bytes: Uint8Array; mediaType: string } {
 }
 
 /** The config leads the garbage collector to the unpacked root file system. */
-export async function writeConfig(containerd: Containerd, parts: Parts, lease: Lease): Promise<void> {
+async function writeConfig(containerd: Containerd, parts: Parts, lease: Lease): Promise<void> {
   const top = chainIds(parts.diffIds).at(-1);
   const labels = top === undefined ? {} : gcLabels.snapshot(top);
   await writeBytes(containerd, parts.config, { lease, labels });

@@ -6,7 +6,7 @@ import { RegistryClient } from "./client.ts";
 import type { RegistryRules } from "./rules.ts";
 
 /** The registry's host in what users and their configuration write: "https://index.docker.io/v1/", "localhost:5000". */
-export function registryHost(address: string): string {
+function registryHost(address: string): string {
   const host = address.replace(/^https?:\/\//, "").replace(/\/.*$/, "");
   return host === "" || host === "index.docker.io" ? "docker.io" : host;
 }

@@ -11,7 +11,7 @@ const run = promisify(execFile);
 const reasons = new Map<string, Promise<string | undefined>>();
 
 /** mount_setattr(2) came with Linux 5.12. */
-export function kernelCan(version: string): boolean {
+function kernelCan(version: string): boolean {
   const [major = 0, minor = 0] = version.split(/[.-]/).map(Number);
   return major > 5 || (major === 5 && minor >= 12);
 }

@@ -18,6 +18,7 @@ export interface RawHeader {
   /** The letter of its kind. */
   readonly flag: string;
   readonly name: Buffer;
+  /** Where a link leads, empty otherwise. */
   readonly linkname: Buffer;
   readonly mode: number;
   readonly uid: number;

@@ -8,21 +8,10 @@ import { BLOCK, type EntryType, type RawHeader, readHeader, text, typeOf } from 
 import { type PaxRecord, paxNumber, paxRecords } from "./pax.ts";
 import { checked, leadingPieces, oldSparse, type Piece, recordedPieces } from "./sparse.ts";
 
-export interface TarHeader {
+/** An entry's own: what its extended headers said about it counts already. */
+export interface TarHeader extends Omit<RawHeader, "flag"> {
   /** Undefined for kinds that nobody here knows. */
   readonly type: EntryType | undefined;
-  readonly name: Buffer;
-  /** Where a link leads, empty otherwise. */
-  readonly linkname: Buffer;
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  /** Bytes of the file. */
-  readonly size: number;
-  /** Seconds since the epoch. */
-  readonly mtime: number;
-  readonly devmajor: number;
-  readonly devminor: number;
   /** Extended attributes. */
   readonly xattrs: ReadonlyMap<string, Buffer>;
   /** Of a file with holes: where its data belongs. The stream has the pieces one after another. */

@@ -10,7 +10,7 @@ import { strict } from "./strict.ts";
 /** Annotations are embedded: their two fields stand among those of the spec. */
 export const annotationFields = { Name: str, Labels: dict(str) };
 
-export const driverShape = strict({ Name: str, Options: dict(str) });
+const driverShape = strict({ Name: str, Options: dict(str) });
 export const driver = optional(driverShape);
 export type DriverJson = ShapeOf<typeof driverShape>;
 

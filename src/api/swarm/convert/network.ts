@@ -18,7 +18,7 @@ export function isIngress(network: Network): boolean {
   );
 }
 
-export function networkToJson(network: Network) {
+function networkToJson(network: Network) {
   const spec = network.spec;
   return {
     ...metaToJson(network.id, network.meta),

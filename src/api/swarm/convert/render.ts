@@ -20,7 +20,7 @@ export function ptr<T, R>(value: T | undefined, fn: (value: T) => R): R | undefi
 export const bytesToJson = (bytes: Uint8Array): string | undefined =>
   bytes.length ? Buffer.from(bytes).toString("base64") : undefined;
 
-export const ZERO_TIME = "0001-01-01T00:00:00Z";
+const ZERO_TIME = "0001-01-01T00:00:00Z";
 
 /** RFC 3339 with up to nine digits, trailing zeros cut, as Go writes time.Time. */
 export function timeToJson(time: Timestamp | undefined): string {

@@ -2,7 +2,7 @@
 import type { Network } from "#proto/docker/swarmkit/objects_pb.js";
 import type { NetworkSpec } from "#proto/docker/swarmkit/specs_pb.js";
 
-export const DEFAULT_DRIVER = "overlay";
+const DEFAULT_DRIVER = "overlay";
 export const VNI_OPTION = "com.docker.network.driver.overlay.vxlanid_list";
 
 /** Networks of these drivers are made on each node by itself: no addresses from here. */

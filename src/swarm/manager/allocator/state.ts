@@ -67,7 +67,7 @@ function portsOf(service: Service): string[] {
     .map(({ protocol, publishedPort }) => portKey(protocol, publishedPort));
 }
 
-export function vnisOf(network: Pick<Network, "driverState">): number[] {
+function vnisOf(network: Pick<Network, "driverState">): number[] {
   const list = network.driverState?.options[VNI_OPTION] ?? "";
   return list
     .split(",")

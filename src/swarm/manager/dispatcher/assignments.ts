@@ -40,7 +40,7 @@ const stateOf = (task: Task) => task.status?.state ?? TaskState.NEW;
 const isOver = (task: Task) => stateOf(task) > TaskState.RUNNING;
 
 /** True when the agent need not hear of the difference: it owns the status once it has accepted the task. */
-export function sameForAgent(a: Task, b: Task): boolean {
+function sameForAgent(a: Task, b: Task): boolean {
   if (a === b) return true;
   if (stateOf(b) <= TaskState.ASSIGNED && stateOf(a) !== stateOf(b)) return false;
   if (a.desiredState !== b.desiredState || a.nodeId !== b.nodeId) return false;

@@ -17,7 +17,7 @@ const DEBOUNCE_MS = 100;
 const isAtRest = (task: Task) => stateOf(task) >= TaskState.COMPLETE || stateOf(task) < TaskState.ASSIGNED;
 
 /** True when the task is to be deleted without regard to its fellows. */
-export function isReapable(task: Task): boolean {
+function isReapable(task: Task): boolean {
   if (stateOf(task) === TaskState.ORPHANED) return true;
   // An attachment has no service that would look at how it ended.
   if (task.serviceId === "") return isOver(task);
@@ -25,7 +25,7 @@ export function isReapable(task: Task): boolean {
 }
 
 /** Of the tasks of one slot those beyond the limit, oldest first; running ones are never among them. */
-export function surplusHistory(slot: readonly Task[], limit: number): Task[] {
+function surplusHistory(slot: readonly Task[], limit: number): Task[] {
   if (limit < 0 || slot.length <= limit) return [];
   const past = [...slot].sort(byAge).filter((task) => task.desiredState > TaskState.COMPLETE && isAtRest(task));
   return past.slice(0, slot.length - limit);

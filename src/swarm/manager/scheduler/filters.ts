@@ -133,7 +133,7 @@ function maxReplicas(task: Task): Filter | undefined {
 }
 
 /** The filters that concern this task. */
-export function filtersFor(task: Task): Filter[] {
+function filtersFor(task: Task): Filter[] {
   const optional = [resources, plugins, constraints, platforms, ports, publishing, maxReplicas];
   return [ready, ...optional.flatMap((make) => make(task) ?? [])];
 }
