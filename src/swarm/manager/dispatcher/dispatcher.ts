@@ -26,6 +26,7 @@ import { type Authority, NODES } from "../auth.ts";
 import { isOurs } from "../control/roles.ts";
 import { durationMs, HEARTBEAT_PERIOD_MS } from "../defaults.ts";
 import { AssignmentSet } from "./assignments.ts";
+import { Feeds } from "./feeds.ts";
 import { Liveness, type Session } from "./liveness.ts";
 import { bounded, isKnown, StatusWriter } from "./status.ts";
 
@@ -38,35 +39,6 @@ const MIN_PERIOD_MS = 1_000;
 const ORPHAN_MS = 24 * 3_600_000;
 /** Bytes. A node with many plugins and labels tells a few thousand. */
 const MAX_DESCRIPTION = 128 << 10;
-
-/** Wakes whoever waits for a change that concerns a node; collects what changed meanwhile. */
-class Feed {
-  readonly tasks = new Set<string>();
-  readonly dependencies = new Map<string, ["secret" | "config", string]>();
-  #wake: (() => void) | undefined;
-  #marked = false;
-
-  mark(): void {
-    this.#marked = true;
-    this.#wake?.();
-  }
-
-  /** Resolves true after a mark, false when the signal ends the wait. */
-  next(signal: AbortSignal): Promise<boolean> {
-    return new Promise((resolve) => {
-      const finish = () => {
-        if (!this.#marked && !signal.aborted) return;
-        signal.removeEventListener("abort", finish);
-        this.#wake = undefined;
-        this.#marked = false;
-        resolve(!signal.aborted);
-      };
-      this.#wake = finish;
-      signal.addEventListener("abort", finish, { once: true });
-      finish();
-    });
-  }
-}
 
 export interface DispatcherOptions {
   readonly store: Store;
@@ -94,10 +66,8 @@ export class Dispatcher {
   readonly #liveness: Liveness;
   readonly #statuses: StatusWriter;
   readonly #stopWatching: () => void;
-  /** Session streams by node. */
-  readonly #sessionFeeds = new Map<string, Set<Feed>>();
-  /** Assignment streams by node. */
-  readonly #assignmentFeeds = new Map<string, Set<Feed>>();
+  readonly #sessionFeeds = new Feeds();
+  readonly #assignmentFeeds = new Feeds();
   readonly #orphans = new Map<string, () => void>();
   readonly #closing = new AbortController();
 
@@ -240,31 +210,26 @@ export class Dispatcher {
     const session = this.#liveness.find(nodeId, sessionId) ?? this.#liveness.register(nodeId);
     this.#orphans.get(nodeId)?.();
     this.#orphans.delete(nodeId);
-    const feed = new Feed();
-    const forget = addTo(this.#sessionFeeds, nodeId, feed);
+    using feed = this.#sessionFeeds.open(nodeId);
     const signal = AbortSignal.any([context.signal, session.ended.signal, this.#closing.signal]);
-    try {
-      const addr = nodeId === this.#managerId ? this.#managerHost : hostOf(context.peer);
-      await this.#statuses.node(nodeId, { state: NodeStatus_State.READY, message: "", addr, description });
-      this.#log.info("a node has a session", { node: nodeId, addr });
-      let last: SessionMessage | undefined;
-      do {
-        const message = this.#message(session);
-        // Removed: there is no more to say than what it is to end.
-        if (!message) continue;
-        if (!last || !sameMessage(last, message)) {
-          session.balancers.tell(message.node, this.#clock.steady());
-          for (const waiting of this.#assignmentFeeds.get(nodeId) ?? []) if (waiting.tasks.size > 0) waiting.mark();
-          yield message;
-        }
-        last = message;
-      } while (await feed.next(signal));
-      if (context.signal.aborted) return;
-      if (last) yield last;
-      throw signal.reason;
-    } finally {
-      forget();
-    }
+    const addr = nodeId === this.#managerId ? this.#managerHost : hostOf(context.peer);
+    await this.#statuses.node(nodeId, { state: NodeStatus_State.READY, message: "", addr, description });
+    this.#log.info("a node has a session", { node: nodeId, addr });
+    let last: SessionMessage | undefined;
+    do {
+      const message = this.#message(session);
+      // Removed: there is no more to say than what it is to end.
+      if (!message) continue;
+      if (!last || !sameMessage(last, message)) {
+        session.balancers.tell(message.node, this.#clock.steady());
+        for (const waiting of this.#assignmentFeeds.of(nodeId)) if (waiting.tasks.size > 0) waiting.mark();
+        yield message;
+      }
+      last = message;
+    } while (await feed.next(signal));
+    if (context.signal.aborted) return;
+    if (last) yield last;
+    throw signal.reason;
   }
 
   #message(session: Session): SessionMessage | undefined {
@@ -286,8 +251,7 @@ export class Dispatcher {
 
   async *#assignments(nodeId: string, sessionId: string, context: CallContext): AsyncIterable<AssignmentsMessage> {
     const session = this.#liveness.check(nodeId, sessionId);
-    const feed = new Feed();
-    const forget = addTo(this.#assignmentFeeds, nodeId, feed);
+    using feed = this.#assignmentFeeds.open(nodeId);
     const signal = AbortSignal.any([context.signal, session.ended.signal, this.#closing.signal]);
     const timers = new Map<string, () => void>();
     const mayBegin = (task: Task) => {
@@ -323,7 +287,6 @@ export class Dispatcher {
       }
       if (!context.signal.aborted) throw signal.reason;
     } finally {
-      forget();
       for (const cancel of timers.values()) cancel();
     }
   }
@@ -347,7 +310,7 @@ export class Dispatcher {
         case "node": {
           if (change.action === "remove") this.#dismiss(change.object.id);
           if (change.old?.managerStatus !== change.object.managerStatus) this.#markAll();
-          else for (const feed of this.#sessionFeeds.get(change.object.id) ?? []) feed.mark();
+          else for (const feed of this.#sessionFeeds.of(change.object.id)) feed.mark();
           break;
         }
         case "cluster":
@@ -356,11 +319,9 @@ export class Dispatcher {
         case "secret":
         case "config":
           if (change.action !== "update") break;
-          for (const feeds of this.#assignmentFeeds.values()) {
-            for (const feed of feeds) {
-              feed.dependencies.set(change.object.id, [change.kind, change.object.id]);
-              feed.mark();
-            }
+          for (const feed of this.#assignmentFeeds.all()) {
+            feed.dependencies.set(change.object.id, [change.kind, change.object.id]);
+            feed.mark();
           }
           break;
         default:
@@ -370,7 +331,7 @@ export class Dispatcher {
 
   /** A node that was removed while it has a session is told to end its tasks; then the session ends. */
   #dismiss(nodeId: string): void {
-    for (const feed of this.#assignmentFeeds.get(nodeId) ?? []) feed.mark();
+    for (const feed of this.#assignmentFeeds.of(nodeId)) feed.mark();
     this.#orphans.get(nodeId)?.();
     const forget = () => {
       this.#orphans.delete(nodeId);
@@ -380,14 +341,14 @@ export class Dispatcher {
   }
 
   #markTask(nodeId: string, taskId: string): void {
-    for (const feed of this.#assignmentFeeds.get(nodeId) ?? []) {
+    for (const feed of this.#assignmentFeeds.of(nodeId)) {
       feed.tasks.add(taskId);
       feed.mark();
     }
   }
 
   #markAll(): void {
-    for (const feeds of this.#sessionFeeds.values()) for (const feed of feeds) feed.mark();
+    for (const feed of this.#sessionFeeds.all()) feed.mark();
   }
 }
 
@@ -398,16 +359,6 @@ function sameMessage(a: SessionMessage, b: SessionMessage): boolean {
   if (!equals(NodeSchema, stable(a.node), stable(b.node))) return false;
   const rest = (message: SessionMessage): SessionMessage => ({ ...message, node: undefined });
   return equals(SessionMessageSchema, rest(a), rest(b));
-}
-
-function addTo(feeds: Map<string, Set<Feed>>, key: string, feed: Feed): () => void {
-  const set = feeds.get(key) ?? new Set();
-  set.add(feed);
-  feeds.set(key, set);
-  return () => {
-    set.delete(feed);
-    if (set.size === 0 && feeds.get(key) === set) feeds.delete(key);
-  };
 }
 
 /** The host of a peer's "address:port", without the prefix of a mapped IPv4 address. */
