@@ -156,7 +156,7 @@ interface ClusterSpec {
   readonly Orchestration: { TaskHistoryRetentionLimit: number };
   readonly Raft: { SnapshotInterval: number; KeepOldSnapshots: number };
   readonly Dispatcher: { HeartbeatPeriod: number };
-  readonly CAConfig: { NodeCertExpiry: number; ForceRotate?: number };
+  readonly CAConfig: { NodeCertExpiry: number; ForceRotate?: number; ExternalCAs?: object[] };
   readonly EncryptionConfig: { AutoLockManagers: boolean };
 }
 
@@ -207,11 +207,12 @@ test("swarm init, join-token, update: each flag", async () => {
     ["swarm", "update", "--dispatcher-heartbeat", "-5s"],
     "rpc error: code = InvalidArgument desc = heartbeat time period cannot be a negative duration",
   );
-  if (!control)
-    await refused(
-      ["swarm", "update", "--external-ca", "protocol=cfssl,url=https://127.0.0.1:1/sign"],
-      /external certificate authorities/,
-    );
+  // One that signs under another root than the swarm's is kept for when that is wanted.
+  const elsewhere = { URL: "https://127.0.0.1:1/sign", cacert: root("elsewhere", 3650).cert };
+  await ok("swarm", "update", "--external-ca", `protocol=cfssl,url=${elsewhere.URL},cacert=${elsewhere.cacert},a=b`);
+  assert.deepEqual((await cluster()).Spec.CAConfig.ExternalCAs, [
+    { Protocol: "cfssl", URL: elsewhere.URL, Options: { a: "b" }, CACert: readFileSync(elsewhere.cacert, "utf8") },
+  ]);
   const token = await ok("swarm", "join-token", "-q", "worker");
   assert.match(token, /^SWMTKN-1-\w{50}-\w{25}$/);
   assert.notEqual(await ok("swarm", "join-token", "-q", "--rotate", "worker"), token);

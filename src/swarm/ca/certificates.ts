@@ -256,6 +256,14 @@ export function splitPem(bundle: string): string[] {
   return bundle.match(PEM_CERTIFICATE) ?? [];
 }
 
+/** The certificates of a bundle, each written as this module writes them: two spellings of one are the same text. */
+export function normalPem(bundle: string): string {
+  const encoded = /-----BEGIN CERTIFICATE-----([\s\S]+?)-----END/;
+  return splitPem(bundle)
+    .map((one) => pem("CERTIFICATE", Buffer.from(encoded.exec(one)?.[1] ?? "", "base64")))
+    .join("");
+}
+
 function firstPem(bundle: string): string {
   const first = splitPem(bundle)[0];
   if (first === undefined) throw invalid("no PEM certificate found");

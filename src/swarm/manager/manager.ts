@@ -192,6 +192,10 @@ class HostManager implements Manager {
     return this.#open !== undefined && !this.#removed && this.#open.standing.leaderlessMs < QUORUM_PATIENCE_MS;
   }
 
+  removed(): boolean {
+    return this.#removed;
+  }
+
   onChange(listener: () => void): () => void {
     return this.#changes.on(listener);
   }
@@ -388,6 +392,7 @@ class HostManager implements Manager {
       authority,
       members: this.#members,
       dataKey: () => this.#credentials.dataKey ?? new Uint8Array(),
+      credentials: () => this.#credentials,
       probe: (addr) => this.#probe(addr),
       confirmLead: () => this.#lead.confirm(),
       isSilent: this.#options.isSilent,

@@ -16,6 +16,7 @@ import type { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
 import { Allocator } from "./allocator/allocator.ts";
 import { type Authority, guarded, MANAGERS, NODES } from "./auth.ts";
+import { ExternalAuthorities } from "./authorities.ts";
 import { CaServer } from "./ca-server.ts";
 import { createControl } from "./control/control.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
@@ -33,6 +34,7 @@ import { resourceHandlers } from "./resources.ts";
 import { RootRotator } from "./root-rotation.ts";
 import { Scheduler } from "./scheduler/scheduler.ts";
 import { splitAddress } from "./server.ts";
+import { Signing } from "./signing.ts";
 
 /** The services that the leader answers. */
 export const services = {
@@ -57,6 +59,8 @@ export interface ReignOptions {
   readonly authority: Authority;
   readonly members: Members;
   readonly dataKey: () => Uint8Array;
+  /** This manager's own certificate and key, as they are now. */
+  readonly credentials: () => { certPem: string; keyPem: string };
   readonly probe: (addr: string) => Promise<void>;
   /** Asked before what a user wants is written: false when a quorum does not say that this manager leads. */
   readonly confirmLead: () => Promise<boolean>;
@@ -75,6 +79,7 @@ export interface Reign {
 export function startReign(options: ReignOptions): Reign {
   const { addr, authority, clock, clusterId, log, members, nodeId, store } = options;
   const ca = new CaServer(store, clusterId, authority, clock, log);
+  const authorities = new ExternalAuthorities(options.credentials, clock, log);
   const dispatcher = new Dispatcher({
     ...{ store, clusterId, authority, clock, log },
     managerId: nodeId,
@@ -94,11 +99,12 @@ export function startReign(options: ReignOptions): Reign {
     new Reaper(store, clusterId, clock, log),
     new Enforcer(store, clock, log),
     new KeyManager(store, clusterId, clock, log),
+    new Signing(store, clusterId, authorities, clock, log),
     new RootRotator(store, clusterId, clock, log),
     keeper,
   ];
   const control = createControl({
-    ...{ store, clusterId, clock },
+    ...{ store, clusterId, clock, authorities },
     allocated: () => allocator.state,
     logs: broker,
   });

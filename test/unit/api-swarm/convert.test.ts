@@ -112,7 +112,16 @@ test("a swarm spec lies over what is there: zero keeps it", () => {
   assert.equal(zero.orchestration?.taskHistoryRetentionLimit, 0n, "a pointer to zero is a wish");
   assert.ok(equals(ClusterSpecSchema, base, defaultClusterSpec()), "the base is not touched");
   assert.throws(() => mergeSwarmSpec(swarmSpec({ Name: "other" }, ""), base), /swarm spec must be named "default"/);
-  assert.throws(() => swarmSpec({ CAConfig: { ExternalCAs: [{ URL: "u" }] } }, ""), /external certificate authorities/);
+  const externalCas = (given: unknown) => mergeSwarmSpec(swarmSpec({ CAConfig: { ExternalCAs: given } }, ""), base);
+  const [external] =
+    externalCas([null, { Protocol: "cfssl", URL: "u", Options: { a: "b" }, CACert: "c" }]).caConfig?.externalCas ?? [];
+  assert.deepEqual(
+    [external?.url, { ...external?.options }, Buffer.from(external?.caCert ?? []).toString()],
+    ["u", { a: "b" }, "c"],
+  );
+  assert.throws(() => externalCas([{ URL: "u" }]), /^SkeinError: invalid protocol: ""$/);
+  assert.throws(() => externalCas([{ Protocol: "foo", URL: "u" }]), /invalid protocol: "foo"$/);
+  assert.throws(() => externalCas([{ Protocol: "cfssl", Url: "u", More: 1 }]), /ExternalCAs\.More/);
 });
 
 test("secrets carry bytes", () => {

@@ -23,7 +23,7 @@ import {
   verifyChain,
 } from "../../../src/swarm/ca/certificates.ts";
 import { makeToken, parseToken, rootDigest, sameToken } from "../../../src/swarm/ca/token.ts";
-import { beginRotation, needsRotation } from "../../../src/swarm/manager/root-rotation.ts";
+import { rootAfter } from "../../../src/swarm/manager/root-wanted.ts";
 
 const VECTOR = "SWMTKN-1-27gwpqy8zrr16lkorbxjgux3bumowvt4v6hdq9lyyb887iohs3-0054v5h7phl5wc4e458l6ckxr";
 
@@ -147,28 +147,39 @@ test("which root a cluster is to have: as it is, a fresh one, one's own, the for
   const old = await createRootCa();
   const own = opensslRoot();
   const encode = (text: string) => new TextEncoder().encode(text);
+  const decode = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes);
   const cluster = create(ClusterSchema, { rootCa: { caCert: encode(old.certPem), caKey: encode(old.keyPem) } });
   const spec = (cert = "", key = "", forceRotate = 0n) =>
     create(ClusterSpecSchema, {
       caConfig: { signingCaCert: encode(cert), signingCaKey: encode(key), forceRotate },
     });
-  assert.equal(needsRotation(cluster, spec()), false);
-  assert.equal(needsRotation(cluster, spec("", "", 1n)), true);
-  assert.equal(needsRotation(cluster, spec(old.certPem, old.keyPem)), false, "it has that one");
-  assert.equal(needsRotation(cluster, spec(own.text, own.keyPem)), true);
-  const rotating = create(ClusterSchema, { rootCa: await beginRotation(cluster, spec(own.text, own.keyPem), now) });
-  assert.equal(new TextDecoder().decode(rotating.rootCa?.rootRotation?.caCert), own.certPem, "nothing around it");
-  assert.equal(needsRotation(rotating, spec(own.certPem, own.keyPem)), false, "it gets that one");
-  const back = spec(old.certPem, old.keyPem);
-  assert.equal(needsRotation(rotating, back), true);
-  assert.equal((await beginRotation(rotating, back, now)).rootRotation, undefined);
-  const refused = async (given: ReturnType<typeof spec>, words: RegExp) => {
-    await assert.rejects(async () => needsRotation(cluster, given) && beginRotation(cluster, given, now), words);
-  };
+  const nobody = { reachable: async () => false, crossSign: () => Promise.reject(new Error("nobody")) };
+  const after = (from: typeof cluster, given: ReturnType<typeof spec>) => rootAfter(from, given, now, nobody);
+  assert.equal(await after(cluster, spec()), cluster.rootCa, "as it is");
+  const fresh = await after(cluster, spec("", "", 1n));
+  assert.notEqual(decode(fresh.rootRotation?.caCert), old.certPem);
+  assert.ok(keyMatches(decode(fresh.rootRotation?.caCert), decode(fresh.rootRotation?.caKey)));
+  assert.equal(fresh.lastForcedRotation, 1n);
+  assert.equal((await after(cluster, spec(old.certPem, old.keyPem))).rootRotation, undefined, "it has that one");
+  const rotating = create(ClusterSchema, { rootCa: await after(cluster, spec(own.text, own.keyPem)) });
+  assert.equal(decode(rotating.rootCa?.rootRotation?.caCert), own.certPem, "nothing around it");
+  assert.equal(await after(rotating, spec()), rotating.rootCa, "it goes on");
+  const again = await after(rotating, spec(own.certPem, own.keyPem));
+  assert.deepEqual(
+    again.rootRotation?.crossSignedCaCert,
+    rotating.rootCa?.rootRotation?.crossSignedCaCert,
+    "it gets that one",
+  );
+  assert.equal((await after(rotating, spec(old.certPem, old.keyPem))).rootRotation, undefined);
+  const refused = (given: ReturnType<typeof spec>, words: RegExp) => assert.rejects(after(cluster, given), words);
   await refused(spec(own.certPem, old.keyPem), /InvalidArgument desc = certificate key mismatch$/);
-  await refused(spec(own.certPem), /external CAs are not supported/);
+  await refused(
+    spec(own.certPem),
+    /desc = there must be at least one valid, reachable external CA corresponding to the desired CA certificate$/,
+  );
   await refused(spec("", own.keyPem), /the signing CA cert must also be provided/);
   await refused(spec("nonsense", own.keyPem), /no PEM certificate found/);
+  await refused(spec(own.certPem + old.certPem, own.keyPem), /cannot contain multiple certificates/);
   const brief = opensslRoot(300);
   await refused(spec(brief.certPem, brief.keyPem), /CA certificate expires too soon/);
 });

@@ -2,8 +2,9 @@
 import { clone, create } from "@bufbuild/protobuf";
 import type { Cluster } from "#proto/docker/swarmkit/objects_pb.js";
 import { type ClusterSpec, ClusterSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
+import { type ExternalCA, ExternalCA_CAProtocol, ExternalCASchema } from "#proto/docker/swarmkit/types_pb.js";
 import { invalid } from "../../../base/errors.ts";
-import { bool, int, list, optional, type ShapeOf, str } from "../../../base/shape.ts";
+import { bool, dict, int, list, optional, type ShapeOf, str } from "../../../base/shape.ts";
 import { issuerOf } from "../../../swarm/ca/certificates.ts";
 import {
   annotationFields,
@@ -16,7 +17,31 @@ import {
   uint64,
 } from "./common.ts";
 import { bytesToJson, durationFromJson, durationOrZero, nz, ptr } from "./render.ts";
-import { refused, strict } from "./strict.ts";
+import { strict } from "./strict.ts";
+
+const externalCa = strict({ Protocol: str, URL: str, Options: dict(str), CACert: str });
+
+/** cfssl is the only protocol that SwarmKit knows; a null among them is passed over. */
+function externalCas(given: readonly (ShapeOf<typeof externalCa> | undefined)[]): ExternalCA[] {
+  return given.flatMap((ca) => {
+    if (!ca) return [];
+    if (ca.Protocol.toUpperCase() !== "CFSSL") throw invalid(`invalid protocol: ${JSON.stringify(ca.Protocol)}`);
+    const { CACert, Options: options, URL: url } = ca;
+    return create(ExternalCASchema, {
+      protocol: ExternalCA_CAProtocol.CAPROTOCOL_CFSSL,
+      url,
+      options,
+      caCert: Buffer.from(CACert),
+    });
+  });
+}
+
+const externalCaToJson = ({ caCert, options, url }: ExternalCA) => ({
+  Protocol: "cfssl",
+  URL: url,
+  Options: Object.keys(options).length > 0 ? options : undefined,
+  CACert: Buffer.from(caCert).toString("utf8"),
+});
 
 export const swarmSpec = strict({
   ...annotationFields,
@@ -31,7 +56,7 @@ export const swarmSpec = strict({
   Dispatcher: strict({ HeartbeatPeriod: int }),
   CAConfig: strict({
     NodeCertExpiry: int,
-    ExternalCAs: refused("external certificate authorities"),
+    ExternalCAs: list(optional(externalCa)),
     SigningCACert: str,
     SigningCAKey: str,
     ForceRotate: int,
@@ -124,7 +149,7 @@ export function mergeSwarmSpec(json: SwarmSpecJson, base: ClusterSpec): ClusterS
       signingCaCert: ca.SigningCACert ? Buffer.from(ca.SigningCACert) : spec.caConfig?.signingCaCert,
       signingCaKey: ca.SigningCAKey ? Buffer.from(ca.SigningCAKey) : spec.caConfig?.signingCaKey,
       forceRotate: uint64(ca.ForceRotate, "CAConfig.ForceRotate"),
-      externalCas: spec.caConfig?.externalCas ?? [],
+      externalCas: [...(spec.caConfig?.externalCas ?? []), ...externalCas(ca.ExternalCAs)],
     },
     taskDefaults: { logDriver: driverToProto(json.TaskDefaults.LogDriver) ?? spec.taskDefaults?.logDriver },
     encryptionConfig: { autoLockManagers: json.EncryptionConfig.AutoLockManagers },
@@ -148,6 +173,7 @@ function specToJson(spec: ClusterSpec | undefined) {
     // The signing certificate and key are never told: a read and an update must not lose one and keep the other.
     CAConfig: {
       NodeCertExpiry: nz(durationOrZero(spec?.caConfig?.nodeCertExpiry)),
+      ExternalCAs: spec?.caConfig?.externalCas.length ? spec.caConfig.externalCas.map(externalCaToJson) : undefined,
       ForceRotate: nz(Number(spec?.caConfig?.forceRotate ?? 0n)),
     },
     TaskDefaults: { LogDriver: ptr(spec?.taskDefaults?.logDriver, driverToJson) },

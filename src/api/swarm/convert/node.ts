@@ -8,6 +8,7 @@ import {
   NodeSpecSchema,
 } from "#proto/docker/swarmkit/specs_pb.js";
 import {
+  IssuanceStatus_State,
   type ManagerStatus,
   type NodeDescription,
   NodeRole,
@@ -74,6 +75,13 @@ function descriptionToJson(description: NodeDescription | undefined) {
   };
 }
 
+/** Why a node waits for its certificate: an external authority does not sign it. */
+function certificateMessage({ certificate }: Node): string {
+  const { err = "", state } = certificate?.status ?? {};
+  if (err === "") return "";
+  return `${state === IssuanceStatus_State.PENDING ? "no certificate yet" : "the certificate is not renewed"}: ${err}`;
+}
+
 export function nodeToJson(node: Node) {
   const spec = node.spec;
   return {
@@ -86,7 +94,7 @@ export function nodeToJson(node: Node) {
     Description: descriptionToJson(node.description),
     Status: {
       State: wordOf(NodeStatus_State, node.status?.state ?? NodeStatus_State.UNKNOWN),
-      Message: nz(node.status?.message),
+      Message: nz(node.status?.message || certificateMessage(node)),
       Addr: nz(node.status?.addr),
     },
     ManagerStatus: ptr(node.managerStatus, managerStatusToJson),

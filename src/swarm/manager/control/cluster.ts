@@ -3,7 +3,6 @@ import { create } from "@bufbuild/protobuf";
 import type { Cluster } from "#proto/docker/swarmkit/objects_pb.js";
 import type { ClusterSpec } from "#proto/docker/swarmkit/specs_pb.js";
 import { JoinTokensSchema } from "#proto/docker/swarmkit/types_pb.js";
-import { notImplemented } from "../../../base/errors.ts";
 import { MIN_NODE_EXPIRY_MS } from "../../ca/certificates.ts";
 import { makeToken } from "../../ca/token.ts";
 import { unlockKeysFor } from "../autolock.ts";
@@ -12,7 +11,6 @@ import { rpcError } from "./errors.ts";
 
 /** Throws Docker's words. */
 export function checkCluster(spec: ClusterSpec): void {
-  if (spec.caConfig?.externalCas.length) throw notImplemented("external certificate authorities");
   if (durationMs(spec.caConfig?.nodeCertExpiry, MIN_NODE_EXPIRY_MS) < MIN_NODE_EXPIRY_MS) {
     throw rpcError("InvalidArgument", "minimum certificate expiry time is: 1h0m0s");
   }

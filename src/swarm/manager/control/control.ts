@@ -31,13 +31,14 @@ import type { Transaction } from "../../store/transaction.ts";
 import type { ControlApi } from "../../types.ts";
 import { isIngress } from "../allocator/drivers.ts";
 import type { AllocatorState } from "../allocator/state.ts";
+import type { Authorities } from "../authorities.ts";
 import { unlockKeyOf } from "../autolock.ts";
 import { PREDEFINED_LABEL, withDefaults } from "../bootstrap.ts";
 import type { LogBroker } from "../log-broker.ts";
 import { rolledBack } from "../orchestrator/updater.ts";
-import { beginRotation, needsRotation } from "../root-rotation.ts";
+import { rootAfter } from "../root-wanted.ts";
 import { isOver } from "../tasks.ts";
-import { updatedCluster } from "./cluster.ts";
+import { checkCluster, updatedCluster } from "./cluster.ts";
 import { dependencyApi } from "./dependencies.ts";
 import { rpcError } from "./errors.ts";
 import { checkDemotable, checkPromotable } from "./roles.ts";
@@ -50,6 +51,7 @@ export interface ControlOptions {
   readonly clock: Clock;
   readonly allocated: () => AllocatorState;
   readonly logs: LogBroker;
+  readonly authorities: Authorities;
 }
 
 export function createControl(options: ControlOptions): ControlApi {
@@ -69,14 +71,12 @@ export function createControl(options: ControlOptions): ControlApi {
     updateCluster: async (version, given, rotation) => {
       const spec = withDefaults(canonical(ClusterSpecSchema, given));
       const before = current("cluster", clusterId);
-      const rootCa = needsRotation(before, spec) ? await beginRotation(before, spec, options.clock.now()) : undefined;
+      checkCluster(spec);
+      const rootCa = await rootAfter(before, spec, options.clock.now(), options.authorities);
       await store.update((tx) => {
         const cluster = atVersion(tx, "cluster", clusterId, version);
         const updated = updatedCluster(cluster, spec, rotation);
-        tx.update(
-          "cluster",
-          rootCa ? { ...updated, rootCa: { ...rootCa, joinTokens: updated.rootCa?.joinTokens } } : updated,
-        );
+        tx.update("cluster", { ...updated, rootCa: { ...rootCa, joinTokens: updated.rootCa?.joinTokens } });
       });
       return current("cluster", clusterId);
     },

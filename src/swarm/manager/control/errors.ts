@@ -8,6 +8,7 @@ const codes = {
   PermissionDenied: "forbidden",
   FailedPrecondition: "invalid",
   Unimplemented: "notImplemented",
+  Internal: "internal",
   Unknown: "internal",
 } as const;
 

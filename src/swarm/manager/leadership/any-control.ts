@@ -60,6 +60,7 @@ function createReads({ clock, clusterId, store }: AnyControlOptions): ControlApi
     allocated: () => {
       throw noLeader();
     },
+    authorities: { reachable: () => Promise.reject(noLeader()), crossSign: () => Promise.reject(noLeader()) },
     logs: unused,
   });
 }
