@@ -20,7 +20,13 @@ export class TestLab implements AsyncDisposable {
   static async up(
     name: string,
     subnet: string,
-    options: { hosts?: number; names?: readonly string[]; images?: readonly Collection[]; mirror?: string } = {},
+    options: {
+      hosts?: number;
+      names?: readonly string[];
+      dockerd?: readonly string[];
+      images?: readonly Collection[];
+      mirror?: string;
+    } = {},
   ): Promise<TestLab> {
     await down(name);
     const lab = await up({ ...options, name, subnet });
