@@ -1,7 +1,7 @@
 import "reflect-metadata";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { X509Certificate } from "node:crypto";
+import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,6 +11,7 @@ import * as x509 from "@peculiar/x509";
 import { ClusterSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { ClusterSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import {
+  checkKeyKind,
   createCsr,
   createRootCa,
   crossSign,
@@ -111,11 +112,12 @@ test("openssl agrees", async () => {
 });
 
 /** A root as `openssl` makes it: other kinds of strings, several parts, text around the certificate. */
-function opensslRoot(days = 3650) {
+function opensslRoot(days = 3650, kind: readonly string[] = ["EC", "ec_paramgen_curve:P-256"]) {
   const dir = mkdtempSync(join(tmpdir(), "skein-ca-"));
   try {
     const [key, cert] = [join(dir, "k.pem"), join(dir, "c.pem")];
-    execFileSync("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key]);
+    const [algorithm = "", option = ""] = kind;
+    execFileSync("openssl", ["genpkey", "-algorithm", algorithm, "-pkeyopt", option, "-out", key], { stdio: "ignore" });
     const subject = ["-subj", "/C=NL/O=Möbel & Co/CN=own root", "-utf8"];
     execFileSync("openssl", ["req", "-x509", "-new", "-key", key, ...subject, "-days", String(days), "-out", cert]);
     const text = execFileSync("openssl", ["x509", "-in", cert, "-text"], { encoding: "utf8" });
@@ -140,6 +142,27 @@ test("a root of openssl's issues certificates that name it byte for byte, and is
   assert.deepEqual(subjectOf(crossed), subjectOf(own.certPem));
   assert.equal(verifyChain(chain, own.certPem), undefined);
   assert.equal(verifyChain(chain, old.certPem), undefined);
+});
+
+test("roots of RSA and of larger curves sign and are signed; of another kind of key they are refused", async () => {
+  const first = await createRootCa();
+  for (const kind of [
+    ["RSA", "rsa_keygen_bits:2048"],
+    ["EC", "ec_paramgen_curve:P-384"],
+  ]) {
+    const own = opensslRoot(3650, kind);
+    const { csrPem } = await createCsr();
+    const crossed = await crossSign(own.certPem, first);
+    const chain = await signCsr({ root: own, csrPem, cn: "n", ou: "swarm-worker", o: "c", intermediatesPem: crossed });
+    assert.equal(verifyChain(chain, own.certPem), undefined, kind.join());
+    assert.equal(verifyChain(chain, first.certPem), undefined, kind.join());
+    const back = await createRootCa();
+    const leaf = await signCsr({ root: back, csrPem, cn: "n", ou: "swarm-worker", o: "c" });
+    assert.equal(verifyChain(leaf + (await crossSign(back.certPem, own)), own.certPem), undefined, kind.join());
+  }
+  assert.doesNotThrow(() => checkKeyKind(first.keyPem));
+  const curve = generateKeyPairSync("ec", { namedCurve: "secp256k1" }).privateKey;
+  assert.throws(() => checkKeyKind(curve.export({ type: "pkcs8", format: "pem" }).toString()), /only RSA and ECDSA/);
 });
 
 test("which root a cluster is to have: as it is, a fresh one, one's own, the former one again", async () => {
