@@ -214,7 +214,8 @@ export class Loop {
       return;
     }
     const over = epoll.EPOLLHUP | epoll.EPOLLERR;
-    if (events & (epoll.EPOLLIN | epoll.EPOLLRDHUP | over)) side.readable = true;
+    if (events & (epoll.EPOLLRDHUP | over)) side.closing = true;
+    if (events & epoll.EPOLLIN || side.closing) side.readable = true;
     if (events & (epoll.EPOLLOUT | over)) side.writable = true;
     if (side.readable) this.#carry(side);
     if (side.writable && this.#sides[side.fd] === side) this.#carry(side.other);

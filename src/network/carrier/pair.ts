@@ -23,6 +23,8 @@ export interface Side {
   other: Side;
   readable: boolean;
   writable: boolean;
+  /** The kernel has said that the end is near: it is read up to it. */
+  closing: boolean;
   /** Nothing more comes from here. */
   ended: boolean;
   /** And the other side knows. */
@@ -57,6 +59,7 @@ function sideOf(fd: number, pair: Pair): Side {
     pair,
     readable: false,
     writable: false,
+    closing: false,
     ended: false,
     told: false,
     rest: undefined,
@@ -101,6 +104,8 @@ export function carry(from: Side): Progress {
       continue;
     }
     carried += got;
+    // Less than was asked for is all there was: what comes later is told anew.
+    if (got < from.size && !from.closing) from.readable = false;
     if (got === from.size && from.size < LARGEST) from.size *= 2;
     const sent = epoll.transmit(to.fd, piece, got);
     if (sent === epoll.BROKEN) return "broken";
