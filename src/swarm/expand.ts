@@ -4,7 +4,7 @@ import { type Task, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { type ContainerSpec, ContainerSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import { type Annotations, type NodeDescription, NodeDescriptionSchema } from "#proto/docker/swarmkit/types_pb.js";
 import { messageOf, SkeinError } from "../base/errors.ts";
-import { expand, type TemplateFunctions, type TemplateValue } from "../base/template.ts";
+import { expand, GoMap, GoStruct, type TemplateFunctions, type TemplateValue } from "../base/template.ts";
 
 /** The container's name: `<service>.<slot or node id>.<task id>`, unless the managers gave another. */
 export function taskContainerName(task: Task): string {
@@ -12,30 +12,27 @@ export function taskContainerName(task: Task): string {
   return `${task.serviceAnnotations?.name ?? ""}.${task.slot ? task.slot : task.nodeId}.${task.id}`;
 }
 
+/** What a task's templates see; the types are named as Go's errors name them. */
 export function templateContext(task: Task, node: NodeDescription): TemplateValue {
-  return {
-    Service: {
+  const { architecture = "", os = "" } = node.platform ?? {};
+  return new GoStruct("*template.Context", {
+    Service: new GoStruct("struct { ID string; Name string; Labels map[string]string }", {
       ID: task.serviceId,
       Name: task.serviceAnnotations?.name ?? "",
-      Labels: task.serviceAnnotations?.labels ?? {},
-    },
-    Node: {
+      Labels: new GoMap(task.serviceAnnotations?.labels ?? {}),
+    }),
+    Node: new GoStruct("struct { ID string; Hostname string; Platform template.Platform }", {
       ID: task.nodeId,
       Hostname: node.hostname,
-      Platform: { Architecture: node.platform?.architecture ?? "", OS: node.platform?.os ?? "" },
-    },
-    Task: { ID: task.id, Name: taskContainerName(task), Slot: task.slot ? String(task.slot) : task.nodeId },
-  };
+      Platform: new GoStruct("template.Platform", { Architecture: architecture, OS: os }),
+    }),
+    Task: new GoStruct("struct { ID string; Name string; Slot string }", {
+      ID: task.id,
+      Name: taskContainerName(task),
+      Slot: task.slot ? String(task.slot) : task.nodeId,
+    }),
+  });
 }
-
-/** What Go calls the values of the context; labels are a map. */
-const types = new Map([
-  ["", "*template.Context"],
-  ["Service", "struct { ID string; Name string; Labels map[string]string }"],
-  ["Node", "struct { ID string; Hostname string; Platform template.Platform }"],
-  ["Node.Platform", "template.Platform"],
-  ["Task", "struct { ID string; Name string; Slot string }"],
-]);
 
 /** Runs `work`; its error is told with what it was about in front. */
 function about<T>(what: string, work: () => T): T {
@@ -48,7 +45,7 @@ function about<T>(what: string, work: () => T): T {
 }
 
 function field(text: string, context: TemplateValue, functions?: TemplateFunctions): string {
-  return text.includes("{{") ? expand(text, context, functions, (path) => types.get(path)) : text;
+  return text.includes("{{") ? expand(text, context, functions) : text;
 }
 
 function mapValues(what: string, values: Record<string, string>, context: TemplateValue): Record<string, string> {

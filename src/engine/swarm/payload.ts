@@ -4,7 +4,7 @@ import type { Config, Secret, Task } from "#proto/docker/swarmkit/objects_pb.js"
 import type { ContainerSpec } from "#proto/docker/swarmkit/specs_pb.js";
 import type { Driver, FileTarget } from "#proto/docker/swarmkit/types_pb.js";
 import { invalid, notFound } from "../../base/errors.ts";
-import type { TemplateFunctions, TemplateValue } from "../../base/template.ts";
+import { ofStrings, type TemplateFunctions, type TemplateValue } from "../../base/template.ts";
 import { expandPayload } from "../../swarm/expand.ts";
 import type { Dependencies } from "../../swarm/types.ts";
 import type { TaskExtras } from "../types.ts";
@@ -62,17 +62,17 @@ export function payloadFiles(
   const target = (reference: { target: { case: string | undefined; value?: unknown } }, name: string): boolean =>
     reference.target.case === "file" && (reference.target.value as FileTarget).name === name;
   const functions: TemplateFunctions = {
-    env: (name) => env.get(String(name)) ?? "",
-    secret: (name) => {
-      const reference = spec.secrets.find((entry) => target(entry, String(name)));
+    env: ofStrings(1, (name) => env.get(name) ?? ""),
+    secret: ofStrings(1, (name) => {
+      const reference = spec.secrets.find((entry) => target(entry, name));
       if (!reference) throw invalid(`secret target ${name} not found`);
       return text(secretOf(reference.secretId).spec?.data);
-    },
-    config: (name) => {
-      const reference = spec.configs.find((entry) => target(entry, String(name)));
+    }),
+    config: ofStrings(1, (name) => {
+      const reference = spec.configs.find((entry) => target(entry, name));
       if (!reference) throw invalid(`config target ${name} not found`);
       return text(configOf(reference.configId).spec?.data);
-    },
+    }),
   };
   const files: PayloadFile[] = [];
   for (const reference of spec.secrets) {

@@ -4,45 +4,8 @@ import { create } from "@bufbuild/protobuf";
 import { TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { ContainerSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import { NodeDescriptionSchema } from "#proto/docker/swarmkit/types_pb.js";
-import { expand } from "../../../src/base/template.ts";
 import { payloadFiles } from "../../../src/engine/swarm/payload.ts";
 import { expandContainerSpec, taskContainerName, templateContext } from "../../../src/swarm/expand.ts";
-
-const data = { A: { B: "b", N: 3 }, L: { "com.x": "y", z: "w" } };
-
-test("what templates can say", () => {
-  const cases: [string, string][] = [
-    ["plain", "plain"],
-    ["{{.A.B}}", "b"],
-    ["x-{{ .A.N }}-y", "x-3-y"],
-    ['{{index .L "com.x"}}', "y"],
-    ["{{index .L `z`}}", "w"],
-    ['{{join "-" .A.B "c"}}', "b-c"],
-    ['{{.A.B | printf "<%s>"}}', "<b>"],
-    ['{{printf "%q %d%%" .A.B .A.N}}', '"b" 3%'],
-    ["a {{- .A.B -}} c", "abc"],
-    ["{{/* nothing */}}x", "x"],
-    ['{{print (index .L "z") "!"}}', "w!"],
-    ['{{"}}"}}', "}}"],
-    ["{{.L}}", "map[com.x:y z:w]"],
-    ["{{len .L}}", "2"],
-  ];
-  for (const [template, expected] of cases) assert.equal(expand(template, data), expected, template);
-});
-
-test("what they cannot", () => {
-  const cases: [string, RegExp][] = [
-    ["x {{.A.C}}", /: template: expansion:1:6: executing "expansion" at <\.A\.C>: map has no entry for key "C"$/],
-    ["a\nb{{.X}}", /: template: expansion:2:3: executing "expansion" at <\.X>: map has no entry for key "X"$/],
-    ["{{nope}}", /: template: expansion:1: function "nope" not defined$/],
-    ["{{if .A}}x{{end}}", /skein does not support {{if}}/],
-    ["{{.A.B", /unclosed action/],
-    ["{{}}", /missing value for command/],
-    ["{{.A.B $x}}", /unexpected/],
-    ["{{(.A.B}}", /unclosed left paren/],
-  ];
-  for (const [template, pattern] of cases) assert.throws(() => expand(template, data), pattern, template);
-});
 
 const task = create(TaskSchema, {
   id: "t1",
@@ -117,7 +80,9 @@ test("secrets and configs become files", () => {
       id === "b"
         ? ({
             spec: {
-              data: Buffer.from('{{env "WHO"}} {{secret "sec"}} {{.Service.Name}}'),
+              data: Buffer.from(
+                '{{with env "WHO"}}{{.}} {{end}}{{secret "sec"}} {{if eq .Service.Name "web"}}web{{end}}',
+              ),
               templating: { name: "golang" },
             },
           } as never)
