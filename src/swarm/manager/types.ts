@@ -66,6 +66,8 @@ export interface Manager extends AsyncDisposable {
   refusal(): SkeinError | undefined;
   /** True while this manager leads or knows who does: nodes can talk to it. */
   serves(): boolean;
+  /** True when the others took this manager out of their number: it serves no more, and has to be begun anew to be one again. */
+  removed(): boolean;
   /** Called when one of these changes. */
   onChange(listener: () => void): () => void;
   /** Gives up this manager's membership, so that the others keep their quorum; throws when that is not to be had. */

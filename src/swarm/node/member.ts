@@ -57,7 +57,6 @@ export class Member implements AsyncDisposable {
   constructor(options: MemberOptions) {
     const { clock, executor, identity, log, manager, random, remotes, stateDir } = options;
     this.#options = options;
-    this.#manager = manager;
     this.identity = identity;
     this.remotes = new Remotes(remotes);
     this.agent = new Agent({
@@ -84,6 +83,7 @@ export class Member implements AsyncDisposable {
       log,
       random,
     });
+    if (manager) this.#use(manager);
   }
 
   get manager(): Manager | undefined {
@@ -135,6 +135,10 @@ export class Member implements AsyncDisposable {
     const wanted = state === IssuanceStatus_State.ROTATE && this.#certificateState !== state;
     this.#certificateState = state;
     if (wanted) this.#renewer.force();
+    const isToBe = node.role === NodeRole.MANAGER && node.spec?.desiredRole === NodeRole.MANAGER;
+    if (isToBe && this.#manager?.removed() && this.identity.isManager) {
+      this.#changing = this.#changing.then(() => this.#rejoin());
+    }
     if (node.role === this.#role) return;
     this.#role = node.role;
     if (this.#misplaced()) void this.#changeRole();
@@ -216,21 +220,51 @@ export class Member implements AsyncDisposable {
 
   /** Starts or ends the manager, as the certificate says. The tasks go on. */
   async #followCertificate(): Promise<void> {
-    const { log, onRole, stateDir } = this.#options;
-    const { signal } = this.#closing;
+    const { log, onRole } = this.#options;
     if (!this.identity.isManager) {
-      const last = this.#manager;
-      this.#manager = undefined;
-      await last?.close();
-      if (last) removeManagerData(stateDir);
-      forgetDataKey(stateDir);
+      await this.#endManager();
       onRole(undefined);
       log.info("this node is a worker now");
     } else if (!this.#manager) {
-      this.#manager = await this.#startManager(signal);
-      if (this.#manager) onRole(this.#manager);
+      const manager = await this.#startManager(this.#closing.signal);
+      if (manager) {
+        this.#use(manager);
+        onRole(manager);
+      }
     }
     this.agent.restartSession();
+  }
+
+  /**
+   * Demoted and promoted again before this node heard of the first: its certificate is right all the time, but the others
+   * have removed its member, and will take in a new one.
+   */
+  async #rejoin(): Promise<void> {
+    if (!this.#manager?.removed() || !this.identity.isManager) return;
+    this.#options.log.info("this node was demoted and is promoted again");
+    await this.#endManager();
+    await this.#followCertificate();
+    if (!this.#manager) this.#options.onRole(undefined);
+  }
+
+  async #endManager(): Promise<void> {
+    const { stateDir } = this.#options;
+    const last = this.#manager;
+    this.#manager = undefined;
+    await last?.close();
+    if (last) removeManagerData(stateDir);
+    forgetDataKey(stateDir);
+  }
+
+  #use(manager: Manager): void {
+    this.#manager = manager;
+    let removed = false;
+    manager.onChange(() => {
+      if (removed || this.#manager !== manager || !manager.removed()) return;
+      removed = true;
+      // Another manager tells first of all what this node is to be now.
+      this.agent.restartSession();
+    });
   }
 
   /** Tries until it is one, or is to be one no more. */
