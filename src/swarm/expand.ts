@@ -99,7 +99,14 @@ export function checkTemplates(spec: ContainerSpec, service: Annotations | undef
 }
 
 /** The data of a secret or config with `templating.name = "golang"`. */
-export function expandPayload(data: Uint8Array, context: TemplateValue, functions: TemplateFunctions): Uint8Array {
+export function expandPayload(
+  kind: "secret" | "config",
+  { id, data }: { readonly id: string; readonly data: Uint8Array },
+  context: TemplateValue,
+  functions: TemplateFunctions,
+): Uint8Array {
   const text = Buffer.from(data).toString("utf8");
-  return Buffer.from(about("expanding payload failed", () => field(text, context, functions)));
+  const fields = context instanceof GoStruct ? context.fields : {};
+  const what = `unable to get ${kind} from ${kind} store: failed to expand templated ${kind} ${id}`;
+  return Buffer.from(about(what, () => field(text, new GoStruct("*template.PayloadContext", fields), functions)));
 }

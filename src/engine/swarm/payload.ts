@@ -29,14 +29,18 @@ function fileOf(file: FileTarget, directory: string, data: Uint8Array): PayloadF
 }
 
 function rendered(
-  data: Uint8Array,
-  templating: Driver | undefined,
+  kind: "secret" | "config",
+  {
+    id,
+    spec,
+  }: { readonly id: string; readonly spec?: { data: Uint8Array; templating?: Driver | undefined } | undefined },
   context: TemplateValue,
   functions: TemplateFunctions,
 ): Uint8Array {
+  const { data = new Uint8Array(), templating } = spec ?? {};
   if (!templating || templating.name === "") return data;
   if (templating.name !== "golang") throw invalid("unrecognized template type");
-  return expandPayload(data, context, functions);
+  return expandPayload(kind, { id, data }, context, functions);
 }
 
 /** Throws when a secret or config that the spec names has not come to this node. */
@@ -77,14 +81,12 @@ export function payloadFiles(
   const files: PayloadFile[] = [];
   for (const reference of spec.secrets) {
     if (reference.target.case !== "file") continue;
-    const secret = secretOf(reference.secretId).spec;
-    const data = rendered(secret?.data ?? new Uint8Array(), secret?.templating, context, functions);
+    const data = rendered("secret", secretOf(reference.secretId), context, functions);
     files.push(fileOf(reference.target.value, "/run/secrets", data));
   }
   for (const reference of spec.configs) {
     if (reference.target.case !== "file") continue;
-    const config = configOf(reference.configId).spec;
-    const data = rendered(config?.data ?? new Uint8Array(), config?.templating, context, functions);
+    const data = rendered("config", configOf(reference.configId), context, functions);
     files.push(fileOf(reference.target.value, "/", data));
   }
   return files;

@@ -96,6 +96,15 @@ test("secrets and configs become files", () => {
     { target: "/run/secrets/sec", data: "hush", uid: 5, gid: 6, mode: 0o440 },
     { target: "/etc/conf", data: "world hush web", uid: 0, gid: 0, mode: 0o444 },
   ]);
+  const broken = {
+    ...dependencies,
+    config: (id: string) => ({ id, spec: { data: Buffer.from("{{.Nope}}"), templating: { name: "golang" } } }) as never,
+  };
+  assert.throws(() => payloadFiles(task, spec, broken, context), {
+    message:
+      "unable to get config from config store: failed to expand templated config b: template: expansion:1:2: " +
+      `executing "expansion" at <.Nope>: can't evaluate field Nope in type *template.PayloadContext`,
+  });
   const none = { secret: () => undefined, config: () => undefined };
   assert.throws(
     () => payloadFiles(task, spec, none, context),
