@@ -30,6 +30,7 @@ const WAITING = [
   "test/interop/dockerd-gossip.",
   "test/interop/mixed-docker.",
   "test/interop/mixed-skein.",
+  "test/e2e/external-ca.",
 ];
 
 /** Files of a minute and more, and what a lane ends with would otherwise run alone: the longest first, all others after. */
