@@ -122,7 +122,7 @@ export function checkKeyKind(keyPem: string): void {
 export async function createRootCa(now = Date.now()): Promise<RootCa> {
   const x509 = await loadX509();
   const keys = await newKeys();
-  const notBefore = Math.round(now / MINUTE_MS) * MINUTE_MS - BACKDATE_MS;
+  const notBefore = Math.floor(now / MINUTE_MS) * MINUTE_MS - BACKDATE_MS;
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serial(),
     name: `CN=${ROOT_CN}`,
@@ -227,7 +227,7 @@ export async function signCsr(request: SignRequest): Promise<string> {
   const now = request.now ?? Date.now();
   const asked = request.expiryMs ?? DEFAULT_NODE_EXPIRY_MS;
   const expiry = asked < MIN_NODE_EXPIRY_MS ? DEFAULT_NODE_EXPIRY_MS : asked;
-  const notBefore = Math.round(now / MINUTE_MS) * MINUTE_MS - BACKDATE_MS;
+  const notBefore = Math.floor(now / MINUTE_MS) * MINUTE_MS - BACKDATE_MS;
   const names = [request.ou, request.cn, ...(request.ou === MANAGER_OU ? [ROOT_CN] : [])];
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: serial(),
