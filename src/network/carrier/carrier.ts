@@ -88,7 +88,7 @@ export class Carrier {
       }
       if (copy !== undefined) this.#send({ kind: "client", id: listener.id, fd: copy });
     });
-    server.listen({ fd: epoll.duplicate(listener.fd), backlog: epoll.BACKLOG });
+    server.listen({ fd: epoll.duplicate(listener.fd) }, epoll.BACKLOG);
     server.unref();
   }
 
