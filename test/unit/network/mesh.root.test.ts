@@ -96,18 +96,20 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
   await using lab = await testLab(["h1", "h2", "h3"], "mesh");
   const [h1, h2, h3] = lab.hosts;
   assert.ok(h1 && h2 && h3);
-  const ask = (address: string, port: number) => `socat -T1 - TCP:${address}:${port},connect-timeout=2 </dev/null`;
+  // After its own end socat waits half a second for the other's, unless told otherwise; a busy machine takes longer.
+  const ask = (address: string, port: number) => `socat -t5 -T5 - TCP:${address}:${port},connect-timeout=2 </dev/null`;
   const askUdp = (address: string, port: number) => `echo x | timeout 2 socat -T0.5 - UDP:${address}:${port}`;
   /** A program that goes on sending from one port, as those do that tell of logs or figures. */
   const sender = (address: string, port: number) =>
     lab.client(`echo x | timeout 2 socat -T0.5 - UDP:${address}:${port},sourceport=4000,reuseaddr`);
-  const askV6 = (address: string, port: number) => `socat -T1 - TCP6:[${address}]:${port},connect-timeout=2 </dev/null`;
+  const askV6 = (address: string, port: number) =>
+    `socat -t5 -T5 - TCP6:[${address}]:${port},connect-timeout=2 </dev/null`;
   const refusal = /Connection refused/;
   const refused = async (address: string, port: number) =>
     assert.match((await lab.client(ask(address, port))).out, refusal, `${address}:${port}`);
   /** What a task got of "hello" to its port that speaks the PROXY protocol. */
   const proxied = async (address: string) => {
-    const { out } = await lab.client(`printf hello | socat -T5 - TCP:${address}:8093,connect-timeout=2`);
+    const { out } = await lab.client(`printf hello | socat -t5 -T5 - TCP:${address}:8093,connect-timeout=2`);
     return out.replaceAll(/\s/g, "");
   };
   // From 10.98.0.254 to port 8093 of a task, then "hello".
@@ -178,7 +180,7 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
         const askThere = `echo x | timeout 2 socat -T0.5 - UDP6:[${there}]:9053`;
         await eventually(async () => /^[bc] 10\.0\.0\./m.test((await lab.client(askThere)).out));
       }
-      const many = await lab.client(`head -c 3000000 /dev/zero | socat -T5 - TCP6:[fd98::1]:8093 | wc -c`);
+      const many = await lab.client(`head -c 3000000 /dev/zero | socat -t5 -T5 - TCP6:[fd98::1]:8093 | wc -c`);
       assert.ok(Number(many.out) > 9_000_000, `three megabytes, as text, came back whole: ${many.out}`);
     });
 
@@ -210,7 +212,7 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
     await t.test("by the PROXY protocol a task is told the client, whichever host was asked", async () => {
       for (const host of lab.hosts) assert.match(await proxied(host.address), header, host.name);
       for (const index of [1, 2, 3]) {
-        const six = await lab.client(`printf hello | socat -T5 - TCP6:[fd98::${index}]:8093,connect-timeout=2`);
+        const six = await lab.client(`printf hello | socat -t5 -T5 - TCP6:[fd98::${index}]:8093,connect-timeout=2`);
         assert.match(six.out.replaceAll(/\s/g, ""), header6(index), `over IPv6 by host ${index}`);
       }
       const door = "printf x | socat -T1 - TCP:10.0.0.11:82,connect-timeout=1";
@@ -338,7 +340,7 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
           `setsid socat UDP-RECVFROM:5353,fork,reuseaddr SYSTEM:'echo ${letter} $SOCAT_PEERADDR' >/dev/null 2>&1 & echo $! >> ${h1.netnsDir}.pids`,
           pin(letter),
         );
-        await eventually(async () => (await sender("10.98.0.1", 7000)).out.trim() === `${letter} 10.98.0.254`, 3_000);
+        await eventually(async () => (await sender("10.98.0.1", 7000)).out.trim() === `${letter} 10.98.0.254`, 10_000);
         await h1.call("removeSandbox", id(letter));
       }
     });
