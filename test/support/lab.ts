@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { sleep, systemClock } from "../../src/base/clock.ts";
 import { docker, dockerOk } from "../../src/lab/docker.ts";
-import { inside } from "../../src/lab/host.ts";
+import { inside, patience } from "../../src/lab/host.ts";
 import type { Collection } from "../../src/lab/image/library.ts";
 import { down, hostOf, type Lab, up } from "../../src/lab/lab.ts";
 import { type Output, run } from "../../src/lab/process.ts";
@@ -96,11 +96,13 @@ export async function eventually<T>(
   attempt: () => Promise<T | undefined | false>,
   timeoutMs = 40_000,
 ): Promise<T> {
-  const deadline = Date.now() + timeoutMs;
+  const began = Date.now();
   for (;;) {
     const value = await attempt();
     if (value !== undefined && value !== false) return value;
-    if (Date.now() > deadline) assert.fail(`not within ${timeoutMs} ms: ${what}`);
-    await sleep(systemClock, 50);
+    const waited = Date.now() - began;
+    if (waited > timeoutMs * patience) assert.fail(`not within ${timeoutMs} ms: ${what}`);
+    // A question is often a command of its own: the longer it takes anyhow, the less the machine is kept busy with asking.
+    await sleep(systemClock, Math.min(250, Math.max(50, waited / 20)));
   }
 }
