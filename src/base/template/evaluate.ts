@@ -1,16 +1,8 @@
 /** Runs a template's tree over data, with the rules and words of Go's text/template. */
 import { invalid, messageOf, SkeinError } from "../errors.ts";
 import { builtins, CallError, type TemplateFunction } from "./builtins.ts";
-import {
-  type Branches,
-  type Command,
-  type Operand,
-  type Parsed,
-  type Pipeline,
-  parse,
-  type Statement,
-  text,
-} from "./parse.ts";
+import { parse } from "./parse.ts";
+import { type Branches, type Command, type Operand, type Parsed, type Pipeline, type Statement, text } from "./tree.ts";
 import { GoMap, GoStruct, isTrue, quote, show, type TemplateValue, typeOf } from "./values.ts";
 
 export type TemplateFunctions = Readonly<Record<string, TemplateFunction>>;
