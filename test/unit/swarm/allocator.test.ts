@@ -2,14 +2,30 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { NetworkSchema, ServiceSchema } from "#proto/docker/swarmkit/objects_pb.js";
-import { NetworkSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
+import { EndpointSpec_ResolutionMode, NetworkSpecSchema, ServiceSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
 import { RestartPolicy_RestartCondition } from "#proto/docker/swarmkit/types_pb.js";
 import { formatCidr, overlaps, parseCidr, parseIp } from "../../../src/swarm/manager/allocator/ipv4.ts";
 import { ipv6Twin } from "../../../src/swarm/manager/allocator/ipv6.ts";
 import { type Pools, planNetwork } from "../../../src/swarm/manager/allocator/plan.ts";
 import { AddressPool } from "../../../src/swarm/manager/allocator/pool.ts";
 import { AllocatorState, isDead } from "../../../src/swarm/manager/allocator/state.ts";
+import { versionOf } from "../../../src/swarm/store/objects.ts";
 import { createWorld, service } from "./support/world.ts";
+
+/** Parts of a service's spec. */
+function shape(mode: string, ...networks: string[]) {
+  const { DNSRR, VIP } = EndpointSpec_ResolutionMode;
+  const { endpoint, task, update } = create(ServiceSpecSchema, {
+    endpoint: { mode: mode === "vip" ? VIP : DNSRR },
+    task: {
+      runtime: { case: "container", value: { image: "x" } },
+      networks: networks.map((target) => ({ target })),
+    },
+    update: { parallelism: 0n },
+  });
+  assert.ok(endpoint && task && update);
+  return { endpoint, task, update };
+}
 
 const cidr = (text: string) => {
   const parsed = parseCidr(text);
@@ -355,5 +371,54 @@ test("a removed network is taken from the nodes, also when nothing else happens 
   await world.control.removeNetwork("ingress");
   await world.run(100);
   assert.deepEqual(attached(), []);
+  world.close();
+});
+
+test("a task takes over no endpoint but the present one of its service, whoever writes the service meanwhile", async () => {
+  let commitMs = 0;
+  const world = await createWorld(() => commitMs);
+  for (const node of ["n1", "n2"]) await world.addNode(node);
+  const nets = await Promise.all(
+    ["one", "two"].map((name) => world.control.createNetwork(create(NetworkSpecSchema, { annotations: { name } }))),
+  );
+  await world.run(100);
+  const [one = "", two = ""] = nets.map(({ id }) => id);
+  const { id } = await world.control.createService(service(3, shape("vip", one)));
+  await world.run(1000);
+  const now = () => world.control.service(id);
+  for (const [mode, ...networks] of [
+    ["dnsrr", one],
+    ["vip", one],
+    ["vip", one, two],
+    ["vip", two],
+    ["dnsrr", two],
+  ]) {
+    const spec = now()?.spec;
+    assert.ok(spec);
+    // Another write of the service is under way when the allocator looks, so that its own comes to nothing, and again.
+    commitMs = 5;
+    world.clock.after(5.5, () => {
+      void world.store.update((tx) => {
+        const current = tx.get("service", id);
+        if (current) tx.update("service", { ...current });
+      });
+    });
+    const version = versionOf(now() ?? create(ServiceSchema));
+    const update = world.control.updateService(id, version, { ...spec, ...shape(mode ?? "", ...networks) }, false);
+    await world.run(100);
+    await update;
+    commitMs = 0;
+    await world.run(60_000);
+    const running = world.running(id);
+    assert.equal(running.length, 3);
+    for (const task of running) {
+      assert.deepEqual(task.endpoint, now()?.endpoint, `${mode} on ${networks}`);
+      assert.deepEqual(
+        task.networks.map(({ network }) => network?.id),
+        networks,
+      );
+    }
+    assert.equal(now()?.endpoint?.virtualIps.length, mode === "vip" ? networks.length : 0);
+  }
   world.close();
 });

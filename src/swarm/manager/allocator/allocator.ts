@@ -121,7 +121,17 @@ export class Allocator {
     await this.#allocate("task", (task) => {
       // Its service was removed meanwhile: the orchestrator takes it back.
       if (task.serviceId && !this.#store.view.get("service", task.serviceId)) return undefined;
-      return isNew(task) ? planTask(task, this.#store.view, this.#state, this.#clock.steady()) : undefined;
+      if (!isNew(task)) return undefined;
+      // It would take over what its service had before: an address that may be somebody else's by now.
+      if (this.#blocked.service.has(task.serviceId)) {
+        throw new CannotAllocate(this.#reasons.get(task.serviceId) ?? "the service is not allocated yet");
+      }
+      if (this.#dirty.service.has(task.serviceId)) {
+        this.#dirty.task.add(task.id);
+        this.#loop.mark();
+        return undefined;
+      }
+      return planTask(task, this.#store.view, this.#state, this.#clock.steady());
     });
     if (Object.values(this.#blocked).some((set) => set.size > 0)) {
       this.#clock.after(RETRY_MS, () => this.#unblock());

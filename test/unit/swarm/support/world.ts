@@ -9,7 +9,7 @@ import {
   ServiceSpecSchema,
 } from "#proto/docker/swarmkit/specs_pb.js";
 import { NodeStatus_State, NodeStatusSchema, TaskState } from "#proto/docker/swarmkit/types_pb.js";
-import { VirtualClock } from "../../../../src/base/clock.ts";
+import { sleep, VirtualClock } from "../../../../src/base/clock.ts";
 import { swarmId } from "../../../../src/base/id.ts";
 import { nullLogger } from "../../../../src/base/log.ts";
 import { Allocator } from "../../../../src/swarm/manager/allocator/allocator.ts";
@@ -56,9 +56,11 @@ export interface World {
 
 export const CLUSTER = "cluster";
 
-export async function createWorld(): Promise<World> {
+/** `commitMs`: what each write to the store takes, asked anew each time. */
+export async function createWorld(commitMs: () => number = () => 0): Promise<World> {
   const clock = new VirtualClock(1_700_000_000_000);
-  const store = await Store.open(new MemoryBackend(), clock, nullLogger);
+  const delay = () => (commitMs() > 0 ? sleep(clock, commitMs()) : Promise.resolve());
+  const store = await Store.open(new MemoryBackend(delay), clock, nullLogger);
   await store.update((tx) => {
     tx.create("cluster", create(ClusterSchema, { id: CLUSTER, spec: withDefaults(create(ClusterSpecSchema)) }));
     tx.create(
