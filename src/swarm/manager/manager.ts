@@ -10,20 +10,13 @@ import { sleep } from "../../base/clock.ts";
 import { type SkeinError, unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { MANAGER_OU } from "../ca/certificates.ts";
-import {
-  dropRootKey,
-  heldUnlockKey,
-  lockKeysWith,
-  type NodeCredentials,
-  readCredentials,
-  writeCredentials,
-} from "../ca/files.ts";
+import { dropRootKey, type NodeCredentials, readCredentials, writeCredentials } from "../ca/files.ts";
 import { nodeConnection } from "../ca/transport.ts";
 import { hasEtcdData } from "../store/etcd/supervisor.ts";
 import type { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
-import { unlockKeyOf } from "./autolock.ts";
 import { createFirstObjects } from "./bootstrap.ts";
+import { keepInStep, lockAsWanted } from "./in-step.ts";
 import { AddressBook } from "./leadership/address-book.ts";
 import { createAnyControl } from "./leadership/any-control.ts";
 import { noLeader } from "./leadership/errors.ts";
@@ -70,8 +63,6 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
     options.signal?.removeEventListener("abort", abort);
   }
 }
-
-const none = Buffer.of();
 
 /** What is there once the store is open. */
 interface Open {
@@ -319,18 +310,12 @@ class HostManager implements Manager {
     });
     this.#open = { store, standing, control };
     this.#undo.defer(
-      store.onCommit((changes) => {
-        if (changes.some(({ kind }) => kind === "node")) this.#followManagers(store);
-        for (const { action, kind, object } of changes) {
-          // Whichever manager a removed node is connected to; what it was told last still leaves.
-          if (kind !== "node" || action !== "remove") continue;
-          this.#options.clock.after(REMOVED_MS, () => this.#port?.server.disconnect(object.id));
-        }
-        for (const { kind, object, old } of changes) {
-          if (kind !== "cluster") continue;
-          if (Buffer.compare(object.rootCa?.caCert ?? none, old?.rootCa?.caCert ?? none) !== 0) this.#serveWith();
-          this.#followLock(store);
-        }
+      keepInStep(store, {
+        managers: () => this.#followManagers(store),
+        // Whichever manager a removed node is connected to; what it was told last still leaves.
+        removed: (nodeId) => clock.after(REMOVED_MS, () => this.#port?.server.disconnect(nodeId)),
+        root: () => this.#serveWith(),
+        cluster: () => this.#followLock(store),
       }),
     );
     this.#followManagers(store);
@@ -349,16 +334,8 @@ class HostManager implements Manager {
     });
   }
 
-  /** Keeps the keys on disk as locked as the cluster says. */
   #followLock(store: Store): void {
-    const { stateDir } = this.#options;
-    const wanted = unlockKeyOf(store.view.get("cluster", this.clusterId));
-    const held = heldUnlockKey(stateDir);
-    if (Buffer.compare(wanted ?? Buffer.of(), held ?? Buffer.of()) === 0) return;
-    lockKeysWith(stateDir, wanted);
-    this.#log.info(
-      wanted ? "the keys of this manager are locked from now on" : "the keys of this manager are unlocked",
-    );
+    lockAsWanted(this.#options.stateDir, store.view.get("cluster", this.clusterId), this.#log);
   }
 
   #followManagers(store: Store): void {
