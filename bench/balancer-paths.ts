@@ -43,7 +43,13 @@ const ports = [{ protocol: "tcp", publishedPort: 8080, targetPort: 80 }] as cons
 lab.nft(
   host,
   replaceScript(
-    meshHostTable({ bridge: "docker_gwbridge", bridgeSubnet: "172.18.0.0/16", sandbox: "172.18.0.2", ports }),
+    meshHostTable({
+      bridge: "docker_gwbridge",
+      bridgeSubnet: "172.18.0.0/16",
+      ingressSubnet: "10.0.0.0/24",
+      sandbox: "172.18.0.2",
+      ports,
+    }),
   ),
 );
 for (const [key, value] of Object.entries(meshHostSysctls({ bridge: "docker_gwbridge" })))

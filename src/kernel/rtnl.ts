@@ -9,7 +9,7 @@ import { delLinkMessage, RTM_DELLINK } from "./rtnl/links.ts";
 import * as neighs from "./rtnl/neighs.ts";
 import * as routes from "./rtnl/routes.ts";
 import * as rules from "./rtnl/rules.ts";
-import type { Link, LinkChange, NetNs, NewLink, NewRoute, Rtnl, Rule } from "./types.ts";
+import type { AddrOptions, Link, LinkChange, NetNs, NewLink, NewRoute, Rtnl, Rule } from "./types.ts";
 
 /** Opens an rtnetlink socket in `ns`, default the thread's own namespace. */
 export function openRtnl(ns?: NetNs): Rtnl {
@@ -84,11 +84,11 @@ class Socket implements Rtnl {
   }
 
   addrs = () => addrs.list(this.#socket);
-  addAddr = (link: number, address: string, prefix: number, options: { nodad?: boolean; replace?: boolean } = {}) =>
+  addAddr = (link: number, address: string, prefix: number, options: AddrOptions = {}) =>
     addrs.add(this.#socket, link, address, prefix, options);
   delAddr = (link: number, address: string, prefix: number) => addrs.del(this.#socket, link, address, prefix);
 
-  routes = () => routes.list(this.#socket);
+  routes = (table?: number) => routes.list(this.#socket, table);
   setRoute = (route: NewRoute) => routes.set(this.#socket, route);
   delRoute = (route: NewRoute) => routes.del(this.#socket, route);
   routeTo = (address: string) => routes.to(this.#socket, address);

@@ -88,6 +88,14 @@ export interface LinkChange {
   readonly bridgeLearning?: boolean;
 }
 
+export interface AddrOptions {
+  /** IPv6: used at once, without asking whether somebody else has it. */
+  readonly nodad?: boolean;
+  readonly replace?: boolean;
+  /** "link": nobody beyond the device is told of it, nor is it anybody's choice as a source. Default "global". */
+  readonly scope?: "global" | "link";
+}
+
 /** Addresses are textual: "10.0.1.3" and prefix length apart. */
 export interface Addr {
   readonly link: number;
@@ -159,9 +167,10 @@ export interface Rtnl extends Disposable {
   /** Asynchronous because the kernel waits for RCU grace periods; unknown devices are no error. */
   delLink(index: number): Promise<void>;
   addrs(): Addr[];
-  addAddr(link: number, address: string, prefix: number, options?: { nodad?: boolean; replace?: boolean }): void;
+  addAddr(link: number, address: string, prefix: number, options?: AddrOptions): void;
   delAddr(link: number, address: string, prefix: number): void;
-  routes(): Route[];
+  /** Of all tables, or of one: the main one may hold the whole internet. */
+  routes(table?: number): Route[];
   /** Creates or replaces. */
   setRoute(route: NewRoute): void;
   delRoute(route: NewRoute): void;

@@ -8,14 +8,16 @@ import { attributes, Builder, messages } from "./netlink/codec.ts";
 import { NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket } from "./netlink/socket.ts";
 import type { NetNs } from "./types.ts";
 
-/** RTMGRP_…: links, neighbours, addresses and routes of both families. */
-const groups = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+/** RTMGRP_…: links, neighbours, addresses and routes of both families, rules of IPv4. */
+const groups = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400;
 const RTM_NEWLINK = 16;
 const RTM_DELADDR = 21;
 const RTM_NEWROUTE = 24;
 const RTM_DELROUTE = 25;
 const RTM_NEWNEIGH = 28;
 const RTM_DELNEIGH = 29;
+const RTM_NEWRULE = 32;
+const RTM_DELRULE = 33;
 const RTPROT_KERNEL = 2;
 const AF_BRIDGE = 7;
 const NUD_PERMANENT = 0x80;
@@ -29,7 +31,7 @@ const scratch = Buffer.alloc(1 << 15);
 
 /** What somebody touched since the last look. */
 export interface Touched {
-  /** Links, addresses, routes, permanent neighbours and forwarding entries. */
+  /** Links, addresses, routes, rules, permanent neighbours and forwarding entries. */
   readonly routing: boolean;
   readonly tables: boolean;
 }
@@ -112,6 +114,7 @@ class Watcher implements Watch {
 function matters(type: number, body: Buffer): boolean {
   if (type >= RTM_NEWLINK && type <= RTM_DELADDR) return true;
   if (type === RTM_NEWROUTE || type === RTM_DELROUTE) return body.length > 5 && body[5] !== RTPROT_KERNEL;
+  if (type === RTM_NEWRULE || type === RTM_DELRULE) return true;
   if (type !== RTM_NEWNEIGH && type !== RTM_DELNEIGH) return false;
   if (body.length < 12) return false;
   const permanent = (body.readUInt16LE(8) & NUD_PERMANENT) !== 0;

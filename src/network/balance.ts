@@ -6,6 +6,7 @@ import type {
   MeshBackend,
   MeshEntry,
   MeshHost,
+  MeshLeg,
   MeshPort,
   MeshSandbox,
   MeshTask,
@@ -16,6 +17,7 @@ import { type ServiceBackends, servicesOf } from "./discovery.ts";
 import { parseBridge } from "./drivers/bridge.ts";
 import type { MeshDoor } from "./overlay/mesh.ts";
 import type { Participant } from "./overlay/records.ts";
+import { type Leg, legMac, legName, legOf } from "./plan/leg.ts";
 import { bridgeName, bridgesOf, type World, wayOut } from "./plan/world.ts";
 import type { Reach } from "./ports.ts";
 import { gatewayBridge, ingressSandboxId, type NetworkState, type SandboxState } from "./state.ts";
@@ -78,10 +80,12 @@ export function meshPorts(
       for (const { address, local, owner, headed } of serving(service)) {
         if (port.backends.some((backend) => backend.address === address)) continue;
         const headedPort = headed.get(publishedPort);
+        const door = doors.get(owner);
         port.backends.push({
           address,
           local,
-          returnsToEntry: local ? returnsHere : (doors.get(owner)?.returns ?? false),
+          returnsToEntry: local ? returnsHere : (door?.returns ?? false),
+          ...((local ? returnsHere : door?.returns && door.leg !== undefined) && { returnsToLeg: true }),
           ...(headedPort !== undefined && { headedPort }),
         });
       }
@@ -131,16 +135,38 @@ export function doorOf(world: World) {
 export function meshHost(world: World, ports: readonly MeshPort[]): MeshHost | undefined {
   const door = doorOf(world);
   const bridge = gatewayBridgeOf(world);
-  if (!door || !bridge || ports.length === 0) return undefined;
+  const leg = legOf(world);
+  // Connections by the leg end later than their port, and their packets are ours as long.
+  if (!door || !bridge || (ports.length === 0 && !leg)) return undefined;
   return {
     bridge: bridge.name,
     bridgeSubnet: bridge.subnet,
     sandbox: plainIp(door.gateway.ipv4),
+    ingressSubnet: ingressOf(world)?.spec.ipam.config[0]?.subnet ?? "",
+    ...(leg && { leg: meshLeg(world, leg, ports) }),
     ports: ports.map(({ protocol, publishedPort, bound }) => ({
       protocol,
       publishedPort,
       ...(bound && { bound: subnetsOf(bound, 4) }),
     })),
+  };
+}
+
+/** What goes by the host's own leg: ports all of whose tasks can answer to it, whoever asks from beyond this host. */
+function meshLeg(world: World, { routing, subnet }: Leg, ports: readonly MeshPort[]): MeshLeg {
+  const bridges = hostState(world).bridges.flatMap(({ subnets }) => subnets);
+  return {
+    device: legName,
+    mark: routing.mark,
+    mask: routing.mask,
+    near: subnetsOf(["127.0.0.0/8", subnet, ...bridges], 4),
+    ports: ports
+      .filter(({ backends }) => backends.length > 0 && backends.every(({ returnsToLeg }) => returnsToLeg === true))
+      .map(({ protocol, publishedPort, backends }) => ({
+        protocol,
+        publishedPort,
+        tasks: backends.map(({ address }) => address),
+      })),
   };
 }
 
@@ -163,8 +189,15 @@ export function meshSandbox(world: World, ports: readonly MeshPort[]): MeshSandb
  */
 export function meshEntries(world: World, doors: ReadonlyMap<string, MeshDoor>): MeshEntry[] {
   const own = doorOf(world);
-  const told = [...doors.values()].map(({ address, mac }) => ({ address, mac }));
-  if (own) told.push({ address: plainIp(own.ingress.ipv4), mac: own.ingress.mac });
+  const told: MeshEntry[] = [...doors.values()].map(({ address, mac, leg }) => ({
+    address,
+    mac,
+    ...(leg !== undefined && { leg }),
+  }));
+  if (own) {
+    const { ipv4, mac } = own.ingress;
+    told.push({ address: plainIp(ipv4), mac, leg: legMac(mac) });
+  }
   const entries: MeshEntry[] = [];
   for (const entry of told.reverse()) {
     if (!entries.some(({ address, mac }) => address === entry.address || mac === entry.mac)) entries.push(entry);

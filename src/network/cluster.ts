@@ -18,6 +18,7 @@ import { OwnRecords } from "./overlay/own-records.ts";
 import { participantsOf } from "./overlay/participants.ts";
 import { endpointTable, type Participant, peerTable } from "./overlay/records.ts";
 import { type Changed, NetworkTables, type Told } from "./overlay/tables.ts";
+import type { RemotePeer } from "./plan/overlay.ts";
 import { attachedTo } from "./plan/world.ts";
 import type { EndpointState, SandboxState } from "./state.ts";
 import type { ClusterNetworking } from "./types.ts";
@@ -71,7 +72,7 @@ export class Cluster {
       doors: this.#doors,
       dropped: (networkId, key, changed) => this.#changed(networkId, key, changed),
       shut: () => {
-        for (const { spec } of core.networks.values()) if (spec.ingress) this.#mark(spec.id, "endpoints");
+        for (const { spec } of core.networks.values()) if (spec.ingress) this.#mark(spec.id, "peers", "endpoints");
       },
     });
   }
@@ -204,7 +205,7 @@ export class Cluster {
     const covered = this.#doubts.covers(event);
     if (event.table === meshTable) {
       if (covered || !this.#doors.apply(event)) return;
-      this.#mark(event.networkId, "endpoints");
+      this.#mark(event.networkId, "peers", "endpoints");
       // Who is one of ours decides who has an address in IPv6.
       for (const { spec } of this.#core.networks.values()) {
         if (dualStack(spec) && this.#tables.get(spec.id)?.owns(event.owner)) this.#mark(spec.id, "endpoints");
@@ -276,8 +277,14 @@ export class Cluster {
     return differing;
   }
 
-  remotePeers(networkId: string) {
-    return this.#tables.get(networkId)?.peers() ?? [];
+  remotePeers(networkId: string): readonly RemotePeer[] {
+    const peers = this.#tables.get(networkId)?.peers() ?? [];
+    if (!this.#core.networks.get(networkId)?.spec.ingress) return peers;
+    const legs = new Map([...this.#doors.byNode().values()].map(({ mac, leg }) => [mac, leg]));
+    return peers.map((peer) => {
+      const leg = legs.get(peer.mac);
+      return leg === undefined ? peer : { ...peer, leg };
+    });
   }
 
   /** Data path addresses of the other hosts on any network of this one. */

@@ -10,6 +10,7 @@ import type { Logger } from "../base/log.ts";
 import { parseResolvConf, type ResolvConf } from "./files.ts";
 import { Pools } from "./ipam/pools.ts";
 import { planHost } from "./plan/host.ts";
+import { legOf, legOnSwitchName } from "./plan/leg.ts";
 import { planOverlay, type RemotePeer } from "./plan/overlay.ts";
 import { planSandbox, type SandboxExtras } from "./plan/sandbox.ts";
 import type { PlannedTable } from "./plan/table.ts";
@@ -19,7 +20,7 @@ import { describe, type Step } from "./reconcile/diff.ts";
 import { Namespaces } from "./reconcile/namespaces.ts";
 import { type Comparison, Reconciler } from "./reconcile/reconciler.ts";
 import type { Depth } from "./reconcile/snapshot.ts";
-import type { NetworkState, SandboxState } from "./state.ts";
+import { type NetworkState, overlayKey, type SandboxState } from "./state.ts";
 import { Store } from "./store.ts";
 import type { ClusterNetworking, NetworkControllerOptions, NetworkEvent } from "./types.ts";
 
@@ -59,6 +60,8 @@ export class Core {
     hostSysctls: () => ({}),
   };
   readonly #reconciler: Reconciler;
+  /** The leg could not be made: the host and its other networks must not wait for it. */
+  #legless = false;
   readonly #later = new Set<NamespaceKey>();
   #cancelLater: (() => void) | undefined;
 
@@ -73,7 +76,22 @@ export class Core {
   }
 
   get world(): World {
-    return { networks: this.networks, sandboxes: this.sandboxes, cluster: this.cluster, pathMtu: this.pathMtu };
+    const { networks, sandboxes, cluster, pathMtu } = this;
+    const { meshRouting } = this.options;
+    const legless = this.#legless || !this.#hasIngress();
+    return { networks, sandboxes, cluster, pathMtu, legless, ...(meshRouting !== undefined && { meshRouting }) };
+  }
+
+  /** The switch that the host's leg would lead to is there. */
+  #hasIngress(): boolean {
+    for (const { spec } of this.networks.values())
+      if (spec.ingress) return this.namespaces.find(overlayKey(spec.id)) !== undefined;
+    return false;
+  }
+
+  /** The host's leg is tried again. */
+  retryLeg(): void {
+    this.#legless = false;
   }
 
   planOf(key: NamespaceKey): NamespacePlan | undefined {
@@ -105,8 +123,11 @@ export class Core {
       for (const outer of this.#reconciler.markBroken(plan, steps)) note(outer, await this.#run(outer, "quick"));
       steps = await this.#run(key, depth);
       note(key, steps);
-      const lost = steps.filter((step) => step.do === "await inner");
-      if (lost.length > 0) throw new Error(`${key}: ${lost.map(describe).join(", ")}`);
+      const lost = steps.filter((step) => step.do === "await inner").map(describe);
+      if (lost.length === 0) continue;
+      if (key !== "host") throw new Error(`${key}: ${lost.join(", ")}`);
+      this.#withoutLeg(lost.join(", "));
+      note(key, await this.#run(key, depth));
     }
     return done;
   }
@@ -129,7 +150,10 @@ export class Core {
   endOverlay(key: NamespaceKey, file: string): Promise<void> {
     return this.#reconciler.end(key, async ({ rtnl }) => {
       // A namespace ends some time after its last user; until then its tunnel would keep the network's number busy.
-      for (const link of rtnl.links()) if (link.kind === "vxlan") await rtnl.delLink(link.index);
+      // The host's leg would stay under the name that the next ingress network's leg wants.
+      for (const link of rtnl.links()) {
+        if (link.kind === "vxlan" || link.name === legOnSwitchName) await rtnl.delLink(link.index);
+      }
       this.namespaces.destroy(key, file);
     });
   }
@@ -149,8 +173,23 @@ export class Core {
     this.namespaces[Symbol.dispose]();
   }
 
-  #run(key: NamespaceKey, depth: Depth): Promise<Step[]> {
-    return this.#reconciler.run(key, () => this.planOf(key), depth);
+  async #run(key: NamespaceKey, depth: Depth): Promise<Step[]> {
+    const run = () => this.#reconciler.run(key, () => this.planOf(key), depth);
+    try {
+      return await run();
+    } catch (error) {
+      // The leg may be what was in the way; all else is tried without it.
+      if (!key.startsWith("overlay/") || !legOf(this.world)) throw error;
+      this.#withoutLeg(messageOf(error));
+      return run();
+    }
+  }
+
+  #withoutLeg(error: string): void {
+    this.#legless = true;
+    this.log.error("the host's leg in the ingress network cannot be had: the mesh goes through ingress_sbox", {
+      error,
+    });
   }
 
   /** Looks where the data path leads now. `measured`: what the paths to the other hosts allow. */

@@ -19,11 +19,12 @@ import { forgetUntranslated } from "./datagrams.ts";
 import { dualStack } from "./drivers/overlay.ts";
 import { MeshReservations } from "./mesh-ports.ts";
 import type { Names } from "./names.ts";
+import { defaultRouting, legOf } from "./plan/leg.ts";
 import type { SandboxExtras } from "./plan/sandbox.ts";
 import { type PlannedTable, tableId } from "./plan/table.ts";
 import { tunnelTable } from "./plan/tunnels.ts";
 import type { NamespaceKey } from "./plan/types.ts";
-import { attachedTo } from "./plan/world.ts";
+import { attachedTo, type World } from "./plan/world.ts";
 import type { HostPorts } from "./ports.ts";
 import type { Proxies } from "./proxies.ts";
 import { resolverTable } from "./resolver/table.ts";
@@ -194,6 +195,7 @@ export class Datapath {
     const spec = core.networks.get(networkId)?.spec;
     const dual = spec && dualStack(spec);
     const twins = dual ? addresses.flatMap((address) => toIpv6(dual, address) ?? []) : [];
+    this.#flushLeg(networkId, addresses);
     for (const { sandbox } of attachedTo(core.world, networkId)) {
       const ns = core.namespaces.find(sandboxKey(sandbox.id))?.ns;
       if (!ns || sandbox.kind === "lb") continue;
@@ -213,6 +215,22 @@ export class Datapath {
     }
   }
 
+  /** Connections that went by the host's own leg: those of the host's own to the same addresses elsewhere are not ours. */
+  #flushLeg(networkId: string, replySrc: readonly string[]): void {
+    const { world } = this.#core;
+    if (legOf(world)?.network.spec.id === networkId) this.#flushMarked(world, { replySrc });
+  }
+
+  #flushMarked({ meshRouting }: World, of: { replySrc?: readonly string[] }): void {
+    const { mark: value, mask } = meshRouting || defaultRouting;
+    try {
+      using conntrack = openConntrack();
+      conntrack.flush({ family: 4, ...of, mark: { value, mask } });
+    } catch (error) {
+      this.#core.log.warn("cannot forget connections", { sandbox: "host", error: messageOf(error) });
+    }
+  }
+
   close(): void {
     for (const cancel of this.#waiting) cancel();
     this.#waiting.clear();
@@ -221,6 +239,9 @@ export class Datapath {
   forget(networkId: string): void {
     this.#vips.forget(networkId);
     this.#known.delete(networkId);
+    const { world } = this.#core;
+    // The leg went with it, and what was on its way there would now go anywhere.
+    if (!legOf(world)) this.#flushMarked(world, {});
     this.#mesh = undefined;
     this.reserve();
   }

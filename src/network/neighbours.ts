@@ -10,6 +10,8 @@ import { messageOf } from "../base/errors.ts";
 import type { Neigh } from "../kernel/types.ts";
 import { plainIp } from "./address.ts";
 import type { Core } from "./core.ts";
+import { legName, legOf } from "./plan/leg.ts";
+import type { NamespaceKey } from "./plan/types.ts";
 import { attachedTo } from "./plan/world.ts";
 import { overlayKey, sandboxKey } from "./state.ts";
 
@@ -56,24 +58,30 @@ export class Neighbours {
     this.#compared.set(networkId, last);
     if (!outdates) return;
     for (const { sandbox, endpoint } of attachedTo(core.world, networkId)) {
-      const open = core.namespaces.find(sandboxKey(sandbox.id));
-      if (!open?.ns || endpoint.ifName === "") continue;
-      try {
-        const { rtnl } = open;
-        const entries = rtnl.neighs();
-        const link = entries.length > 0 ? rtnl.link(endpoint.ifName)?.index : undefined;
-        if (link === undefined) continue;
-        const found = outdated(entries, link, known);
-        if (found.length === 0) continue;
-        open.aboutToChange();
-        for (const { address, mac } of found) {
-          rtnl.delNeigh(link, address);
-          core.log.debug("an outdated neighbour is forgotten", { sandbox: sandbox.id, address, mac });
-        }
-        open.forget();
-      } catch (error) {
-        core.log.warn("cannot forget neighbours", { sandbox: sandbox.id, error: messageOf(error) });
+      if (endpoint.ifName !== "") this.#forgetOutdated(sandboxKey(sandbox.id), endpoint.ifName, known);
+    }
+    if (legOf(core.world)?.network.spec.id === networkId) this.#forgetOutdated("host", legName, known);
+  }
+
+  #forgetOutdated(key: NamespaceKey, device: string, known: ReadonlyMap<string, string>): void {
+    const { log, namespaces } = this.#core;
+    const open = namespaces.find(key);
+    if (!open) return;
+    try {
+      const { rtnl } = open;
+      const entries = rtnl.neighs();
+      const link = entries.length > 0 ? rtnl.link(device)?.index : undefined;
+      if (link === undefined) return;
+      const found = outdated(entries, link, known);
+      if (found.length === 0) return;
+      open.aboutToChange();
+      for (const { address, mac } of found) {
+        rtnl.delNeigh(link, address);
+        log.debug("an outdated neighbour is forgotten", { namespace: key, address, mac });
       }
+      open.forget();
+    } catch (error) {
+      log.warn("cannot forget neighbours", { namespace: key, error: messageOf(error) });
     }
   }
 

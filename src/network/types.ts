@@ -244,6 +244,15 @@ export interface NetworkController extends AsyncDisposable {
   explain(options?: { tables: boolean }): { namespace: string; text: string }[];
 }
 
+/** The mark of the packets and connections that go by the host's own leg in the ingress network, and where it leads. */
+export interface MeshRouting {
+  readonly mark: number;
+  /** The bits that the mark is in; the others stay whosever they are. */
+  readonly mask: number;
+  /** Of a routing table that nobody else uses. */
+  readonly table: number;
+}
+
 export interface NetworkControllerOptions {
   /** Persistent state (networks, endpoints, address leases). */
   readonly stateDir: string;
@@ -254,6 +263,8 @@ export interface NetworkControllerOptions {
   /** Default bridge: name, subnet; default docker0 with the first free pool. */
   readonly bip?: string;
   readonly defaultAddressPools?: { base: string; size: number }[];
+  /** How the routing mesh tells the host's routing of its packets; false: it goes by `ingress_sbox` alone. */
+  readonly meshRouting?: MeshRouting | false;
   readonly log: import("../base/log.ts").Logger;
   readonly clock?: import("../base/clock.ts").Clock;
 }

@@ -64,6 +64,7 @@ export class Upkeep {
 
   async #pass(reason: "restored" | "drift"): Promise<string[]> {
     const { core, before, after } = this.#parts;
+    core.retryLeg();
     await core.sweep();
     await before();
     const mended = this.#repin(reason, "all");

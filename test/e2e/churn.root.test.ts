@@ -9,7 +9,7 @@ import { startDaemon } from "../../src/lab/host.ts";
 import { hostOf } from "../../src/lab/lab.ts";
 import { end } from "../../src/lab/process.ts";
 import { saveState } from "../../src/lab/state.ts";
-import { inconsistencies, meshBackends, tasksOf, translations } from "../support/consistency.ts";
+import { inconsistencies, legBackends, meshBackends, tasksOf, translations } from "../support/consistency.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 
 const hosts = ["manager", "worker-1", "worker-2"] as const;
@@ -64,6 +64,7 @@ async function wrongs(tasks: number): Promise<string[]> {
       if (have.join() !== want.join()) found.push(`${host}: ${what} ${have}, not ${want}`);
     };
     compare("mesh", await meshBackends(lab, host), expected.ingress);
+    compare("mesh by the host's leg", await legBackends(lab, host), expected.ingress);
     compare("vip", await translations(lab, host, pin, "skein-vips"), expected.net);
     const { stdout } = await lab.in(host, "nsenter", `--net=${pin}`, "dig", "+short", "@127.0.0.11", "tasks.web");
     compare("names", stdout.split("\n").filter(Boolean).sort(), expected.net);

@@ -10,6 +10,9 @@ interface Shown {
   readonly Containers: Record<string, { MacAddress: string; IPv4Address: string }>;
 }
 
+/** The MAC of a host's own leg in the ingress network, from that of its ingress_sbox. */
+const legOf = (mac: string): string => `06${mac.slice(2)}`;
+
 /** What is wrong, one line each; nothing when all is right. */
 export async function inconsistencies(lab: TestLab, network: string): Promise<string[]> {
   const hosts = lab.lab.spec.hosts;
@@ -33,8 +36,11 @@ export async function inconsistencies(lab: TestLab, network: string): Promise<st
     for (const [other, { Containers }] of shown) {
       if (other === name) continue;
       const vtep = hosts.find((host) => host.name === other)?.address;
-      for (const { MacAddress, IPv4Address } of Object.values(Containers)) {
+      const ours = [name, other].every((host) => lab.lab.state.engines[host] !== "dockerd");
+      for (const [key, { MacAddress, IPv4Address }] of Object.entries(Containers)) {
         want.fdb.push(`${MacAddress} at ${vtep}`);
+        // The other host's own leg in the ingress network, which real Docker nodes know nothing of.
+        if (ours && key === "ingress-sbox") want.fdb.push(`${legOf(MacAddress)} at ${vtep}`);
         want.neigh.push(`${IPv4Address.split("/")[0]} is ${MacAddress}`);
       }
     }
@@ -66,6 +72,14 @@ export async function translations(lab: TestLab, host: string, pin: string, tabl
 export const meshBackends = (lab: TestLab, host: string) =>
   translations(lab, host, "/run/docker/netns/ingress_sbox", "skein-mesh");
 
+/** Those to which a host sends by its own leg. */
+export async function legBackends(lab: TestLab, host: string): Promise<string[]> {
+  const { stdout } = await lab.in(host, "nft", "list", "table", "ip", "skein-ingress");
+  // What goes to ingress_sbox goes to its address on docker_gwbridge.
+  const found = [...stdout.matchAll(/\s(?:\d+ :|dnat to) (10\.\d+\.\d+\.\d+)/g)];
+  return found.map(([, address]) => address ?? "").sort();
+}
+
 /** Addresses on a network of the running containers of a service, on whatever host. */
 export async function tasksOf(lab: TestLab, service: string, network: string): Promise<string[]> {
   const found: string[] = [];
@@ -79,12 +93,13 @@ export async function tasksOf(lab: TestLab, service: string, network: string): P
   return found.sort();
 }
 
-/** MAC addresses on the ingress network of all hosts' doors to the mesh, in order. */
+/** MAC addresses on the ingress network of all hosts' doors to the mesh and of their own legs, in order. */
 export async function meshDoors(lab: TestLab): Promise<string[]> {
   const format = '{{range $key, $one := .Containers}}{{if eq $key "ingress-sbox"}}{{$one.MacAddress}}{{end}}{{end}}';
   const hosts = lab.lab.spec.hosts;
   return (await Promise.all(hosts.map(({ name }) => lab.ok(name, "network", "inspect", "--format", format, "ingress"))))
     .filter(Boolean)
+    .flatMap((mac) => [mac, legOf(mac)])
     .sort();
 }
 

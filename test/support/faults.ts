@@ -6,7 +6,15 @@ import { hostOf } from "../../src/lab/lab.ts";
 import { end, isAlive } from "../../src/lab/process.ts";
 import { saveState } from "../../src/lab/state.ts";
 import { isPlugged, setCable } from "../../src/lab/switch.ts";
-import { doorsOf, inconsistencies, meshBackends, meshDoors, tasksOf, translations } from "./consistency.ts";
+import {
+  doorsOf,
+  inconsistencies,
+  legBackends,
+  meshBackends,
+  meshDoors,
+  tasksOf,
+  translations,
+} from "./consistency.ts";
 import { eventually, type TestLab } from "./lab.ts";
 
 /** Uniform in [0,1), the same for the same seed (mulberry32). */
@@ -164,6 +172,7 @@ async function disagreements(lab: TestLab, { service, everywhere, network }: Wan
       if (have.join() !== want.join()) found.push(`${host}: ${what} ${have}, not ${want}`);
     };
     compare("mesh", await meshBackends(lab, host), expected.ingress);
+    compare("mesh by the host's leg", await legBackends(lab, host), expected.ingress);
     const mine = `label=com.docker.swarm.service.name=${service}`;
     const tasks = (await lab.ok(host, "ps", "--quiet", "--filter", mine)).split("\n").filter(Boolean);
     for (const task of tasks) compare(`doors of ${task}`, await doorsOf(lab, host, task), expected.doors);

@@ -287,6 +287,7 @@ export function onePortText(port: PortView): string {
   }
   const serving = port.backends.filter(({ share }) => share > 0);
   const hidden = serving.filter(({ keepsClientAddress }) => !keepsClientAddress).length;
+  const oneOf = `one of ${count(serving.length, "task")}, chosen at random`;
   return [
     fields([
       ["port", `${port.port}/${port.protocol} at ${at}: routing mesh, ${port.services.join(", ")}`],
@@ -294,8 +295,14 @@ export function onePortText(port: PortView): string {
       ["proxy", port.proxy ? "tasks are told the client's address by the PROXY protocol" : undefined],
     ]),
     "\nthe way\n",
+    ...(port.door.leg
+      ? [
+          `  host          DNAT to ${oneOf}, out of ${port.door.leg}\n`,
+          `                (clients on this host's loopback and in its containers: as below, by ingress_sbox)\n`,
+        ]
+      : []),
     `  host          DNAT to ${port.door.gateway}, over docker_gwbridge\n`,
-    `  ingress_sbox  DNAT to one of ${count(serving.length, "task")}, chosen at random${serving.length === 0 ? ": refused" : ""}\n`,
+    `  ingress_sbox  DNAT to ${oneOf}${serving.length === 0 ? ": refused" : ""}\n`,
     `  task          port ${port.port} redirected to ${port.target.join(" or ")}\n`,
     `  back          ${hidden === 0 ? "through this host; the client's address is kept" : `${hidden} of them see ${port.door.ingress} in place of the client: their engine is Docker's`}\n`,
     section(

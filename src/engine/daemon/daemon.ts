@@ -145,6 +145,7 @@ async function start(
         resolvConf: config.resolvConf,
         ...(config.bip !== undefined && { bip: config.bip }),
         ...(config.addressPools.length > 0 && { defaultAddressPools: config.addressPools }),
+        ...(config.meshRouting !== undefined && { meshRouting: config.meshRouting }),
         log: log.with({ room: "network" }),
       }),
       log,

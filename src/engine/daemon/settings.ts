@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { errnoOf, invalid, messageOf } from "../../base/errors.ts";
 import type { Level } from "../../base/log.ts";
+import type { MeshRouting } from "../../network/types.ts";
 import { parseRules, type RegistryRules } from "../../runtime/registry/rules.ts";
 import { type ApiEndpoint, parseEndpoint, type TlsFiles } from "./endpoint.ts";
 
@@ -93,6 +94,13 @@ export const settings: readonly Setting[] = [
     help: "pools that local networks are cut from; may be given more than once",
   },
   {
+    name: "mesh-routing",
+    kind: "text",
+    value: "MARK/MASK:TABLE",
+    fallback: "0x50000000/0xf0000000:5100",
+    help: "packet mark and routing table of the routing mesh on this host, nobody else's; off: all of it goes by ingress_sbox",
+  },
+  {
     name: "insecure-registry",
     alias: "insecure-registries",
     kind: "list",
@@ -138,6 +146,7 @@ export interface DaemonConfig {
   readonly cgroupParent: string;
   readonly bip: string | undefined;
   readonly addressPools: { base: string; size: number }[];
+  readonly meshRouting: MeshRouting | false | undefined;
   readonly registries: RegistryRules;
   readonly resolvConf: string;
   readonly hostname: string | undefined;
@@ -251,6 +260,7 @@ export function readSettings(argv: readonly string[]): { print: "help" | "versio
       cgroupParent: one("cgroup-parent") ?? "/skein",
       bip: one("bip"),
       addressPools: (values.get("default-address-pool") ?? []).map(addressPool),
+      meshRouting: meshRouting(one("mesh-routing")),
       registries: parseRules(values.get("insecure-registry") ?? [], values.get("registry-mirror") ?? []),
       resolvConf: one("resolv-conf") ?? "/etc/resolv.conf",
       hostname,
@@ -283,6 +293,20 @@ function tlsFiles(one: (name: string) => string | undefined): TlsFiles | undefin
 function logLevel(word: string): Level {
   if (word === "debug" || word === "info" || word === "warn" || word === "error") return word;
   throw invalid(`--log-level: debug, info, warn or error, not ${word}`);
+}
+
+function meshRouting(text: string | undefined): MeshRouting | false | undefined {
+  if (text === undefined) return undefined;
+  if (text === "off") return false;
+  const [, mark, mask, table] =
+    /^(0x[\da-f]{1,8}|\d{1,10})\/(0x[\da-f]{1,8}|\d{1,10}):(\d{1,9})$/i.exec(text)?.map(Number) ?? [];
+  const bits = (value: number | undefined): value is number => value !== undefined && value > 0 && value <= 0xffffffff;
+  // 253 to 255 are the kernel's own tables, and 0 is none.
+  const free = table !== undefined && table > 0 && (table < 253 || table > 255);
+  if (!bits(mark) || !bits(mask) || (mark & mask) >>> 0 !== mark || !free) {
+    throw invalid(`--mesh-routing wants MARK/MASK:TABLE, the mark within its mask, or off, not ${text}`);
+  }
+  return { mark, mask, table };
 }
 
 function addressPool(text: string): { base: string; size: number } {

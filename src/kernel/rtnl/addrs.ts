@@ -3,8 +3,8 @@ import { fromBytes, parseCidr, toBytes } from "../inet.ts";
 import { AF_INET, AF_INET6 } from "../libc.ts";
 import { attributes, Builder, type Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../netlink/codec.ts";
 import type { NetlinkSocket } from "../netlink/socket.ts";
-import type { Addr } from "../types.ts";
-import { scopeName } from "./scope.ts";
+import type { Addr, AddrOptions } from "../types.ts";
+import { scopeName, scopeNumber } from "./scope.ts";
 
 const RTM_NEWADDR = 20;
 const RTM_DELADDR = 21;
@@ -16,10 +16,11 @@ const IFA_FLAGS = 8;
 const IFA_F_NODAD = 2;
 
 /** struct ifaddrmsg */
-function header(family: number, prefix: number, link: number): Buffer {
+function header(family: number, prefix: number, link: number, scope: Addr["scope"] = "global"): Buffer {
   const bytes = Buffer.alloc(8);
   bytes.writeUInt8(family, 0);
   bytes.writeUInt8(prefix, 1);
+  bytes.writeUInt8(scopeNumber(scope), 3);
   bytes.writeUInt32LE(link, 4);
   return bytes;
 }
@@ -46,22 +47,16 @@ function parse({ type, body }: Message): Addr | undefined {
   };
 }
 
-function message(link: number, address: string, prefix: number): Builder {
+function message(link: number, address: string, prefix: number, scope?: Addr["scope"]): Builder {
   const { family } = parseCidr(address);
   const bytes = toBytes(address);
-  return new Builder(header(family === 4 ? AF_INET : AF_INET6, prefix, link))
+  return new Builder(header(family === 4 ? AF_INET : AF_INET6, prefix, link, scope))
     .attr(IFA_LOCAL, bytes)
     .attr(IFA_ADDRESS, bytes);
 }
 
-export function add(
-  socket: NetlinkSocket,
-  link: number,
-  address: string,
-  prefix: number,
-  options: { nodad?: boolean; replace?: boolean },
-): void {
-  const builder = message(link, address, prefix);
+export function add(socket: NetlinkSocket, link: number, address: string, prefix: number, options: AddrOptions): void {
+  const builder = message(link, address, prefix, options.scope);
   const bytes = toBytes(address);
   if (bytes.length === 4 && prefix < 31) {
     const hosts = 2 ** (32 - prefix) - 1;

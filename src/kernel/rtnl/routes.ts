@@ -59,16 +59,19 @@ function header(h: Header): Buffer {
   return bytes;
 }
 
-/** Every table, `local` included; the kernel's cached clones left out. */
-export function list(socket: NetlinkSocket): Route[] {
+/** Every table, `local` included, or one; the kernel's cached clones left out. */
+export function list(socket: NetlinkSocket, table?: number): Route[] {
   return [AF_INET, AF_INET6].flatMap((family) => {
+    const builder = new Builder(header({ family, prefix: 0, ...(table !== undefined && { table }) }));
+    if (table !== undefined) builder.u32(RTA_TABLE, table);
     try {
-      return socket.dump("list routes", RTM_GETROUTE, new Builder(header({ family, prefix: 0 }))).flatMap((message) => {
+      return socket.dump("list routes", RTM_GETROUTE, builder).flatMap((message) => {
         const route = parse(message);
         return route && !(message.body.readUInt32LE(8) & RTM_F_CLONED) ? [route] : [];
       });
     } catch (error) {
-      // A kernel without IPv6 has no such dump.
+      // A table without routes is not there, and a kernel without IPv6 has no such dump.
+      if (table !== undefined && error instanceof KernelError && error.code === "ENOENT") return [];
       if (family === AF_INET6 && error instanceof KernelError && error.code === "EOPNOTSUPP") return [];
       throw error;
     }

@@ -4,7 +4,8 @@
  *
  * In: a packet for the task's ingress address, port P, from the ingress network.
  *   a. `marking`: if its source is not of the ingress network, the entry node kept the client's address. The frame's
- *      source MAC says which node that was; the connection gets that node's mark.
+ *      source MAC says which node that was, and by which of its two ways (ingress_sbox, the host's own leg); the
+ *      connection gets that way's mark.
  *      And its own conntrack zone, for that direction only (`zoning`): a client may use one port for two
  *      entry nodes, which here would be one connection. Answers have no zone, so connection tracking gives the
  *      second another source port.
@@ -28,29 +29,47 @@
  */
 import type { SandboxExtras } from "../plan/sandbox.ts";
 import type { PlannedTable } from "../plan/table.ts";
-import { baseChain, body, CLAMP_MSS, DSTNAT, MANGLE, namedMap, namedSet, quoted, RAW } from "./text.ts";
+import { baseChain, body, CLAMP_MSS, DSTNAT, hex, MANGLE, namedMap, namedSet, quoted, RAW } from "./text.ts";
 import type { MeshEntry, MeshTask } from "./types.ts";
 
 const MARK = 0x50000000;
-const MARK_MASK = 0xf0000000;
+/** One bit is left for which of a node's two ways it was. */
+const MARK_MASK = 0xd0000000;
+const LEG = 0x20000000;
+const ADDRESS_MASK = 0x0fffffff;
 /** Of the routing table and of the rule that leads to it. */
 const TABLE = 5100;
 /** The neighbour that does not exist. */
 const NOWHERE = { address: "169.254.51.0", mac: "02:00:00:00:51:00" };
 
+/** One of the ways by which a client's packets come from a node, told by their frames' source MAC. */
+interface Way {
+  readonly mac: string;
+  readonly mark: number;
+  readonly zone: number;
+}
+
+function waysOf(entry: MeshEntry): Way[] {
+  const mark = markOf(entry);
+  const zone = zoneOf(entry);
+  const way = { mac: entry.mac, mark, zone };
+  // A sender of datagrams that changes over from one way to the other is two connections, as with two nodes.
+  return entry.leg === undefined
+    ? [way]
+    : [way, { mac: entry.leg, mark: (mark | LEG) >>> 0, zone: zone ^ 0x8000 || 1 }];
+}
+
 /** A node's mark: its sandbox's address on the ingress network, which no two nodes share. */
 export function markOf({ address }: Pick<MeshEntry, "address">): number {
   const number = address.split(".").reduce((value, part) => ((value << 8) | Number(part)) >>> 0, 0);
-  return (MARK | (number & ~MARK_MASK)) >>> 0;
+  return (MARK | (number & ADDRESS_MASK)) >>> 0;
 }
 
-/** Of the same uniqueness within 65535 addresses; 0 is the zone of everything else. */
+/** Of the same uniqueness within 32767 addresses; 0 is the zone of everything else. */
 function zoneOf({ address }: Pick<MeshEntry, "address">): number {
   const [, , high, low] = address.split(".").map(Number);
   return ((high ?? 0) << 8) | (low ?? 0) || 1;
 }
-
-const hex = (value: number): string => `0x${value.toString(16).padStart(8, "0")}`;
 
 /** What the mesh wants to have in a task's namespace. */
 export function planMeshTask(state: MeshTask): SandboxExtras {
@@ -81,8 +100,9 @@ function portsTable(state: MeshTask, returning: boolean): PlannedTable {
   const type = "inet_proto . inet_service : ipv4_addr . inet_service";
   const targets = new Set(state.ports.map(({ protocol, targetPort }) => `${protocol} . ${targetPort}`));
   const outside = `${arriving} ip saddr != ${state.ingressSubnet}`;
-  const entries = state.entries.map((entry) => `${entry.mac} : ${hex(markOf(entry))}`);
-  const zones = state.entries.map((entry) => `${entry.mac} : ${zoneOf(entry)}`);
+  const ways = state.entries.flatMap(waysOf);
+  const entries = ways.map(({ mac, mark }) => `${mac} : ${hex(mark)}`);
+  const zones = ways.map(({ mac, zone }) => `${mac} : ${zone}`);
   const marked = `ct mark and ${hex(MARK_MASK)} == ${hex(MARK)}`;
   return {
     family: "ip",
@@ -136,7 +156,7 @@ function headed({ ingressDevice, headed, entries }: MeshTask): string[] {
 }
 
 function egressTable(state: MeshTask): PlannedTable {
-  const entries = state.entries.map((entry) => `${hex(markOf(entry))} : ${entry.mac}`);
+  const entries = state.entries.flatMap(waysOf).map(({ mac, mark }) => `${hex(mark)} : ${mac}`);
   return {
     family: "netdev",
     name: "skein-mesh",

@@ -55,4 +55,7 @@ export const REFUSAL = ["meta l4proto tcp reject with tcp reset", "reject with i
 
 export const REFUSAL6 = ["meta l4proto tcp reject with tcp reset", "reject with icmpv6 port-unreachable"];
 
+/** A mark, or a mask of one. */
+export const hex = (value: number): string => `0x${value.toString(16).padStart(8, "0")}`;
+
 export const quoted = (name: string): string => JSON.stringify(name);

@@ -30,6 +30,8 @@ export interface MeshBackend {
    * client's address is hidden behind the entry node's, as Docker does.
    */
   readonly returnsToEntry: boolean;
+  /** It does so for clients that come by the entry host's own leg, too. Absent: no. */
+  readonly returnsToLeg?: boolean;
   /** The task expects the PROXY protocol; here our nodes' doors say the header themselves. */
   readonly headedPort?: number;
 }
@@ -42,7 +44,27 @@ export interface MeshHost {
   readonly bridgeSubnet: string;
   /** ingress_sbox's address on the gateway bridge. */
   readonly sandbox: string;
+  /** CIDR of the ingress network. */
+  readonly ingressSubnet: string;
   readonly ports: readonly MeshHostPort[];
+  /** The host's own way to the tasks, where it has one. */
+  readonly leg?: MeshLeg;
+}
+
+/** The host's own leg in the ingress network, and what goes by it. */
+export interface MeshLeg {
+  readonly device: string;
+  /** Of packets and connections that go by it. */
+  readonly mark: number;
+  readonly mask: number;
+  /** Subnets of clients that do not: CIDR, none within another. */
+  readonly near: readonly string[];
+  /** Those of the published ports that do, and their tasks' addresses, one at least. */
+  readonly ports: readonly {
+    readonly protocol: Protocol;
+    readonly publishedPort: number;
+    readonly tasks: readonly string[];
+  }[];
 }
 
 export interface MeshHostPort {
@@ -66,10 +88,13 @@ export interface MeshSandbox {
   readonly ports: readonly MeshPort[];
 }
 
-/** Another node's door to the mesh: its ingress_sbox on the ingress network. */
+/** A node's door to the mesh: its ingress_sbox on the ingress network, and its host's own leg there. */
 export interface MeshEntry {
+  /** Of ingress_sbox; a leg has none. */
   readonly address: string;
   readonly mac: string;
+  /** The leg's MAC. */
+  readonly leg?: string;
 }
 
 /** A task's half of the mesh. */

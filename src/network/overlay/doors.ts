@@ -7,6 +7,9 @@
 import type { TableEntry, TableEvent } from "../../gossip/types.ts";
 import { decodeDoor, encodeDoor, type MeshDoor } from "./mesh.ts";
 
+const same = (a: MeshDoor, b: MeshDoor): boolean =>
+  a.address === b.address && a.mac === b.mac && a.returns === b.returns && a.leg === b.leg;
+
 type Heard = Pick<TableEvent, "kind" | "networkId" | "key" | "value" | "owner">;
 
 export class Doors {
@@ -24,7 +27,7 @@ export class Doors {
       if (!doors.delete(path)) return false;
       if (doors.size === 0) this.#told.delete(owner);
     } else {
-      if (had && had.address === door.address && had.mac === door.mac && had.returns === door.returns) return false;
+      if (had && same(had, door)) return false;
       // Deleted first, so that the newest word comes last, among a node's doors and among the nodes.
       doors.delete(path);
       doors.set(path, door);

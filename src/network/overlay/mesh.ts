@@ -14,12 +14,18 @@ export interface MeshDoor {
   readonly mac: string;
   /** The node's tasks can answer clients of other nodes through those nodes' doors. */
   readonly returns: boolean;
+  /**
+   * MAC of the host's own leg in the network, another way to the same node. A node that tells of its own understands the
+   * others': its tasks answer by whichever of the two their client came.
+   */
+  readonly leg?: string | undefined;
 }
 
 const schema = z.object({
   address: z.string().refine((text) => parseIp(text)?.family === 4),
   mac: z.string().refine(isMac),
   returns: z.boolean(),
+  leg: z.string().refine(isMac).optional(),
 });
 
 export const encodeDoor = (door: MeshDoor): Uint8Array => Buffer.from(JSON.stringify(door));

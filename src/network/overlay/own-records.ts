@@ -8,6 +8,7 @@ import type { Logger } from "../../base/log.ts";
 import type { Gossip } from "../../gossip/types.ts";
 import { hasFeature } from "../../kernel/feature.ts";
 import { plainIp } from "../address.ts";
+import { legMac } from "../plan/leg.ts";
 import type { Activity, EndpointState } from "../state.ts";
 import { encodeDoor, meshTable } from "./mesh.ts";
 import { encodeEndpoint, encodePeer, endpointTable, peerTable } from "./records.ts";
@@ -40,7 +41,8 @@ export class OwnRecords {
   /** That replies of this node's tasks to clients of the mesh find back through this endpoint of its `ingress_sbox`. */
   door(endpoint: EndpointState): void {
     const { ipv4, mac } = endpoint;
-    this.#create(meshTable, endpoint, encodeDoor({ address: plainIp(ipv4), mac, returns: hasFeature("nftEgress") }));
+    const door = { address: plainIp(ipv4), mac, returns: hasFeature("nftEgress"), leg: legMac(mac) };
+    this.#create(meshTable, endpoint, encodeDoor(door));
   }
 
   /** What an endpoint is called and serves, or that it is not to be called any more. */

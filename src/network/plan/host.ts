@@ -11,6 +11,7 @@ import { parseBridge } from "../drivers/bridge.ts";
 import { parseIpvlan, parseMacvlan } from "../drivers/macvlan.ts";
 import { type NetworkState, sandboxKey } from "../state.ts";
 import { bridgeFirewall, openPorts } from "./firewall.ts";
+import { legOnHost } from "./leg.ts";
 import type { PlannedTable } from "./table.ts";
 import {
   aliasPrefix,
@@ -68,20 +69,26 @@ export function planHost(
     links.push(...ports(world, network, name, options.mtu, !options.icc));
   }
   links.push(...parents(world));
+  const leg = legOnHost(world);
   return {
     key: "host",
     purpose: "the host: bridges, published ports, ways out",
     ownership: "shared",
-    links,
-    addrs,
-    routes: [],
-    rules: [],
+    links: [...links, ...leg.links],
+    addrs: [...addrs, ...leg.addrs],
+    routes: leg.routes,
+    rules: leg.rules,
+    ...(leg.ownTable !== undefined && { ownTable: leg.ownTable }),
     neighs: [],
     fdb: [],
-    sysctls: switches,
+    sysctls: { ...switches, ...leg.sysctls },
     tables: [bridgeFirewall(bridges, openPorts(world)), ...tables],
     // Which packets pass between them, that firewall decides.
-    passages: bridges.map(({ spec }) => parseBridge(spec).bridge).sort(),
+    passages: [
+      ...bridges.map(({ spec }) => parseBridge(spec).bridge),
+      // And by the leg comes only what is asked for.
+      ...leg.links.map(({ name }) => name),
+    ].sort(),
   };
 }
 

@@ -11,6 +11,7 @@ import { toIpv6 } from "../../base/dual-stack.ts";
 import { contains, parseCidr } from "../address.ts";
 import { type OverlayOptions, parseOverlay } from "../drivers/overlay.ts";
 import { type NetworkState, overlayKey, sandboxKey } from "../state.ts";
+import { legOnSwitch } from "./leg.ts";
 import { aliasPrefix, bridgedIsNotRouted, type NamespacePlan, type PlannedAddr, type PlannedLink } from "./types.ts";
 import { attachedTo, type World } from "./world.ts";
 
@@ -23,6 +24,8 @@ export interface RemotePeer {
   readonly mac: string;
   /** The other host's data path address. */
   readonly vtep: string;
+  /** Of a door to the routing mesh: the MAC of its host's own leg in the network. */
+  readonly leg?: string;
 }
 
 export function planOverlay(world: World, network: NetworkState, remote: readonly RemotePeer[]): NamespacePlan {
@@ -60,6 +63,7 @@ export function planOverlay(world: World, network: NetworkState, remote: readonl
       inner: { namespace: sandboxKey(sandbox.id), name: endpoint.ifName, mac: endpoint.mac },
     });
   }
+  links.push(...legOnSwitch(world, network));
   const reachable = world.cluster ? usable(options, remote, world.cluster.dataPathAddress) : [];
   return {
     key: overlayKey(spec.id),
@@ -74,7 +78,10 @@ export function planOverlay(world: World, network: NetworkState, remote: readonl
       const addresses = twin === undefined ? [peer.address] : [peer.address, twin];
       return addresses.map((address) => ({ link: `vxlan${index}`, address, mac: peer.mac }));
     }),
-    fdb: reachable.map(({ peer, index }) => ({ link: `vxlan${index}`, mac: peer.mac, dst: peer.vtep })),
+    fdb: reachable.flatMap(({ peer, index }) => {
+      const macs = peer.leg === undefined ? [peer.mac] : [peer.mac, peer.leg];
+      return macs.map((mac) => ({ link: `vxlan${index}`, mac, dst: peer.vtep }));
+    }),
     sysctls: {
       "net.ipv4.ip_forward": "1",
       ...bridgedIsNotRouted,

@@ -41,7 +41,12 @@ export function planSandbox(world: World, sandbox: SandboxState, extras: Sandbox
     if (!network || endpoint.ifName === "") continue;
     ipv6 ||= network.spec.enableIPv6;
     links.push(linkOf(network, endpoint, world));
-    if (network.spec.driver === "overlay") Object.assign(patience, neighbourPatience(network, endpoint.ifName));
+    if (network.spec.driver === "overlay") {
+      Object.assign(
+        patience,
+        neighbourPatience(endpoint.ifName, network.spec.enableIPv6 ? ["ipv4", "ipv6"] : ["ipv4"]),
+      );
+    }
     for (const cidr of [endpoint.ipv4, endpoint.ipv6]) {
       const [address = "", prefix] = cidr.split("/");
       if (address) addrs.push({ link: endpoint.ifName, address, prefix: Number(prefix) });
@@ -79,9 +84,9 @@ export function planSandbox(world: World, sandbox: SandboxState, extras: Sandbox
  * On an overlay nobody is asked but this host's own table, and who is not in it yet will be in a moment: a question is
  * said again after 100 ms instead of a second, for three seconds in all as ever.
  */
-function neighbourPatience(network: NetworkState, link: string): Record<string, string> {
+export function neighbourPatience(link: string, families: readonly ("ipv4" | "ipv6")[]): Record<string, string> {
   const found: Record<string, string> = {};
-  for (const family of network.spec.enableIPv6 ? ["ipv4", "ipv6"] : ["ipv4"]) {
+  for (const family of families) {
     const prefix = `net.${family}.neigh.${sysctlName(link)}`;
     found[`${prefix}.retrans_time_ms`] = "100";
     found[`${prefix}.mcast_solicit`] = "30";

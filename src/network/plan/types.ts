@@ -50,6 +50,8 @@ export interface PlannedAddr {
   readonly link: string;
   readonly address: string;
   readonly prefix: number;
+  /** "link": no source for what leaves by other devices. */
+  readonly scope?: "link";
 }
 
 export interface PlannedRoute {
@@ -96,6 +98,8 @@ export interface NamespacePlan {
   readonly rules: readonly PlannedRule[];
   readonly neighs: readonly PlannedNeigh[];
   readonly fdb: readonly PlannedFdb[];
+  /** In a shared namespace: a routing table that is ours alone, with the rules that lead to it. */
+  readonly ownTable?: number;
   /** Dotted name to value. */
   readonly sysctls: Readonly<Record<string, string>>;
   readonly tables: readonly PlannedTable[];

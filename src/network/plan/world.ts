@@ -1,7 +1,7 @@
 /** What all planners look at, and the small questions they ask of it. */
 import { parseBridge } from "../drivers/bridge.ts";
 import type { EndpointState, NetworkState, SandboxState } from "../state.ts";
-import type { ClusterNetworking } from "../types.ts";
+import type { ClusterNetworking, MeshRouting } from "../types.ts";
 
 export interface World {
   readonly networks: ReadonlyMap<string, NetworkState>;
@@ -9,6 +9,10 @@ export interface World {
   readonly cluster: ClusterNetworking | undefined;
   /** Bytes of an IP packet that fit between this host and all others of its overlay networks, at most 1500. */
   readonly pathMtu: number;
+  /** The host's leg in the ingress network is not to be had (now): the mesh goes through `ingress_sbox` alone. */
+  readonly legless?: boolean;
+  /** False: it is not wanted. */
+  readonly meshRouting?: MeshRouting | false;
 }
 
 export interface Attached {

@@ -1,12 +1,13 @@
 /** Carries the steps of a difference out. One function per kind of step; a step without one does not compile. */
 import { errnoOf } from "../../base/errors.ts";
 import { closeRule, passageRule } from "../../kernel/forward-policy.ts";
+import { currentNetNs } from "../../kernel/netns.ts";
 import { writeSysctl } from "../../kernel/sysctl.ts";
 import { replaceScript, tableId } from "../plan/table.ts";
-import { type PlannedLink, type PlannedRoute, ruleMark } from "../plan/types.ts";
+import { aliasPrefix, type PlannedLink, type PlannedRoute, ruleMark } from "../plan/types.ts";
 import type { Step } from "./diff.ts";
 import type { Namespaces, OpenNamespace } from "./namespaces.ts";
-import { fingerprint } from "./snapshot.ts";
+import { bigTable, fingerprint } from "./snapshot.ts";
 
 export async function apply(open: OpenNamespace, steps: readonly Step[], all: Namespaces): Promise<void> {
   for (const step of steps) {
@@ -38,9 +39,12 @@ function perform(open: OpenNamespace, step: Step, all: Namespaces): Promise<void
       return undefined;
     case "delete link":
       return rtnl.delLink(step.index);
-    case "add link":
+    case "add link": {
+      const room = makeRoom(step.link, all);
+      if (room) return room.then(() => addLink(open, step.link, all));
       addLink(open, step.link, all);
       return undefined;
+    }
     case "change link": {
       const { master, isolated, ...rest } = step.change;
       const masterIndex = master === undefined ? {} : { master: master === "" ? 0 : indexOf(open, master) };
@@ -52,7 +56,11 @@ function perform(open: OpenNamespace, step: Step, all: Namespaces): Promise<void
       return undefined;
     }
     case "add address":
-      rtnl.addAddr(indexOf(open, step.link), step.address, step.prefix, { nodad: true, replace: true });
+      rtnl.addAddr(indexOf(open, step.link), step.address, step.prefix, {
+        nodad: true,
+        replace: true,
+        ...(step.scope && { scope: step.scope }),
+      });
       return undefined;
     case "delete address":
       rtnl.delAddr(indexOf(open, step.link), step.address, step.prefix);
@@ -104,8 +112,9 @@ function loadTable(open: OpenNamespace, { table, had }: Extract<Step, { do: "loa
   // A table that was altered by others has lost its claim to be what it was loaded with.
   const patchable = patch && had !== undefined && had === patch.from;
   open.nft.run(patchable ? patch.script : replaceScript(table));
-  // The host's filters are worth a listing at once; elsewhere the next deep pass takes the first look.
-  const listed = open.key === "host" ? fingerprint(open.nft.list(`table ${id}`)) : undefined;
+  // The host's filters are worth a listing at once; elsewhere, and of large ones, a pass takes the first look.
+  const listed =
+    open.key === "host" && table.body.length <= bigTable ? fingerprint(open.nft.list(`table ${id}`)) : undefined;
   open.loaded.set(id, { body: table.body, fingerprint: listed, looks: 0, suspect: false });
 }
 
@@ -130,9 +139,17 @@ function routeOf(open: OpenNamespace, route: PlannedRoute) {
   };
 }
 
+/** The host's half of a pair whose other half's namespace is gone may still be there, under the same name. */
+function makeRoom(link: PlannedLink, all: Namespaces): Promise<void> | undefined {
+  if (link.kind !== "veth" || link.inner.namespace !== "host") return undefined;
+  const { rtnl } = all.host;
+  const former = rtnl.link(link.inner.name);
+  return former?.alias.startsWith(aliasPrefix) ? rtnl.delLink(former.index) : undefined;
+}
+
 function addLink(open: OpenNamespace, link: PlannedLink, all: Namespaces): void {
   const { rtnl } = open;
-  const host = all.host;
+  const { host } = all;
   const inside = open.ns ? { ns: open.ns } : {};
   switch (link.kind) {
     case "bridge":
@@ -171,7 +188,9 @@ function addLink(open: OpenNamespace, link: PlannedLink, all: Namespaces): void 
       return;
     }
     case "veth": {
-      const inner = all.get(link.inner.namespace);
+      // Whoever makes this pair is not in the host's namespace, so that the host must be named, too.
+      using outside = link.inner.namespace === "host" ? currentNetNs() : undefined;
+      const inner = outside ?? all.get(link.inner.namespace).ns;
       const made = rtnl.addLink({
         kind: "veth",
         name: link.name,
@@ -184,7 +203,8 @@ function addLink(open: OpenNamespace, link: PlannedLink, all: Namespaces): void 
           mac: link.inner.mac,
           mtu: link.mtu,
           up: true,
-          ...(inner.ns ? { ns: inner.ns } : {}),
+          ...(outside ? { alias: link.alias } : {}),
+          ...(inner ? { ns: inner } : {}),
         },
       });
       if (link.isolated) rtnl.setLink(made.index, { isolated: true });

@@ -257,7 +257,8 @@ function diffRoutes(plan: NamespacePlan, actual: readonly Route[], nameOf: (inde
     };
     present.add(key(named));
     const made = route.protocol !== "kernel" && route.protocol !== "ra" && route.family === 4;
-    if (plan.ownership === "ours" && made && !wanted.has(key(named))) steps.push({ do: "delete route", ...named });
+    const ours = plan.ownership === "ours" || route.table === plan.ownTable;
+    if (ours && made && !wanted.has(key(named))) steps.push({ do: "delete route", ...named });
   }
   for (const route of plan.routes) if (!present.has(key(route))) steps.push({ do: "set route", ...route });
   return steps;
@@ -271,7 +272,8 @@ function diffRules(plan: NamespacePlan, actual: readonly Rule[]): Step[] {
   for (const rule of actual) {
     const full = { ...rule, mark: rule.mark ?? 0, mask: rule.mask ?? 0 };
     present.add(key(full));
-    if (plan.ownership === "ours" && rule.mark !== undefined && !wanted.has(key(full))) {
+    const ours = plan.ownership === "ours" || rule.table === plan.ownTable;
+    if (ours && rule.mark !== undefined && !wanted.has(key(full))) {
       const { family, priority, mark, mask, table } = full;
       steps.push({ do: "delete rule", family, priority, mark, mask, table });
     }

@@ -19,7 +19,7 @@ export type Depth = "tables" | "quick" | "deep" | "pass";
  * Characters of a body from which on it is listed by passes only: after somebody touched nftables, or else in so many
  * passes once, for what was touched in the same moment in which it was loaded.
  */
-const bigTable = 50_000;
+export const bigTable = 50_000;
 const looksAtBig = 20;
 
 export interface SnapshotOptions {
@@ -34,8 +34,10 @@ export function snapshot(open: OpenNamespace, plan: NamespacePlan, options: Snap
   return {
     links: rtnl.links(),
     addrs: plan.addrs.length > 0 || ours ? rtnl.addrs() : [],
-    routes: plan.routes.length > 0 || ours ? rtnl.routes() : [],
-    rules: plan.rules.length > 0 || ours ? rtnl.rules() : [],
+    // A host's main table may hold the whole internet, and none of it is ours.
+    routes:
+      plan.ownTable !== undefined ? rtnl.routes(plan.ownTable) : plan.routes.length > 0 || ours ? rtnl.routes() : [],
+    rules: plan.rules.length > 0 || plan.ownTable !== undefined || ours ? rtnl.rules() : [],
     neighs: plan.neighs.length > 0 || switching ? rtnl.neighs() : [],
     fdb: plan.fdb.length > 0 || switching ? rtnl.fdb() : [],
     sysctls: sysctls(open, plan),

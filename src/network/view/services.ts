@@ -1,7 +1,7 @@
 /** Services and published ports as this node's tables have them. Pure. */
 import { plainIp } from "../address.ts";
 import type { doorOf } from "../balance.ts";
-import type { MeshPort } from "../balancer/types.ts";
+import type { MeshLeg, MeshPort } from "../balancer/types.ts";
 import type { Participant } from "../overlay/records.ts";
 import type { World } from "../plan/world.ts";
 import { compareAddresses } from "./overlay.ts";
@@ -74,6 +74,7 @@ export function meshLooks(
   mesh: readonly MeshPort[],
   participants: Participants,
   door: ReturnType<typeof doorOf>,
+  leg: MeshLeg | undefined,
 ): PortLook[] {
   const all = [...participants.counting, ...participants.suspended];
   const published = new Map(
@@ -99,7 +100,13 @@ export function meshLooks(
       proxy: told.some(({ proxy }) => proxy === true),
       services: [...new Set(publishing(all).map(({ service }) => service?.name ?? ""))],
       target: [...new Set(told.map(({ targetPort }) => targetPort))],
-      door: { gateway: plainIp(door?.gateway.ipv4 ?? ""), ingress: plainIp(door?.ingress.ipv4 ?? "") },
+      door: {
+        gateway: plainIp(door?.gateway.ipv4 ?? ""),
+        ingress: plainIp(door?.ingress.ipv4 ?? ""),
+        leg: leg?.ports.some((one) => one.protocol === protocol && one.publishedPort === publishedPort)
+          ? leg.device
+          : "",
+      },
       backends: backends(publishing(participants.counting), publishing(participants.suspended)).map((one) => ({
         ...one,
         share: asked.has(one.address) ? share : 0,

@@ -201,8 +201,11 @@ export type PortLook =
       readonly proxy: boolean;
       readonly services: readonly string[];
       readonly target: readonly number[];
-      /** Where it comes in: `ingress_sbox` on `docker_gwbridge`, and on the ingress network. */
-      readonly door: { readonly gateway: string; readonly ingress: string };
+      /**
+       * Where it comes in: `ingress_sbox` on `docker_gwbridge`, and on the ingress network; and the host's own device there,
+       * "" where clients from outside do not go by it.
+       */
+      readonly door: { readonly gateway: string; readonly ingress: string; readonly leg: string };
       readonly backends: readonly (Backend & { readonly keepsClientAddress: boolean })[];
     }
   | {

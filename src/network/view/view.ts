@@ -1,6 +1,6 @@
 /** Puts together what people can see. It reads state, gossip and kernel; it changes none of them. */
 import { plainIp } from "../address.ts";
-import { doorOf, ingressOf, reachOf } from "../balance.ts";
+import { doorOf, ingressOf, meshHost, reachOf } from "../balance.ts";
 import type { Cluster } from "../cluster.ts";
 import type { Core } from "../core.ts";
 import type { Datapath } from "../datapath.ts";
@@ -77,9 +77,12 @@ export class View implements NetworkView {
 
   readonly ports = (): PortLook[] => {
     const { core, datapath } = this.#parts;
-    const ingress = ingressOf(core.world)?.spec.id;
+    const { world } = core;
+    const ingress = ingressOf(world)?.spec.id;
     const participants = this.#participants().find(({ networkId }) => networkId === ingress);
-    const mesh = participants ? meshLooks(datapath.mesh, participants, doorOf(core.world)) : [];
+    const mesh = participants
+      ? meshLooks(datapath.mesh, participants, doorOf(world), meshHost(world, datapath.mesh)?.leg)
+      : [];
     const containers = containerPortLooks(core.world, (sandbox) => reachOf(core.world, sandbox));
     return [...mesh, ...containers].sort((a, b) => a.port - b.port || (a.protocol < b.protocol ? -1 : 1));
   };

@@ -239,7 +239,7 @@ test("a service that only the managers know; a port of the mesh with nobody behi
     proxy: false,
     services: ["web"],
     target: [80],
-    door: { gateway: "172.18.0.2", ingress: "10.0.0.2" },
+    door: { gateway: "172.18.0.2", ingress: "10.0.0.2", leg: "" },
     backends: [],
     names: {},
   });

@@ -230,6 +230,16 @@ test("settings: flags go before the file, misspelt keys are refused", () => {
   assert.equal(given.config.runDir, "/tmp/run");
   assert.equal(given.config.pidfile, "/tmp/run/skeind.pid");
   assert.deepEqual(given.config.addressPools, [{ base: "10.1.0.0/16", size: 24 }]);
+  const mesh = (text: string) => {
+    const found = read("--mesh-routing", text);
+    return "config" in found ? found.config.meshRouting : undefined;
+  };
+  assert.equal(given.config.meshRouting, undefined);
+  assert.equal(mesh("off"), false);
+  assert.deepEqual(mesh("0x100/0xf00:300"), { mark: 0x100, mask: 0xf00, table: 300 });
+  for (const wrong of ["", "0x100", "0x100/0xf0:300", "0/0xf:300", "1/0x1ffffffff:300", "1/1:254", "1/1:0"]) {
+    assert.throws(() => mesh(wrong), /--mesh-routing wants/, wrong);
+  }
   assert.deepEqual(read("--help"), { print: "help" });
   assert.throws(() => read("--nope"), /Unknown option '--nope'/);
   assert.throws(() => read("--log-level", "loud"), /not loud/);

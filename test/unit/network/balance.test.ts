@@ -58,7 +58,7 @@ const task = (n: number, owner: string, ports = [port(8080)], partial: Partial<P
   ...partial,
 });
 const doors = new Map<string, MeshDoor>([
-  ["skein2", { address: "10.0.0.3", mac: "02:42:00:00:00:03", returns: true }],
+  ["skein2", { address: "10.0.0.3", mac: "02:42:00:00:00:03", returns: true, leg: "06:42:00:00:00:03" }],
   ["skein3", { address: "10.0.0.4", mac: "02:42:00:00:00:04", returns: false }],
 ]);
 
@@ -69,8 +69,8 @@ test("mesh: clients are kept towards nodes that can answer through the entry nod
       protocol: "tcp",
       publishedPort: 8080,
       backends: [
-        { address: "10.0.0.11", returnsToEntry: true },
-        { address: "10.0.0.12", returnsToEntry: true },
+        { address: "10.0.0.11", returnsToEntry: true, returnsToLeg: true },
+        { address: "10.0.0.12", returnsToEntry: true, returnsToLeg: true },
         { address: "10.0.0.13", returnsToEntry: false },
         { address: "10.0.0.14", returnsToEntry: false },
       ],
@@ -129,13 +129,15 @@ test("mesh: draining tasks serve no port, but keep it; an update with two sets o
 test("mesh: the host sends to ingress_sbox, which sends to tasks; doors are told in order", () => {
   const w = world([ingress, gwbridge], [door]);
   const ports = meshPorts([task(11, "")], doors, true);
-  assert.deepEqual(meshHost(w, ports), {
+  assert.deepEqual(meshHost({ ...w, legless: true }, ports), {
     bridge: "docker_gwbridge",
     bridgeSubnet: "172.18.0.0/16",
     sandbox: "172.18.0.2",
+    ingressSubnet: "10.0.0.0/24",
     ports: [{ protocol: "tcp", publishedPort: 8080 }],
   });
-  assert.equal(meshHost(w, []), undefined, "nothing published, nothing there");
+  assert.equal(meshHost({ ...w, legless: true }, []), undefined, "nothing published, nothing there");
+  assert.deepEqual(meshHost(w, [])?.leg?.ports, [], "but what ends by the leg is still led there");
   assert.equal(meshHost(world([ingress, gwbridge], []), ports), undefined, "no door yet");
   const { ports: _, ...devices } = meshSandbox(w, ports) ?? { ports: [] };
   assert.deepEqual(devices, {
@@ -147,6 +149,38 @@ test("mesh: the host sends to ingress_sbox, which sends to tasks; doors are told
   assert.deepEqual(
     meshEntries(w, doors).map((entry) => entry.address),
     ["10.0.0.2", "10.0.0.3", "10.0.0.4"],
+  );
+});
+
+test("mesh: by the host's own leg go ports all of whose tasks can answer to it", () => {
+  const w = world([ingress, gwbridge], [door]);
+  const old = new Map<string, MeshDoor>([...doors, ["old", { address: "10.0.0.5", mac: "02:42:5", returns: true }]]);
+  const byLeg = (...tasks: Participant[]) =>
+    meshHost(w, meshPorts(tasks, old, true))?.leg?.ports.map(({ publishedPort, tasks: to }) => [publishedPort, to]);
+  assert.deepEqual(byLeg(task(11, ""), task(12, "skein2")), [[8080, ["10.0.0.11", "10.0.0.12"]]]);
+  for (const owner of ["docker", "skein3", "old"]) {
+    assert.deepEqual(byLeg(task(11, ""), task(12, owner, [port(8080), port(9090)]), task(13, "", [port(81)])), [
+      [81, ["10.0.0.13"]],
+    ]);
+  }
+  assert.deepEqual(byLeg(task(11, "", [port(8080)], { draining: true })), [], "without a task ingress_sbox refuses");
+  // Whose address means nothing in a task's namespace, or something else.
+  assert.deepEqual(meshHost(w, meshPorts([task(11, "")], old, true))?.leg?.near, [
+    "10.0.0.0/24",
+    "127.0.0.0/8",
+    "172.18.0.0/16",
+  ]);
+  const two = { ...ingress.spec, ipam: ipam({ subnet: "10.0.0.0/24" }, { subnet: "10.9.0.0/24" }) };
+  const wide = meshHost(world([{ ...ingress, spec: two }, gwbridge], [door]), meshPorts([task(11, "")], old, true));
+  assert.equal(wide?.leg, undefined, "a network of two switches has no leg");
+  assert.deepEqual(
+    meshEntries(w, old).map(({ address, leg }) => [address, leg]),
+    [
+      ["10.0.0.2", "06:42:00:00:00:02"],
+      ["10.0.0.3", "06:42:00:00:00:03"],
+      ["10.0.0.4", undefined],
+      ["10.0.0.5", undefined],
+    ],
   );
 });
 
@@ -235,11 +269,14 @@ test("published ports lead to the address by which the host reaches the containe
 test("doors of other nodes are believed only as far as they make sense", () => {
   const good: MeshDoor = { address: "10.0.0.3", mac: "02:42:00:00:00:03", returns: true };
   assert.deepEqual(decodeDoor(encodeDoor(good)), good);
+  const legged = { ...good, leg: "06:42:00:00:00:03" };
+  assert.deepEqual(decodeDoor(encodeDoor(legged)), legged);
   for (const bad of [
     "",
     "{}",
     "null",
     JSON.stringify({ ...good, mac: "x" }),
+    JSON.stringify({ ...good, leg: "x" }),
     JSON.stringify({ ...good, address: "1.2.3.4 } drop" }),
   ]) {
     assert.equal(decodeDoor(Buffer.from(bad)), undefined, bad);

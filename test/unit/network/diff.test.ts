@@ -199,3 +199,28 @@ test("tables: loaded when missing or altered, deleted when no longer planned, st
   ]);
   assert.deepEqual(steps({ ...nothing, tables }, emptyPlan("host", "", "shared")), ["delete table inet skein_old"]);
 });
+
+test("in a shared namespace a routing table of ours, and the rules that lead to it, are ours; no other", () => {
+  const leg = { family: 4, priority: 51, mark: 0x50000000, mask: 0xf0000000, table: 5100 } as const;
+  const route = { family: 4, dst: "10.0.0.0/24", link: "veth-ingress", table: 5100 } as const;
+  const host: NamespacePlan = { ...emptyPlan("host", "", "shared"), ownTable: 5100, rules: [leg], routes: [route] };
+  const there = { family: 4, link: 3, scope: "link", protocol: "static", metric: 0, type: "unicast" } as const;
+  const actual: Actual = {
+    ...nothing,
+    links: [link({ index: 3, name: "veth-ingress", kind: "veth" })],
+    rules: [leg, { ...leg, mark: 0x40000000 }, { ...leg, table: 200 }, { family: 4, priority: 32766, table: 254 }],
+    routes: [
+      { ...there, dst: "10.0.0.0/24", table: 5100 },
+      { ...there, dst: "10.9.0.0/24", table: 5100 },
+      { ...there, dst: "10.9.0.0/24", table: 200 },
+    ],
+  };
+  assert.deepEqual(diff(host, actual).map(describe), [
+    "delete route 10.9.0.0/24 on veth-ingress",
+    "delete rule fwmark 1073741824 lookup 5100",
+  ]);
+  assert.deepEqual(diff({ ...host, rules: [], routes: [] }, { ...actual, routes: [] }).map(describe), [
+    "delete rule fwmark 1342177280 lookup 5100",
+    "delete rule fwmark 1073741824 lookup 5100",
+  ]);
+});

@@ -29,6 +29,7 @@ const ports = [
   { name: "", protocol: "tcp", targetPort: 80, publishedPort: 8092, local: true },
   { name: "", protocol: "udp", targetPort: 5353, publishedPort: 9092, local: true },
   { name: "", protocol: "tcp", targetPort: 82, publishedPort: 8093, proxy: true },
+  { name: "", protocol: "tcp", targetPort: 81, publishedPort: 8094 },
 ];
 
 async function join(host: TestHost, index: number) {
@@ -163,6 +164,42 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
       assert.match(inside.out, /^[bc] /m, "from a container");
     });
 
+    await t.test("they are sent by the host's own leg, which a strict return path filter lets pass", async () => {
+      const strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1";
+      await h1.run(`${strict} && ip route del default && ip neigh flush dev veth-ingress`);
+      for (let i = 0; i < 12; i++)
+        assert.match((await lab.client(ask("10.98.0.1", 8080))).out, /^[bc] 10\.98\.0\.254$/m);
+      const neighbours = (await h1.run("ip neigh show dev veth-ingress")).out;
+      for (const address of ["10.0.0.11", "10.0.0.12"]) assert.ok(neighbours.includes(address), neighbours);
+      await h1.run("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0");
+      await h1.run("ip route add default via 10.98.0.254");
+    });
+
+    await t.test("a client whose address the ingress network has as well is answered", async () => {
+      await lab.client("ip addr add 10.0.0.77/32 dev sw");
+      for (const host of lab.hosts) {
+        await host.run("ip route add 10.0.0.77/32 via 10.98.0.254");
+        const { out } = await lab.client(`${ask(host.address, 8080).replace(",conn", ",bind=10.0.0.77,conn")}`);
+        assert.match(out, /^[bc] /m, host.name);
+        await host.run("ip route del 10.0.0.77/32");
+      }
+      await lab.client("ip addr del 10.0.0.77/32 dev sw");
+    });
+
+    await t.test("nobody on the ingress network reaches a host by its leg", async () => {
+      const answer = "setsid socat TCP-LISTEN:7777,fork,reuseaddr SYSTEM:'echo host' >/dev/null 2>&1 &";
+      await h2.run(`${answer} echo $! >> ${h2.netnsDir}.pids`);
+      await eventually(async () => (await h2.run(ask("10.98.0.2", 7777), pin("b"))).out.trim() === "host");
+      const mac = /ether (\S+)/.exec((await h2.run("ip link show dev veth-ingress")).out)?.[1];
+      const device = / dev (\S+)/.exec((await h2.run("ip route get 10.0.0.12", pin("b"))).out)?.[1];
+      assert.ok(mac?.startsWith("06:42:") && device);
+      const past = "ip route add 10.98.0.2/32 dev";
+      await h2.run(`ip neigh add 10.98.0.2 lladdr ${mac} dev ${device}; ${past} ${device} src 10.0.1.11`, pin("b"));
+      assert.equal((await h2.run(ask("10.98.0.2", 7777), pin("b"))).out.includes("host"), false);
+      assert.match((await h2.run("ip route get 10.98.0.2", pin("b"))).out, new RegExp(`dev ${device} src 10.0.1.11`));
+      await h2.run(`ip route del 10.98.0.2/32; ip neigh del 10.98.0.2 dev ${device}`, pin("b"));
+    });
+
     await t.test("UDP too", async () => {
       for (const host of lab.hosts) {
         const out = await eventually(
@@ -250,7 +287,11 @@ test("a service on three hosts", { timeout: 120_000 }, async (t) => {
     await t.test("a daemon that is killed and started again costs no connection", async () => {
       // Six talks of four seconds with the tasks, some of them on h2.
       const command = `sh -c 'for i in 1 2 3 4 5 6 7 8; do echo x; sleep 0.5; done' | socat -T8 - TCP:${vip}:81`;
-      const talks = Promise.all(Array.from({ length: 6 }, () => h1.run(command, pin("a"))));
+      const mesh = [h1, h2, h3].map(({ address }) => command.replace(`${vip}:81`, `${address}:8094`));
+      const talks = Promise.all([
+        ...Array.from({ length: 6 }, () => h1.run(command, pin("a"))),
+        ...[...mesh, ...mesh].map((talk) => lab.client(talk)),
+      ]);
       await new Promise((resolve) => setTimeout(resolve, 800));
       await h2.kill();
       await h2.start();

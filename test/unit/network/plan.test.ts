@@ -108,6 +108,47 @@ test("the switch of an overlay network: ports of this host, one tunnel, what the
   );
 });
 
+test("the host's leg in the ingress network: a pair to its switch, a rule and a table of its own", () => {
+  const ingress = network({
+    ...overlay.spec,
+    id: "ingaaaaaaaaaaaaaaaaaaaaaa",
+    name: "ingress",
+    ingress: true,
+    ipam: ipam({ subnet: "10.0.0.0/24", gateway: "10.0.0.1" }),
+  });
+  const lb = { networkId: ingress.spec.id, role: "lb", mac: "02:42:aa:bb:cc:02", ipv4: "10.0.0.2/24" } as const;
+  const door = sandbox("ingress-sbox", [endpoint({ ...lb, outerName: "veth1" })], { kind: "ingress" });
+  const w = world([gwbridge, ingress], [door]);
+  const told = { address: "10.0.0.3", leg: "06:42:00:00:00:03" };
+  const onSwitch = explain(planOverlay(w, ingress, [peer(3, "192.0.2.2", told)]));
+  for (const line of [
+    "  veth-host: to veth-ingress of host, mtu 1450, on br0",
+    "    frames to 02:42:00:00:00:03 go to host 192.0.2.2",
+    "    frames to 06:42:00:00:00:03 go to host 192.0.2.2",
+  ])
+    assert.ok(onSwitch.includes(line), onSwitch);
+  const lines = explain(planHost(w, [])).split("\n");
+  assert.deepEqual(
+    lines.filter((line) => /ingress|0\/24|169|marked/.test(line)),
+    [
+      "  veth-ingress: 06:42:aa:bb:cc:02, mtu 1450, from veth-host of overlay/ingaaaaaaaaaaaaaaaaaaaaaa",
+      "    address 169.254.51.1/32",
+      "    route 10.0.0.0/24 in table 5100",
+      "  packets marked 0x50000000/0xf0000000 use table 5100",
+      "  net.ipv4.conf.veth-ingress.src_valid_mark = 1",
+      "  net.ipv4.conf.veth-ingress.rp_filter = 2",
+      "  net.ipv4.conf.veth-ingress.arp_ignore = 8",
+      "  net.ipv4.conf.veth-ingress.arp_announce = 2",
+      "  net.ipv6.conf.veth-ingress.disable_ipv6 = 1",
+      "  net.ipv4.neigh.veth-ingress.retrans_time_ms = 100",
+      "  net.ipv4.neigh.veth-ingress.mcast_solicit = 30",
+    ],
+  );
+  const without = { ...w, legless: true };
+  assert.doesNotMatch(explain(planOverlay(without, ingress, [])), /veth-host/);
+  assert.deepEqual([planHost(without, []).rules, planHost(without, []).ownTable], [[], 5100]);
+});
+
 test("two records for one address: the later one counts, and the earlier again when that goes", () => {
   const w = world([overlay], []);
   const stale = peer(5, "192.0.2.2");

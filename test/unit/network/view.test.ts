@@ -228,6 +228,7 @@ test("a port of the mesh: who answers, and who is told the client's address", ()
     ],
     ingress,
     undefined,
+    undefined,
   );
   assert.ok(local?.kind === "mesh");
   assert.deepEqual(
@@ -235,12 +236,21 @@ test("a port of the mesh: who answers, and who is told the client's address", ()
     [0, 1],
   );
   assert.deepEqual(local.addresses, ["192.0.2.0/24"]);
-  const [none] = meshLooks([], ingress, undefined);
+  const [none] = meshLooks([], ingress, undefined, undefined);
   assert.ok(
     none?.kind === "mesh" && none.backends.every(({ share }) => share === 0),
     "published, but not answered here",
   );
-  const [port] = meshLooks(mesh, ingress, undefined);
+  const leg = { device: "veth-ingress", mark: 1, mask: 1, near: [] };
+  const byLeg = [{ protocol: "tcp" as const, publishedPort: 8080, tasks: ["10.0.1.4"] }];
+  assert.deepEqual(
+    [byLeg, []].map((ports) => {
+      const [look] = meshLooks(mesh, ingress, undefined, { ...leg, ports });
+      return look?.kind === "mesh" && look.door.leg;
+    }),
+    ["veth-ingress", ""],
+  );
+  const [port] = meshLooks(mesh, ingress, undefined, undefined);
   assert.ok(port?.kind === "mesh");
   assert.deepEqual([port.port, port.services, port.target], [8080, ["web"], [80]]);
   assert.deepEqual(

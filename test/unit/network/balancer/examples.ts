@@ -15,12 +15,27 @@ const vips6: VipService[] = [
 const meshHost: MeshHost = {
   bridge: "docker_gwbridge",
   bridgeSubnet: "172.18.0.0/16",
+  ingressSubnet: "10.0.0.0/24",
   sandbox: "172.18.0.2",
   ports: [
     { protocol: "tcp", publishedPort: 8080 },
     { protocol: "udp", publishedPort: 53 },
     { protocol: "tcp", publishedPort: 9090, bound: ["127.0.0.1/32", "192.168.60.0/24"] },
   ],
+};
+
+const meshHostWithLeg: MeshHost = {
+  ...meshHost,
+  leg: {
+    device: "veth-ingress",
+    mark: 0x50000000,
+    mask: 0xf0000000,
+    near: ["10.0.0.0/24", "127.0.0.0/8", "172.17.0.0/16", "172.18.0.0/16"],
+    ports: [
+      { protocol: "tcp", publishedPort: 8080, tasks: ["10.0.0.5", "10.0.0.6"] },
+      { protocol: "udp", publishedPort: 53, tasks: ["10.0.0.7"] },
+    ],
+  },
 };
 
 const meshSandbox: MeshSandbox = {
@@ -54,7 +69,7 @@ const meshTask: MeshTask = {
   ],
   headed: [40001],
   entries: [
-    { address: "10.0.0.2", mac: "02:f7:3c:91:aa:01" },
+    { address: "10.0.0.2", mac: "02:f7:3c:91:aa:01", leg: "06:f7:3c:91:aa:01" },
     { address: "10.0.0.3", mac: "02:5b:00:17:c4:99" },
   ],
   egressHook: true,
@@ -74,4 +89,4 @@ const host: HostState = {
   ],
 };
 
-export const examples = { vips, vips6, meshHost, meshSandbox, meshTask, host };
+export const examples = { vips, vips6, meshHost, meshHostWithLeg, meshSandbox, meshTask, host };

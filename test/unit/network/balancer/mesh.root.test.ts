@@ -74,7 +74,13 @@ async function build(lab: Lab, count: number, egressHook = true, mtu = 1500): Pr
     lab.nft(
       ns,
       replaceScript(
-        meshHostTable({ bridge: "docker_gwbridge", bridgeSubnet: "172.18.0.0/16", sandbox: "172.18.0.2", ports }),
+        meshHostTable({
+          bridge: "docker_gwbridge",
+          bridgeSubnet: "172.18.0.0/16",
+          ingressSubnet: "10.0.0.0/24",
+          sandbox: "172.18.0.2",
+          ports,
+        }),
       ),
     );
     for (const [key, value] of Object.entries(meshHostSysctls({ bridge: "docker_gwbridge" }))) {
@@ -254,6 +260,7 @@ test("a port published at some addresses is at no other, and at 127.0.0.1 only f
         meshHostTable({
           bridge: "docker_gwbridge",
           bridgeSubnet: "172.18.0.0/16",
+          ingressSubnet: "10.0.0.0/24",
           sandbox: "172.18.0.2",
           ports: [{ protocol: "tcp", publishedPort: 8080, bound }],
         }),
@@ -353,7 +360,7 @@ test("a flood of half-begun connections to one service leaves the others answeri
     (publishedPort) => ({ protocol: "tcp", publishedPort, targetPort: 80 }) as const,
   );
   assert.ok(flooded && quiet);
-  const bridge = { bridge: "docker_gwbridge", bridgeSubnet: "172.18.0.0/16" };
+  const bridge = { bridge: "docker_gwbridge", bridgeSubnet: "172.18.0.0/16", ingressSubnet: "10.0.0.0/24" };
   lab.nft(entry.ns, replaceScript(meshHostTable({ ...bridge, sandbox: "172.18.0.2", ports: [flooded, quiet] })));
   // Strangers' packets may come, and the answers to them go where nobody minds.
   lab.route(entry.ns, "192.168.50.100");

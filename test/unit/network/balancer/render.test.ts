@@ -25,6 +25,7 @@ test("tables are the agreed text", () => {
   golden("vips-empty", renderVips([]));
   golden("vips6", renderVips(examples.vips6, 6));
   golden("mesh-host", replaceScript(meshHostTable(examples.meshHost)));
+  golden("mesh-host-leg", replaceScript(meshHostTable(examples.meshHostWithLeg)));
   golden("mesh-sandbox", replaceScript(meshSandboxTable(examples.meshSandbox)));
   golden("mesh-task", planMeshTask(examples.meshTask).tables.map(replaceScript).join(""));
   golden(
