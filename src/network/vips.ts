@@ -106,7 +106,8 @@ export class VipTables {
     for (const [vip, { until }] of late) if (until <= now) late.delete(vip);
     this.#late.set(key, late);
     const here = new Set(services.map((service) => service.vip));
-    const all = [...services, ...[...late.values()].flatMap(({ service }) => (here.has(service.vip) ? [] : [service]))];
+    const gone = [...late.values()].flatMap(({ service }) => (here.has(service.vip) ? [] : [service]));
+    const all = apart([...services, ...gone]);
     this.#services.set(key, all);
     return all;
   }
@@ -126,14 +127,27 @@ export class VipTables {
 
 const keyOf = (family: Family, ...networks: readonly string[]): string => [family, ...networks].join(" ");
 
-/** The changes that lead from one set of services to another. */
-function pathBetween(before: readonly VipService[], after: readonly VipService[]): string {
-  const old = new Map(before.map((service) => [service.id, service]));
-  const script: string[] = [];
-  const kept = new Set(after.map((service) => service.id));
-  for (const service of before) if (!kept.has(service.id)) script.push(updateVip(service, undefined));
+/** One service may have several addresses: while they change (`--endpoint-mode`, networks), and of the former ones, lately. */
+export function apart(services: readonly VipService[]): VipService[] {
+  const ids = new Set<string>();
+  return services.map((service) => {
+    const id = ids.has(service.id) ? `${service.id}.${service.vip.replaceAll(":", "-")}` : service.id;
+    ids.add(id);
+    return { ...service, id };
+  });
+}
+
+/**
+ * The changes that lead from one set of services to another; ids and addresses are unique in each. What goes goes first:
+ * another one may come to its address, or to its id.
+ */
+export function pathBetween(before: readonly VipService[], after: readonly VipService[]): string {
+  const nameOf = ({ id, vip }: VipService) => `${id} ${vip}`;
+  const old = new Map(before.map((service) => [nameOf(service), service]));
+  const kept = new Set(after.map(nameOf));
+  const script = before.flatMap((service) => (kept.has(nameOf(service)) ? [] : updateVip(service, undefined)));
   for (const service of after) {
-    const was = old.get(service.id);
+    const was = old.get(nameOf(service));
     if (JSON.stringify(was) !== JSON.stringify(service)) script.push(updateVip(was, service));
   }
   return script.join("");

@@ -111,11 +111,21 @@ function loadTable(open: OpenNamespace, { table, had }: Extract<Step, { do: "loa
   const { patch } = table;
   // A table that was altered by others has lost its claim to be what it was loaded with.
   const patchable = patch && had !== undefined && had === patch.from;
-  open.nft.run(patchable ? patch.script : replaceScript(table));
+  if (!patchable || !takes(open, patch.script)) open.nft.run(replaceScript(table));
   // The host's filters are worth a listing at once; elsewhere, and of large ones, a pass takes the first look.
   const listed =
     open.key === "host" && table.body.length <= bigTable ? fingerprint(open.nft.list(`table ${id}`)) : undefined;
   open.loaded.set(id, { body: table.body, fingerprint: listed, looks: 0, suspect: false });
+}
+
+/** False when the kernel does not take them: the whole table is right wherever a step is not, and is not tried again and again. */
+function takes(open: OpenNamespace, script: string): boolean {
+  try {
+    open.nft.run(script);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function setSysctl(open: OpenNamespace, key: string, value: string): void {
