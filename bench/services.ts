@@ -6,7 +6,7 @@
  *
  * - A client in a container: straight to the task's address, by the VIP, by the mesh of its own host.
  * - A program of the entry host itself, which has no address on an overlay: by the mesh of its host beside the container's
- *   straight way. Both are one machine's own programs; what lies between is the host, docker_gwbridge and ingress_sbox.
+ *   straight way. Both are one machine's own programs; what lies between is the host and its leg in the ingress network.
  * - "Last leg": from the entry host's ingress_sbox to the task's ingress address.
  * - A client outside: the task's own host as the entry node beside another one. What lies between is the overlay. The same by an
  *   entry node with a task here.
