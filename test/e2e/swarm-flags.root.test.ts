@@ -136,7 +136,6 @@ test("swarm: what is refused before there is one", async () => {
         init("--dispatcher-heartbeat -5s"),
         /^error updating cluster settings: .*heartbeat time period cannot be a negative duration$/,
       ],
-      [init("--external-ca protocol=cfssl,url=https://127.0.0.1:1/sign"), /external certificate authorities/],
     ]),
     ["swarm join --token x 127.0.0.1:1", "invalid join token"],
     [`swarm join --data-path-addr nosuch0 --token ${digest} 127.0.0.1:1`, addr],
@@ -171,8 +170,22 @@ const cluster = async () =>
 
 test("swarm init, join-token, update: each flag", async () => {
   const address = host.address;
+  // One that signs under another root than the swarm's is kept for when that is wanted.
+  const elsewhere = { URL: "https://127.0.0.1:1/sign", cacert: root("elsewhere", 3650).cert };
+  const external = `protocol=cfssl,url=${elsewhere.URL},cacert=${elsewhere.cacert}`;
+  const shown = { Protocol: "cfssl", URL: elsewhere.URL, CACert: readFileSync(elsewhere.cacert, "utf8") };
   await ok(
-    ...["swarm", "init", "--force-new-cluster", "--advertise-addr", address, "--listen-addr", `${address}:2377`],
+    ...[
+      "swarm",
+      "init",
+      "--external-ca",
+      external,
+      "--force-new-cluster",
+      "--advertise-addr",
+      address,
+      "--listen-addr",
+      `${address}:2377`,
+    ],
     ...["--data-path-addr", address, "--data-path-port", "7777", "--availability", "drain"],
     ...["--default-addr-pool", "10.20.0.0/16", "--default-addr-pool-mask-length", "26", "--cert-expiry", "720h"],
     ...["--dispatcher-heartbeat", "7s", "--task-history-limit", "3", "--max-snapshots", "2"],
@@ -190,6 +203,7 @@ test("swarm init, join-token, update: each flag", async () => {
     EncryptionConfig.AutoLockManagers,
   ];
   assert.deepEqual(numbers(made.Spec), [720, 7, 3, 2, 777, true]);
+  assert.deepEqual(made.Spec.CAConfig.ExternalCAs, [shown]);
   assert.equal(await ok("node", "ls", "--format", "{{.Availability}}"), "Drain");
   const key = await ok("swarm", "unlock-key", "-q");
   assert.match(key, /^SWMKEY-1-/);
@@ -207,12 +221,8 @@ test("swarm init, join-token, update: each flag", async () => {
     ["swarm", "update", "--dispatcher-heartbeat", "-5s"],
     "rpc error: code = InvalidArgument desc = heartbeat time period cannot be a negative duration",
   );
-  // One that signs under another root than the swarm's is kept for when that is wanted.
-  const elsewhere = { URL: "https://127.0.0.1:1/sign", cacert: root("elsewhere", 3650).cert };
-  await ok("swarm", "update", "--external-ca", `protocol=cfssl,url=${elsewhere.URL},cacert=${elsewhere.cacert},a=b`);
-  assert.deepEqual((await cluster()).Spec.CAConfig.ExternalCAs, [
-    { Protocol: "cfssl", URL: elsewhere.URL, Options: { a: "b" }, CACert: readFileSync(elsewhere.cacert, "utf8") },
-  ]);
+  await ok("swarm", "update", "--external-ca", `${external},a=b`);
+  assert.deepEqual((await cluster()).Spec.CAConfig.ExternalCAs, [{ ...shown, Options: { a: "b" } }]);
   const token = await ok("swarm", "join-token", "-q", "worker");
   assert.match(token, /^SWMTKN-1-\w{50}-\w{25}$/);
   assert.notEqual(await ok("swarm", "join-token", "-q", "--rotate", "worker"), token);
