@@ -2,6 +2,7 @@
 import { createReadStream, existsSync } from "node:fs";
 import { delimiter } from "node:path";
 import { SkeinError } from "../base/errors.ts";
+import { patience } from "./host.ts";
 import { type Output, run } from "./process.ts";
 import type { HostSpec } from "./spec.ts";
 
@@ -23,7 +24,7 @@ export interface DockerOptions {
 export function docker(host: HostSpec, args: readonly string[], options: DockerOptions = {}): Promise<Output> {
   return run([dockerCli(), "-H", `unix://${host.socket}`, ...args], {
     ...(options.input === undefined ? {} : { input: createReadStream(options.input) }),
-    timeoutMs: options.timeoutMs ?? 60_000,
+    timeoutMs: (options.timeoutMs ?? 60_000) * patience,
   });
 }
 
