@@ -30,7 +30,7 @@ const resignMs = 6_000;
 /** The managers need not hear that this node leaves. */
 const goodbyeMs = 1_000;
 /** Looks at the clock so often while this node's certificate is over by it. */
-const CLOCK_LOOK_MS = 5_000;
+const CLOCK_LOOK_MS = 2_000;
 /** A member that could not start tries again after this, doubling. */
 const comeBackMs = { first: 200, max: 30_000 };
 
@@ -74,7 +74,7 @@ class HostNode implements SwarmNode {
   }
 
   local(): LocalNode {
-    return localNode(this.#phase, this.#state);
+    return localNode(this.#phase, this.#state, this.#options.clock.now());
   }
 
   onChange(listener: (local: LocalNode) => void): () => void {

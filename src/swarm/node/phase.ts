@@ -21,7 +21,7 @@ export type Phase =
 
 export const inactive: Phase = { kind: "inactive", error: "" };
 
-export function localNode(phase: Phase, state: NodeState | undefined): LocalNode {
+export function localNode(phase: Phase, state: NodeState | undefined, nowMs: number): LocalNode {
   const member = phase.kind === "member" ? phase.member : undefined;
   const nodeAddr = state ? hostOf(state.advertiseAddr) : "";
   return {
@@ -32,7 +32,7 @@ export function localNode(phase: Phase, state: NodeState | undefined): LocalNode
     dataPathAddr: state?.dataPathAddr || nodeAddr,
     dataPathPort: member?.agent.node?.VXLANUDPPort || defaultDataPathPort,
     isManager: member?.manager !== undefined,
-    error: errorOf(phase),
+    error: errorOf(phase, nowMs),
     remoteManagers: member?.remotes.peers() ?? [],
   };
 }
@@ -50,9 +50,11 @@ function stateOf(phase: Phase): LocalNode["state"] {
   }
 }
 
-function errorOf(phase: Phase): string {
+function errorOf(phase: Phase, nowMs: number): string {
   if (phase.kind === "locked") return messages.locked().message;
   if (phase.kind !== "member") return phase.error;
+  // Nobody talks to it any more, and what it hears says only that connections fail.
+  if (phase.member.identity.expired(nowMs)) return messages.certificatesExpired().message;
   const { lastError } = phase.member.agent;
   return phase.settled || lastError === undefined ? "" : messageOf(lastError);
 }

@@ -102,7 +102,10 @@ export class Renewer {
       } catch (error) {
         if (signal.aborted) return;
         this.#wanted = Math.min(this.#wanted, clock.steady() + retryDelay(failures++, random));
-        log.warn("renewing the certificate failed; it is tried again", { error });
+        const { notAfter } = this.#options.validity();
+        const until = new Date(notAfter).toISOString();
+        if (clock.now() <= notAfter) log.warn("renewing the certificate failed; it is tried again", { error, until });
+        else log.error("this node's certificate has expired: leave the swarm and join again", { error, until });
       }
     }
   }
