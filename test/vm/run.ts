@@ -5,7 +5,7 @@
  *     npm run test:vm -- parents            the files whose name contains that
  *     npm run test:vm -- -- 'uname -r'      a command instead, for whoever wants to look around
  *
- * Takes a quarter of an hour on two quiet cores, so it is no part of `npm test`.
+ * Takes many minutes, so it is no part of `npm test`.
  */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -25,7 +25,7 @@ cd '${root}'
 modprobe -a br_netfilter ip_vs
 sysctl -q -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
 export SKEIN_LAB_OFFLINE=1 SKEIN_LAB_PATIENCE=10
-bin/skeind --help >/dev/null
+for program in bin/skeind containerd dockerd etcd docker runc; do $program --version >/dev/null 2>&1 || true; done
 `;
 
 const args = process.argv.slice(2);
@@ -41,4 +41,6 @@ if (dashes < 0 && files.length === 0) throw new Error(`no file of test/vm/suite 
 // Outside, where there is a network.
 await archiveOf(imageCache, "basic");
 const kernel = await debianKernel(join(root, ".cache", "vm"));
-process.exit(await runInMachine({ kernel, command: prepare + command }));
+const interrupted = new AbortController();
+for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => interrupted.abort());
+process.exit(await runInMachine({ kernel, command: prepare + command, signal: interrupted.signal }));

@@ -54,28 +54,28 @@ for (const [at, { driver, parent, mode, shown }] of cases.entries()) {
       const modes = mode ? ["-o", `${driver}_mode=${mode}`] : [];
       const subnet = ["--subnet", `${prefix}.0/24`, ...(routed ? [] : ["--gateway", `${prefix}.1`])];
       await ok("network", "create", "-d", driver, "-o", `parent=${parent}`, ...modes, ...subnet, name);
-      for (const box of ["a", "b"]) {
+      for (const box of ["one", "two"]) {
         await ok("run", "-d", "--name", box, "--network", name, "skein/box", "sleep", "1000000");
       }
       const format = `{{(index .NetworkSettings.Networks "${name}").IPAddress}}`;
-      const [a = "", b = ""] = (await ok("inspect", "-f", format, "a", "b")).split("\n");
-      assert.ok(a.startsWith(prefix) && b.startsWith(prefix), `${a} ${b}`);
-      const pin = await ok("inspect", "-f", "{{.NetworkSettings.SandboxKey}}", "a");
+      const [first = "", second = ""] = (await ok("inspect", "-f", format, "one", "two")).split("\n");
+      assert.ok(first.startsWith(prefix) && second.startsWith(prefix), `${first} ${second}`);
+      const pin = await ok("inspect", "-f", "{{.NetworkSettings.SandboxKey}}", "one");
       const inside = async (...command: string[]) => (await lab.in(HOST, "nsenter", `--net=${pin}`, ...command)).stdout;
       assert.match(await inside("ip", "-d", "link", "show", "eth0"), shown);
       const way = routed ? /^default dev eth0 /m : new RegExp(`^default via ${prefix}\\.1 dev eth0 `, "m");
       assert.match(await inside("ip", "route"), way);
       // Private ports do not speak to each other.
-      assert.equal(await pings("a", b), mode !== "private", "the neighbour");
-      if (mode !== "private") assert.ok(await pings("a", "b"), "the neighbour by its name");
+      assert.equal(await pings("one", second), mode !== "private", "the neighbour");
+      if (mode !== "private") assert.ok(await pings("one", "two"), "the neighbour by its name");
       if (routed) {
         // The parent's namespace has nothing to do with it: the other end reaches the containers by the host's MAC.
         ip(`addr add 10.191.${at}.1/24 dev ${device}`);
         await lab.in(HOST, "ip", "addr", "add", `10.191.${at}.2/24`, "dev", parent);
         ip(`route add ${prefix}.0/24 via 10.191.${at}.2`);
-        await eventually("the way back", () => pings("a", `10.191.${at}.1`));
+        await eventually("the way back", () => pings("one", `10.191.${at}.1`));
       } else {
-        await eventually("the other end of the wire", () => pings("a", `${prefix}.1`));
+        await eventually("the other end of the wire", () => pings("one", `${prefix}.1`));
       }
       const [network] = JSON.parse(await ok("network", "inspect", name));
       assert.deepEqual([network.Driver, network.Scope], [driver, "local"]);
@@ -84,7 +84,7 @@ for (const [at, { driver, parent, mode, shown }] of cases.entries()) {
       const { stdout: below } = await lab.in(HOST, "ip", "-d", "link", "show", parent);
       if (tag) assert.match(below, new RegExp(`vlan protocol 802.1Q id ${tag} `));
     } finally {
-      await lab.try(HOST, "rm", "-f", "a", "b");
+      await lab.try(HOST, "rm", "-f", "one", "two");
       await ok("network", "rm", name);
       if (tag) ip(`link del ${device}`);
       else ip(`addr del ${prefix}.1/24 dev ${device}`);
@@ -113,12 +113,12 @@ test("a VLAN that was there before is used and stays; one that two networks shar
 test("without a parent: a dummy device, neighbours on this host and nobody else", async () => {
   for (const driver of ["macvlan", "ipvlan"]) {
     await ok("network", "create", "-d", driver, "lone");
-    for (const box of ["a", "b"]) {
+    for (const box of ["one", "two"]) {
       await ok("run", "-d", "--name", box, "--network", "lone", "skein/box", "sleep", "1000000");
     }
-    assert.ok(await pings("a", "b"), driver);
-    assert.equal(await pings("a", lab.lab.spec.gateway), false);
-    await ok("rm", "-f", "a", "b");
+    assert.ok(await pings("one", "two"), driver);
+    assert.equal(await pings("one", lab.lab.spec.gateway), false);
+    await ok("rm", "-f", "one", "two");
     await ok("network", "rm", "lone");
   }
   assert.doesNotMatch((await lab.in(HOST, "ip", "-d", "link")).stdout, /dummy/);
