@@ -31,6 +31,7 @@ export const legOnSwitchName = "veth-host";
 const asks = { address: "169.254.51.1", prefix: 32, scope: "link" } as const;
 
 export const defaultRouting: MeshRouting = { mark: 0x50000000, mask: 0xf0000000, table: 5100 };
+const ipv6Mtu = 1280;
 /** Of the rule: before those of whoever routes by other marks, as this one is never on anybody else's packets. */
 const priority = 51;
 
@@ -73,6 +74,7 @@ export function legOnHost(
   const { mark, mask, table } = leg?.routing ?? (world.meshRouting || defaultRouting);
   if (!leg) return { links: [], addrs: [], routes: [], rules: [], sysctls: {}, ownTable: table };
   const { spec } = leg.network;
+  const { mtu } = parseOverlay(spec, world);
   const of = `net.ipv4.conf.${legName}`;
   return {
     links: [
@@ -80,7 +82,7 @@ export function legOnHost(
         kind: "inner",
         name: legName,
         mac: leg.mac,
-        mtu: parseOverlay(spec, world).mtu,
+        mtu,
         outer: { namespace: overlayKey(spec.id), name: legOnSwitchName },
       },
     ],
@@ -94,7 +96,8 @@ export function legOnHost(
       [`${of}.rp_filter`]: "2",
       [`${of}.arp_ignore`]: "8",
       [`${of}.arp_announce`]: "2",
-      [`net.ipv6.conf.${legName}.disable_ipv6`]: "1",
+      // On smaller devices the kernel has no IPv6 to switch off.
+      ...(mtu >= ipv6Mtu && { [`net.ipv6.conf.${legName}.disable_ipv6`]: "1" }),
       ...neighbourPatience(legName, ["ipv4"]),
     },
     ownTable: table,

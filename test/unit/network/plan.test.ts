@@ -144,6 +144,9 @@ test("the host's leg in the ingress network: a pair to its switch, a rule and a 
       "  net.ipv4.neigh.veth-ingress.mcast_solicit = 30",
     ],
   );
+  const small = { ...ingress.spec, options: { ...ingress.spec.options, "com.docker.network.driver.mtu": "1200" } };
+  const narrow = planHost(world([gwbridge, { ...ingress, spec: small }], [door]), []);
+  assert.equal("net.ipv6.conf.veth-ingress.disable_ipv6" in narrow.sysctls, false, "which has no IPv6 at all");
   const without = { ...w, legless: true };
   assert.doesNotMatch(explain(planOverlay(without, ingress, [])), /veth-host/);
   assert.deepEqual([planHost(without, []).rules, planHost(without, []).ownTable], [[], 5100]);
