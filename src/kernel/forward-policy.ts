@@ -4,6 +4,7 @@
  * owner's get two rules at its end, behind whatever the operator wrote there: his rules have their say, the policy
  * does not. They are of the form that `iptables` itself reads and lists (`-i DEVICE -j ACCEPT`).
  */
+import { KernelError } from "./error.ts";
 import type { Nft } from "./types.ts";
 
 export type PolicyFamily = "ip" | "ip6";
@@ -32,7 +33,7 @@ interface Item {
 /** The chains as they are; only those that exist. `mark` is the comment of the rules that are told. */
 export function forwardPolicies(nft: Pick<Nft, "list">, mark: string): ForwardPolicy[] {
   return (["ip", "ip6"] as const).flatMap((family) => {
-    const listed = nft.list(`chain ${family} filter FORWARD`) as Item[] | undefined;
+    const listed = listOf(nft, `chain ${family} filter FORWARD`);
     if (!listed) return [];
     const drops = listed.some(({ chain }) => chain?.hook === "forward" && chain.policy === "drop");
     const passages = listed.flatMap(({ rule }) => {
@@ -41,6 +42,16 @@ export function forwardPolicies(nft: Pick<Nft, "list">, mark: string): ForwardPo
     });
     return [{ family, drops, passages }];
   });
+}
+
+/** Somebody else's chain: one that cannot be read is left alone, and no reason to fail. */
+function listOf(nft: Pick<Nft, "list">, what: string): Item[] | undefined {
+  try {
+    return nft.list(what) as Item[] | undefined;
+  } catch (error) {
+    if (error instanceof KernelError) return undefined;
+    throw error;
+  }
 }
 
 function passageOf(expressions: readonly unknown[]): Omit<Passage, "family"> | undefined {
