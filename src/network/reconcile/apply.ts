@@ -1,4 +1,5 @@
 /** Carries the steps of a difference out. One function per kind of step; a step without one does not compile. */
+import { randomBytes } from "node:crypto";
 import { errnoOf } from "../../base/errors.ts";
 import { closeRule, passageRule } from "../../kernel/forward-policy.ts";
 import { currentNetNs } from "../../kernel/netns.ts";
@@ -224,11 +225,14 @@ function addLink(open: OpenNamespace, link: PlannedLink, all: Namespaces): void 
     case "ipvlan": {
       const lower = host.rtnl.link(link.lower);
       if (!lower) throw new Error(`the parent link ${link.lower} was not found on the host`);
-      const common = { name: link.name, ...(link.mtu ? { mtu: link.mtu } : {}), lower: lower.index, ...inside };
+      // Asked of the host, older kernels (Debian 12's 6.1) look for the name among the host's devices, too, where "eth0" is taken.
+      const name = `sk${randomBytes(5).toString("hex")}`;
+      const common = { name, ...(link.mtu ? { mtu: link.mtu } : {}), lower: lower.index, ...inside };
       const made =
         link.kind === "macvlan"
           ? host.rtnl.addLink({ kind: "macvlan", ...common, mac: link.mac, mode: link.mode })
           : host.rtnl.addLink({ kind: "ipvlan", ...common, mode: link.mode });
+      rtnl.setLink(made.index, { name: link.name });
       rtnl.setLink(made.index, { up: true });
       return;
     }
