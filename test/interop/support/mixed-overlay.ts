@@ -44,7 +44,15 @@ async function startBox(lab: MixedLab, host: Host): Promise<void> {
     "--stop-signal",
     "KILL",
   ];
-  await lab.ok(host, "run", "--detach", "--name", scene.box(host), ...options, "skein/box", "sleep", "1000000");
+  const command = ["run", "--detach", "--name", scene.box(host), ...options, "skein/box", "sleep", "1000000"];
+  await eventually(`${scene.box(host)} runs`, async () => {
+    const { code, stderr } = await lab.try(host, ...command);
+    if (code === 0) return true;
+    // The real engine gives its managers twenty seconds, and all of its parts together, which a slow machine takes longer for.
+    assert.match(stderr, /attaching to network failed.*context deadline exceeded/);
+    await lab.try(host, "rm", "--force", scene.box(host));
+    return false;
+  });
 }
 
 /** Makes the network, a container on each host and two services on all of them. */

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
+import { hasFeature } from "../../../src/kernel/feature.ts";
 import { down, up } from "../../../src/lab/lab.ts";
 import type { EngineKind } from "../../../src/lab/state.ts";
 import { makeImages } from "../../../src/lab/tour.ts";
@@ -57,6 +58,11 @@ export class MixedLab extends TestLab {
 
   engineOf(host: Host): EngineKind {
     return this.lab.state.engines[host] ?? "skeind";
+  }
+
+  /** Whether virtual addresses and the mesh work on a host: the real engine's by IPVS, which the kernel may lack. */
+  balances(host: Host): boolean {
+    return this.engineOf(host) === "skeind" || hasFeature("ipVs");
   }
 
   /** `docker …` on the manager. */
@@ -258,8 +264,7 @@ export async function disagreements(lab: MixedLab, scene: Scene, absent: readonl
       for (const lost of (await lab.sh(host, box, line)).split("\n").filter(Boolean)) {
         found.push(`${host}: no answer from ${lost}`);
       }
-      // The real engine balances by IPVS, which the kernel may lack.
-      if (lab.engineOf(host) === "skeind") {
+      if (lab.balances(host)) {
         for (const service of Object.keys(scene.vip)) {
           const { code } = await lab.try(host, "exec", box, "curl", "-sf", "-m", "2", `http://${service}/`);
           if (code !== 0) found.push(`${host}: no page from ${service}: curl ${code}`);
