@@ -175,8 +175,11 @@ describe("joining", () => {
     await clock.advanceAsync(60_000);
     assert.equal(late.node.local().state, "error");
     clock.set(-100 * 24 * 3_600_000);
-    await clock.advanceAsync(60_000);
-    while (manager.sessions() < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+    // Time goes on: on a busy machine the first attempt may come to nothing.
+    while (manager.sessions() < 2) {
+      await clock.advanceAsync(100);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
     assert.equal(late.node.local().state, "active");
     assert.equal(late.node.local().nodeId, nodeId);
     assert.equal(late.node.local().error, "");
