@@ -3,12 +3,15 @@
  * comes back, a swarm begins anew from one manager.
  */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { startDaemon } from "../../src/lab/host.ts";
 import { hostOf } from "../../src/lab/lab.ts";
 import { end, run, signal } from "../../src/lab/process.ts";
 import { setCable } from "../../src/lab/switch.ts";
+import { type DataKey, forgetUnlockKey, readCredentials, unlockKeys } from "../../src/swarm/ca/files.ts";
+import { parseUnlockKey } from "../../src/swarm/ca/seal.ts";
+import { opened, valuesIn } from "../support/etcd-file.ts";
 import { eventually, TestLab } from "../support/lab.ts";
 
 const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
@@ -87,6 +90,41 @@ async function others(host: string): Promise<string> {
 /** `docker swarm unlock` reads the key from its standard input. */
 const unlock = (host: string, key: string) =>
   run(["docker", "-H", `unix://${lab.host(host).socket}`, "swarm", "unlock"], { input: Buffer.from(`${key}\n`) });
+
+const swarmDir = (host: string) => `${lab.host(host).stateDir}/swarm`;
+const member = (host: string) => `${swarmDir(host)}/etcd/data/member`;
+
+/** What these keys open in a manager's database, and in its log. */
+function openedOn(host: string, keys: readonly DataKey[]): { db: string[]; log: string[] } {
+  const names = (path: string) => {
+    const found = valuesIn(path);
+    return keys.flatMap(({ key }) =>
+      opened(found, key).map(({ object, plain }) => `${object} ${plain.toString("latin1")}`),
+    );
+  };
+  const logs = readdirSync(`${member(host)}/wal`).filter((name) => name.endsWith(".wal"));
+  return { db: names(`${member(host)}/snap/db`), log: logs.flatMap((name) => names(`${member(host)}/wal/${name}`)) };
+}
+
+/** The data keys on a copy of a manager's disk, opened with an unlock key. */
+function keysOnCopy(host: string, unlockKey: string): readonly DataKey[] {
+  const copy = `${lab.host(host).stateDir}/copy`;
+  cpSync(`${swarmDir(host)}/certificates`, `${copy}/certificates`, { recursive: true });
+  try {
+    assert.ok(unlockKeys(copy, parseUnlockKey(unlockKey)));
+    return readCredentials(copy)?.dataKeys ?? [];
+  } finally {
+    forgetUnlockKey(copy);
+    rmSync(copy, { recursive: true });
+  }
+}
+
+/** Docker's `secret create NAME -`. */
+async function createSecret(host: string, name: string, payload: string): Promise<void> {
+  const command = ["docker", "-H", `unix://${lab.host(host).socket}`, "secret", "create", name, "-"];
+  const { code, stderr } = await run(command, { input: Buffer.from(payload) });
+  assert.equal(code, 0, stderr);
+}
 
 test("managers join by their token, and every one of them answers", async () => {
   // Docker's heartbeat: with ours a host that is frozen or cut off for seconds is rightly given up.
@@ -217,22 +255,47 @@ test("locked: each manager's keys follow the swarm's, and open with the newest k
   const keys = () =>
     managers.map((host) => readFileSync(`${lab.host(host).stateDir}/swarm/certificates/swarm-node.key`, "utf8"));
   const locked = (text: string) => !/PRIVATE KEY|DATA KEY/.test(text);
+  const inTheClear = readCredentials(swarmDir("m1"))?.dataKeys ?? [];
+  assert.notEqual(openedOn("m1", inTheClear).db.length, 0);
   const first = /SWMKEY-1-\S+/.exec(await lab.ok("m2", "swarm", "update", "--autolock=true"))?.[0];
   assert.ok(first);
   await eventually("all are locked", async () => keys().every(locked));
   const under = keys();
+  await eventually("one data key is left", async () => keysOnCopy("m3", first).length === 1);
+  const copied = keysOnCopy("m3", first);
   const second = await lab.ok("m3", "swarm", "unlock-key", "--rotate", "-q");
   await eventually("all are locked anew", async () => keys().every((text, i) => locked(text) && text !== under[i]));
   const leads = await leaderOf("m1");
   const follower = managers.find((host) => host !== leads);
   assert.ok(follower);
   await kill(follower);
+  assert.ok(leads);
+  await createSecret(leads, "new", "made-after-the-copies");
+  // One that is away when keys change opens with the unlock key it knows, and asks the others for the data key.
+  await lab.ok(leads, "swarm", "unlock-key", "--rotate", "-q");
   await start(follower);
   assert.match((await unlock(follower, first)).stderr, /invalid key provided/);
   assert.equal((await unlock(follower, second)).code, 0);
   await eventually("it serves", async () => (await nodes(follower))?.size === names.length);
+  const old = [...inTheClear, ...copied];
+  for (const host of managers) {
+    await eventually(`old keys open nothing in the database of ${host}`, async () => {
+      return openedOn(host, old).db.length === 0;
+    });
+    assert.ok(!openedOn(host, old).log.some((text) => text.includes("made-after")));
+  }
   await lab.ok(follower, "swarm", "update", "--autolock=false");
   await eventually("all are in the clear", async () => !keys().some(locked));
+  for (const host of managers) {
+    const now = await eventually(`${host} has one data key`, async () => {
+      const { dataKeys } = readCredentials(swarmDir(host)) ?? {};
+      return dataKeys?.length === 1 && dataKeys;
+    });
+    assert.ok(
+      openedOn(host, now).db.some((text) => text.includes("made-after-the-copies")),
+      "the file is read rightly",
+    );
+  }
   await eventually("all are reachable", async () => {
     const list = await nodes(follower);
     return managers.every((host) => /^Ready (Leader|Reachable)$/.test(list?.get(host) ?? ""));
@@ -300,6 +363,23 @@ test("one manager is left: a new swarm is forced from its data, and the other co
 });
 
 test("locked: a restarted manager gives nothing away until it is unlocked", async () => {
+  await createSecret("m1", "kept", "payload-of-the-secret");
+  await lab.ok(
+    "m1",
+    "service",
+    "create",
+    "-q",
+    "--name",
+    "reader",
+    "--constraint",
+    "node.hostname==m1",
+    "--secret",
+    "kept",
+    "skein/box",
+    "sleep",
+    "100000",
+  );
+  const before = readCredentials(swarmDir("m1"))?.dataKeys ?? [];
   const set = await lab.ok("m1", "swarm", "update", "--autolock=true");
   const key = /SWMKEY-1-\S+/.exec(set)?.[0];
   assert.ok(key, set);
@@ -308,9 +388,18 @@ test("locked: a restarted manager gives nothing away until it is unlocked", asyn
   const keyFile = readFileSync(`${state}/certificates/swarm-node.key`, "utf8");
   assert.doesNotMatch(keyFile, /PRIVATE KEY|DATA KEY/);
   assert.doesNotMatch(readFileSync(`${state}/etcd/data/member/snap/db`, "latin1"), /PRIVATE KEY|skein\/box/);
+  await eventually("the old key opens nothing", async () => openedOn("m1", before).db.length === 0);
   assert.equal(await end(daemonOf("m1"), "SIGTERM", 15_000), true);
   await start("m1");
   assert.equal(await lab.ok("m1", "info", "--format", "{{.Swarm.LocalNodeState}}"), "locked");
+  // Nothing of all that is on the disk, the containers of tasks among it, tells a secret or a key.
+  // Libraries of TLS in images hold keys of their own, for their self-tests.
+  const elsewhere = ["--devices=skip", "--exclude-dir=blobs", "--exclude=*.so.*"];
+  const grep = (pattern: string) =>
+    run(["env", "LC_ALL=C", "grep", "-rlazP", ...elsewhere, pattern, lab.host("m1").stateDir]);
+  const pem = "-----BEGIN ([A-Z]+ )*(PRIVATE|DATA) KEY[ 0-9]*-----(\\n|\\\\n)[A-Za-z0-9+/]{40}";
+  assert.equal((await grep(`payload-of-the-secret|${pem}`)).stdout, "");
+  assert.match((await grep("SKEIN LOCKED KEYS")).stdout, /swarm-node\.key/);
   assert.match(
     (await lab.try("m1", "service", "ls")).stderr,
     /Swarm is encrypted and needs to be unlocked before it can be used/,
@@ -319,6 +408,17 @@ test("locked: a restarted manager gives nothing away until it is unlocked", asyn
   assert.match((await unlock("m1", wrong)).stderr, /invalid key provided/);
   assert.equal((await unlock("m1", key)).code, 0);
   await eventually("it serves", async () => (await lab.try("m1", "service", "ls")).stdout.includes("still"));
+  assert.equal(
+    await lab.ok(
+      "m1",
+      "exec",
+      (await lab.ok("m1", "ps", "-q", "--filter", "name=reader")).trim(),
+      "cat",
+      "/run/secrets/kept",
+    ),
+    "payload-of-the-secret",
+  );
+  await lab.ok("m1", "service", "rm", "reader");
   const rotated = await lab.ok("m1", "swarm", "unlock-key", "--rotate", "-q");
   assert.notEqual(rotated, key);
   await lab.ok("m1", "swarm", "update", "--autolock=false");

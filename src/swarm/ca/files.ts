@@ -1,8 +1,8 @@
 /**
  * Where a node keeps its certificates: `<stateDir>/certificates/swarm-root-ca.crt`, `swarm-node.crt`, `swarm-node.key`.
  *
- * On a manager the last one also holds the data key, with which the store is encrypted. When managers are locked it holds
- * both encrypted under the unlock key: the two go together in one file, so that there is no moment between them.
+ * On a manager the last one also holds the data keys, with which the store is encrypted. When managers are locked it holds
+ * all encrypted under the unlock key: they go together in one file, so that there is no moment between them.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -29,8 +29,15 @@ export interface NodeCredentials {
   readonly certPem: string;
   readonly keyPem: string;
   readonly identity: Identity;
-  /** On managers: encrypts the values of the store. */
-  readonly dataKey?: Uint8Array;
+  /** On managers: encrypt the values of the store. */
+  readonly dataKeys: readonly DataKey[];
+}
+
+/** A key that values of the store are encrypted under. */
+export interface DataKey {
+  /** Counts the changes of the data key: 0 = the swarm's first. */
+  readonly generation: number;
+  readonly key: Uint8Array;
 }
 
 /** The keys are there, encrypted, and the unlock key is not known. */
@@ -46,11 +53,12 @@ export const heldUnlockKey = (stateDir: string): Uint8Array | undefined => held.
 
 interface Keys {
   readonly keyPem: string;
-  readonly dataKey: Uint8Array | undefined;
+  readonly dataKeys: readonly DataKey[];
 }
 
 const CONTEXT = "swarm-node.key";
-const DATA_KEY = /-----BEGIN SKEIN DATA KEY-----\n([\s\S]+?)\n-----END SKEIN DATA KEY-----\n/;
+/** The first generation goes without a number, as before there were others. */
+const DATA_KEY = /-----BEGIN SKEIN DATA KEY(?: (\d+))?-----\n([\s\S]+?)\n-----END SKEIN DATA KEY(?: \d+)?-----\n/g;
 const LOCKED = /-----BEGIN SKEIN LOCKED KEYS-----\n([\s\S]+?)\n-----END SKEIN LOCKED KEYS-----\n/;
 const block = (label: string, bytes: Uint8Array) =>
   `-----BEGIN ${label}-----\n${Buffer.from(bytes).toString("base64")}\n-----END ${label}-----\n`;
@@ -64,12 +72,17 @@ function readKeys(stateDir: string, unlockKey = held.get(stateDir)): Keys | unde
 }
 
 function parseKeys(text: string): Keys {
-  const dataKey = DATA_KEY.exec(text)?.[1];
-  return { keyPem: text.replace(DATA_KEY, ""), dataKey: dataKey ? Buffer.from(dataKey, "base64") : undefined };
+  const dataKeys = [...text.matchAll(DATA_KEY)].map(([, generation, key]) => {
+    return { generation: Number(generation ?? 0), key: Buffer.from(key ?? "", "base64") };
+  });
+  return { keyPem: text.replace(DATA_KEY, ""), dataKeys };
 }
 
-function writeKeys(stateDir: string, { dataKey, keyPem }: Keys, unlockKey: Uint8Array | undefined): void {
-  const plain = keyPem + (dataKey ? block("SKEIN DATA KEY", dataKey) : "");
+function writeKeys(stateDir: string, { dataKeys, keyPem }: Keys, unlockKey: Uint8Array | undefined): void {
+  const blocks = dataKeys.map(({ generation, key }) => {
+    return block(generation === 0 ? "SKEIN DATA KEY" : `SKEIN DATA KEY ${generation}`, key);
+  });
+  const plain = keyPem + blocks.join("");
   const text = unlockKey ? block("SKEIN LOCKED KEYS", seal(unlockKey, Buffer.from(plain), CONTEXT)) : plain;
   writeFileAtomic(certificatePaths(stateDir).key, text, 0o600);
 }
@@ -81,23 +94,23 @@ export function readCredentials(stateDir: string): NodeCredentials | undefined {
   const certPem = readFileIfAny(paths.cert);
   const keys = readKeys(stateDir);
   if (rootPem === undefined || certPem === undefined || keys === undefined) return undefined;
-  const { dataKey, keyPem } = keys;
+  const { dataKeys, keyPem } = keys;
   if (!keyMatches(certPem, keyPem)) throw unavailable(`${paths.key} does not belong to ${paths.cert}`);
-  return { rootPem, certPem, keyPem, identity: identityOf(certPem), ...(dataKey ? { dataKey } : {}) };
+  return { rootPem, certPem, keyPem, identity: identityOf(certPem), dataKeys };
 }
 
 /** Writes what is given, key before certificate, each file atomically. Keys stay as locked as they are. */
 export function writeCredentials(
   stateDir: string,
-  what: { rootPem?: string; rootKeyPem?: string; certPem?: string; keyPem?: string; dataKey?: Uint8Array },
+  what: { rootPem?: string; rootKeyPem?: string; certPem?: string; keyPem?: string; dataKeys?: readonly DataKey[] },
 ): void {
   const paths = certificatePaths(stateDir);
   if (what.rootPem !== undefined) writeFileAtomic(paths.root, what.rootPem, 0o644);
   if (what.rootKeyPem !== undefined) writeFileAtomic(paths.rootKey, what.rootKeyPem, 0o600);
-  if (what.keyPem !== undefined || what.dataKey !== undefined) {
+  if (what.keyPem !== undefined || what.dataKeys !== undefined) {
     const last = readKeys(stateDir);
     const keyPem = what.keyPem ?? last?.keyPem ?? "";
-    writeKeys(stateDir, { keyPem, dataKey: what.dataKey ?? last?.dataKey }, held.get(stateDir));
+    writeKeys(stateDir, { keyPem, dataKeys: what.dataKeys ?? last?.dataKeys ?? [] }, held.get(stateDir));
   }
   if (what.certPem !== undefined) writeFileAtomic(paths.cert, what.certPem, 0o644);
 }
@@ -121,10 +134,10 @@ export function lockKeysWith(stateDir: string, unlockKey: Uint8Array | undefined
   else held.delete(stateDir);
 }
 
-/** A node that is a manager no more: no data key, and nothing to lock. */
-export function forgetDataKey(stateDir: string): void {
+/** A node that is a manager no more: no data keys, and nothing to lock. */
+export function forgetDataKeys(stateDir: string): void {
   const keys = readKeys(stateDir);
-  if (keys) writeKeys(stateDir, { keyPem: keys.keyPem, dataKey: undefined }, undefined);
+  if (keys) writeKeys(stateDir, { keyPem: keys.keyPem, dataKeys: [] }, undefined);
   held.delete(stateDir);
 }
 

@@ -16,6 +16,12 @@ export function unlockKeysFor(spec: ClusterSpec, present: readonly EncryptionKey
   return [create(EncryptionKeySchema, { subsystem: SUBSYSTEM, key: randomBytes(KEY_BYTES) })];
 }
 
+/** Whether `unlockKeysFor` makes a new one. */
+export function makesUnlockKey(spec: ClusterSpec, { unlockKeys }: Cluster, rotate: boolean): boolean {
+  if (!spec.encryptionConfig?.autoLockManagers) return false;
+  return rotate || !unlockKeys.some(({ subsystem }) => subsystem === SUBSYSTEM);
+}
+
 /** With what this cluster's managers are to be locked; undefined when they are not. */
 export function unlockKeyOf(cluster: Cluster | undefined): Uint8Array | undefined {
   if (!cluster?.spec?.encryptionConfig?.autoLockManagers) return undefined;

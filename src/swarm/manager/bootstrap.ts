@@ -39,8 +39,8 @@ export async function bootstrapCluster(stateDir: string, clock: Clock = systemCl
   const root = await createRootCa(clock.now());
   const { csrPem, keyPem } = await createCsr();
   const certPem = await signCsr({ root, csrPem, cn: nodeId, ou: MANAGER_OU, o: clusterId, now: clock.now() });
-  const dataKey = randomBytes(KEY_BYTES);
-  writeCredentials(stateDir, { rootPem: root.certPem, rootKeyPem: root.keyPem, keyPem, certPem, dataKey });
+  const dataKeys = [{ generation: 0, key: randomBytes(KEY_BYTES) }];
+  writeCredentials(stateDir, { rootPem: root.certPem, rootKeyPem: root.keyPem, keyPem, certPem, dataKeys });
   return { nodeId, clusterId };
 }
 

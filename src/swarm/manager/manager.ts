@@ -12,15 +12,20 @@ import type { Logger } from "../../base/log.ts";
 import { MANAGER_OU } from "../ca/certificates.ts";
 import { dropRootKey, type NodeCredentials, readCredentials, writeCredentials } from "../ca/files.ts";
 import { nodeConnection } from "../ca/transport.ts";
+import { DataKeys } from "../store/data-keys.ts";
+import type { EtcdBackend } from "../store/etcd/backend.ts";
 import { hasEtcdData } from "../store/etcd/supervisor.ts";
 import type { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
 import { createFirstObjects } from "./bootstrap.ts";
 import { keepInStep, lockAsWanted } from "./in-step.ts";
+import { askForKey, bringKey, receivedKeys } from "./key-exchange.ts";
+import { KeyPurge } from "./key-purge.ts";
 import { AddressBook } from "./leadership/address-book.ts";
 import { createAnyControl } from "./leadership/any-control.ts";
 import { noLeader } from "./leadership/errors.ts";
 import { forgetOtherManagers } from "./leadership/force-new.ts";
+import { FreshKeys } from "./leadership/fresh-key.ts";
 import { askToJoin } from "./leadership/join.ts";
 import { Lead } from "./leadership/lead.ts";
 import { LeaderLink, leaderAddr } from "./leadership/leader-link.ts";
@@ -66,6 +71,7 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
 
 /** What is there once the store is open. */
 interface Open {
+  readonly backend: EtcdBackend;
   readonly store: Store;
   readonly standing: StandingWatch;
   readonly control: ControlApi;
@@ -80,6 +86,7 @@ class HostManager implements Manager {
   /** Was a member of the store before. */
   readonly #hadData: boolean;
   readonly #book: AddressBook;
+  readonly #dataKeys: DataKeys;
   readonly #members: Members;
   readonly #undo = new AsyncDisposableStack();
   readonly #closing = new AbortController();
@@ -107,8 +114,12 @@ class HostManager implements Manager {
     this.#hadData = hasEtcdData(options.stateDir);
     this.#book = new AddressBook(options.stateDir);
     this.#members = new Members(() => {
-      if (!this.#member) throw unavailable("the swarm store is not open");
-      return this.#member.client;
+      return this.#storeClient();
+    });
+    this.#dataKeys = new DataKeys({
+      keys: credentials.dataKeys,
+      save: (dataKeys) => writeCredentials(options.stateDir, { dataKeys }),
+      ask: (id, signal) => this.#askForKey(id, signal),
     });
     this.#failed.promise.catch(() => {});
     const closing = this.#closing.signal;
@@ -158,6 +169,11 @@ class HostManager implements Manager {
 
   get #alone(): boolean {
     return this.#book.nodes.length < 2;
+  }
+
+  /** Its place in what managers do one after another. */
+  get #turn(): number {
+    return Math.max(0, [...this.#book.nodes].sort().indexOf(this.nodeId));
   }
 
   /** "ip:port" told to others. */
@@ -237,6 +253,7 @@ class HostManager implements Manager {
     const { clock, listenAddr, stateDir } = this.#options;
     this.#port = await openPort({
       ...{ listenAddr, nodeId: this.nodeId, clusterId: this.clusterId, stateDir, credentials: this.#credentials },
+      dataKeys: this.#dataKeys,
       addr: () => this.#addr,
       view: () => this.#open?.store.view,
       reign: () => this.#lead.reign,
@@ -259,8 +276,7 @@ class HostManager implements Manager {
     const credentials = { ...this.#credentials, rootPem };
     this.#port?.server.setCredentials(credentials);
     if (!this.#open) return;
-    const turn = Math.max(0, [...this.#book.nodes].sort().indexOf(this.nodeId));
-    this.#member?.setCredentials(credentials, turn);
+    this.#member?.setCredentials(credentials, this.#turn);
   }
 
   async #openStore(): Promise<void> {
@@ -277,9 +293,10 @@ class HostManager implements Manager {
             signal,
           })
         : undefined;
-    if (join && join.dataKey.length > 0) {
-      writeCredentials(stateDir, { dataKey: join.dataKey });
-      this.#credentials = readCredentials(stateDir) ?? this.#credentials;
+    if (join) {
+      const first = join.dataKey.length > 0 ? [{ generation: 0, key: join.dataKey }] : [];
+      this.#dataKeys.add([...first, ...receivedKeys(join.dataKeys)]);
+      this.#dataKeys.save();
     }
     if (join) this.#book.set(Object.fromEntries(join.members.map(({ addr, nodeId }) => [nodeId, addr])));
     signal.throwIfAborted();
@@ -289,6 +306,7 @@ class HostManager implements Manager {
       join: join?.members.map(({ nodeId }) => nodeId),
       addrOf: (nodeId) => this.#book.addrOf(nodeId),
       credentials: () => this.#credentials,
+      dataKeys: this.#dataKeys,
       alone: () => this.#alone,
       fence: () => this.#lead.fence,
       onRemoved: () => {
@@ -308,7 +326,7 @@ class HostManager implements Manager {
       ...{ store, clusterId: this.clusterId, lead: this.#lead, link: this.#link, looks: this.#looks, clock },
       refusal: () => this.refusal(),
     });
-    this.#open = { store, standing, control };
+    this.#open = { backend, store, standing, control };
     this.#undo.defer(
       keepInStep(store, {
         managers: () => this.#followManagers(store),
@@ -319,6 +337,10 @@ class HostManager implements Manager {
       }),
     );
     this.#followManagers(store);
+    if (store.view.get("cluster", this.clusterId)) this.#followLock(store);
+    // What other managers told came into memory only: the lock under which it goes to disk is known now.
+    this.#dataKeys.save();
+    this.#purgeOldKeys();
     this.#onStanding();
     await this.#lead.open({ backend, standing, store });
     if (bootstrap && !this.#lead.reign) throw unavailable("the new swarm's manager does not lead");
@@ -336,6 +358,46 @@ class HostManager implements Manager {
 
   #followLock(store: Store): void {
     lockAsWanted(this.#options.stateDir, store.view.get("cluster", this.clusterId), this.#log);
+  }
+
+  #purgeOldKeys(): void {
+    const purge = new KeyPurge({
+      ...{ keys: this.#dataKeys, nodeId: this.nodeId, clock: this.#options.clock, log: this.#log },
+      client: () => this.#storeClient(),
+      turn: () => this.#turn,
+    });
+    this.#undo.defer(() => purge.close());
+  }
+
+  #storeClient() {
+    if (!this.#member) throw unavailable("the swarm store is not open");
+    return this.#member.client;
+  }
+
+  #askForKey(id: string, signal: AbortSignal) {
+    const { bootstrap, clock } = this.#options;
+    return askForKey(
+      {
+        others: () => this.#book.nodes.flatMap((node) => (node === this.nodeId ? [] : (this.#book.addrOf(node) ?? []))),
+        alone: () => this.#alone || bootstrap !== undefined,
+        connect: (addr) => nodeConnection(addr, this.#credentials),
+        ...{ clock, log: this.#log },
+      },
+      id,
+      signal,
+    );
+  }
+
+  #freshKeys(store: Store, backend: EtcdBackend): FreshKeys {
+    return new FreshKeys({
+      ...{ keys: this.#dataKeys, backend, members: this.#members, nodeId: this.nodeId },
+      client: () => this.#storeClient(),
+      bring: (node, key) => {
+        const addr = store.view.get("node", node)?.managerStatus?.addr ?? this.#book.addrOf(node) ?? "";
+        return bringKey((to) => nodeConnection(to, this.#credentials), addr, key, this.#log);
+      },
+      ...{ clock: this.#options.clock, log: this.#log },
+    });
   }
 
   #followManagers(store: Store): void {
@@ -358,7 +420,8 @@ class HostManager implements Manager {
   }
 
   #beginReign(store: Store): Reign {
-    if (!this.#port) throw unavailable("the manager's port is not open");
+    const backend = this.#open?.backend;
+    if (!this.#port || !backend) throw unavailable("the manager's port is not open");
     const { authority } = this.#port;
     this.#bootstrap = undefined;
     return startReign({
@@ -368,7 +431,8 @@ class HostManager implements Manager {
       addr: this.#addr,
       authority,
       members: this.#members,
-      dataKey: () => this.#credentials.dataKey ?? new Uint8Array(),
+      dataKeys: this.#dataKeys,
+      freshKeys: () => this.#freshKeys(store, backend),
       credentials: () => this.#credentials,
       probe: (addr) => this.#probe(addr),
       confirmLead: () => this.#lead.confirm(),

@@ -4,16 +4,19 @@
  */
 import { Health, HealthCheckResponse_ServingStatus } from "#proto/docker/swarmkit/health_pb.js";
 import { NodeRole } from "#proto/docker/swarmkit/types_pb.js";
+import { DataKeys as DataKeysService } from "#proto/skein/swarm/managers_pb.js";
 import type { Clock } from "../../base/clock.ts";
 import { errnoOf, messageOf, SkeinError } from "../../base/errors.ts";
 import { addService, type CallContext, type Handlers, type Server } from "../../base/grpc-server.ts";
 import type { Logger } from "../../base/log.ts";
 import { type Identity, MANAGER_OU } from "../ca/certificates.ts";
 import type { NodeCredentials } from "../ca/files.ts";
+import type { DataKeys } from "../store/data-keys.ts";
 import { etcdDir } from "../store/etcd/supervisor.ts";
 import { acceptTunnel, TUNNEL_ALPN } from "../store/etcd/tunnel.ts";
 import type { Reader } from "../store/memory.ts";
 import { type Authority, createAuthority, MANAGERS, type Standing } from "./auth.ts";
+import { keyHandlers } from "./key-exchange.ts";
 import { Callers, forwardingMetadata, isForwarded, refuseSecondHop } from "./leadership/callers.ts";
 import { noLeaderNow } from "./leadership/errors.ts";
 import { addRoutedService, type Destination } from "./leadership/forward.ts";
@@ -42,6 +45,7 @@ export interface PortOptions {
   readonly clusterId: string;
   readonly stateDir: string;
   readonly credentials: NodeCredentials;
+  readonly dataKeys: DataKeys;
   /** The store's objects, once it is open. */
   readonly view: () => Reader | undefined;
   /** While this manager leads. */
@@ -135,6 +139,8 @@ function addServices(options: PortOptions, served: Served, grpc: Server): void {
     },
   };
   addService(grpc, Health, health, refusals);
+  const open = () => options.view() !== undefined && !options.removed() && !options.closing.aborted;
+  addService(grpc, DataKeysService, keyHandlers(options.dataKeys, served.direct, open), refusals);
 }
 
 /** Where a call is answered: here, or by the manager that leads. Waits a while for one. */

@@ -12,6 +12,7 @@ import type { Clock } from "../../base/clock.ts";
 import { GrpcError, status } from "../../base/grpc.ts";
 import type { Handlers } from "../../base/grpc-server.ts";
 import type { Logger } from "../../base/log.ts";
+import type { DataKeys } from "../store/data-keys.ts";
 import type { Store } from "../store/store.ts";
 import type { ControlApi } from "../types.ts";
 import { Allocator } from "./allocator/allocator.ts";
@@ -23,6 +24,7 @@ import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { refusesConnections } from "./dispatcher/refusal.ts";
 import { KeyManager } from "./keys.ts";
 import { noLeaderNow } from "./leadership/errors.ts";
+import type { FreshKeys } from "./leadership/fresh-key.ts";
 import { MembershipKeeper } from "./leadership/keeper.ts";
 import type { Members } from "./leadership/members.ts";
 import { performWrite } from "./leadership/writes.ts";
@@ -58,7 +60,8 @@ export interface ReignOptions {
   readonly addr: string;
   readonly authority: Authority;
   readonly members: Members;
-  readonly dataKey: () => Uint8Array;
+  readonly dataKeys: DataKeys;
+  readonly freshKeys: () => FreshKeys;
   /** This manager's own certificate and key, as they are now. */
   readonly credentials: () => { certPem: string; keyPem: string };
   readonly probe: (addr: string) => Promise<void>;
@@ -92,6 +95,7 @@ export function startReign(options: ReignOptions): Reign {
   const orchestrator = new Orchestrator(store, clusterId, clock, log);
   const allocator = new Allocator(store, clusterId, clock, log);
   const keeper = new MembershipKeeper({ store, members, nodeId, addr, probe: options.probe, clock, log });
+  const freshKeys = options.freshKeys();
   const loops = [
     orchestrator,
     allocator,
@@ -102,11 +106,13 @@ export function startReign(options: ReignOptions): Reign {
     new Signing(store, clusterId, authorities, clock, log),
     new RootRotator(store, clusterId, clock, log),
     keeper,
+    freshKeys,
   ];
   const control = createControl({
     ...{ store, clusterId, clock, authorities },
     allocated: () => allocator.state,
     logs: broker,
+    underFreshKey: (work) => freshKeys.use(work),
   });
   return {
     control,
@@ -130,7 +136,7 @@ export function startReign(options: ReignOptions): Reign {
 }
 
 function managerHandlers(
-  { authority, confirmLead, dataKey, store }: ReignOptions,
+  { authority, confirmLead, dataKeys, store }: ReignOptions,
   dispatcher: Dispatcher,
   keeper: MembershipKeeper,
   control: ControlApi,
@@ -140,7 +146,12 @@ function managerHandlers(
       const { cn } = authority.require(context, MANAGERS);
       const members = await keeper.join(cn, addr);
       const addrOf = (nodeId: string) => store.view.get("node", nodeId)?.managerStatus?.addr ?? "";
-      return { members: members.map((member) => ({ ...member, addr: addrOf(member.nodeId) })), dataKey: dataKey() };
+      const keys = dataKeys.list;
+      return {
+        members: members.map((member) => ({ ...member, addr: addrOf(member.nodeId) })),
+        dataKeys: keys,
+        dataKey: (!dataKeys.ring && keys.find(({ generation }) => generation === 0)?.key) || new Uint8Array(),
+      };
     },
     leave: async ({ node }, context) => {
       if (node) {

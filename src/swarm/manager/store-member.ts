@@ -8,6 +8,7 @@ import { sleep } from "../../base/clock.ts";
 import { unavailable } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { NodeCredentials } from "../ca/files.ts";
+import type { DataKeys } from "../store/data-keys.ts";
 import { EtcdBackend } from "../store/etcd/backend.ts";
 import { connectEtcd, type EtcdClient } from "../store/etcd/client.ts";
 import { EtcdSupervisor } from "../store/etcd/supervisor.ts";
@@ -34,6 +35,7 @@ export interface StoreMemberOptions {
   readonly addrOf: (nodeId: string) => string | undefined;
   /** Those on disk. */
   readonly credentials: () => NodeCredentials;
+  readonly dataKeys: DataKeys;
   /** There is no other manager. */
   readonly alone: () => boolean;
   /** For commits; throws when this manager does not lead. */
@@ -84,7 +86,7 @@ export class StoreMember {
       signal.throwIfAborted();
       await sleep(clock, LOOK_MS / 2, signal);
     }
-    const backend = new EtcdBackend(() => this.client, nodeId, clock, log, { fence, dataKey: credentials().dataKey });
+    const backend = new EtcdBackend(() => this.client, nodeId, clock, log, { fence, keys: this.#options.dataKeys });
     this.#undo.defer(() => backend.close());
     const store = await Store.open(backend, clock, log);
     this.#undo.defer(() => store.close());

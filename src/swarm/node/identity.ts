@@ -27,7 +27,7 @@ export class NodeIdentity {
   static create(stateDir: string, rootPem: string, issued: IssuedCertificate): NodeIdentity {
     writeCredentials(stateDir, { rootPem, certPem: issued.certPem, keyPem: issued.keyPem });
     const { certPem, keyPem } = issued;
-    return new NodeIdentity(stateDir, { rootPem, certPem, keyPem, identity: identityOf(certPem) });
+    return new NodeIdentity(stateDir, { rootPem, certPem, keyPem, identity: identityOf(certPem), dataKeys: [] });
   }
 
   get nodeId(): string {

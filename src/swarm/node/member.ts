@@ -14,7 +14,7 @@ import { Agent } from "../agent/agent.ts";
 import { type ManagerPeer, Remotes } from "../agent/remotes.ts";
 import { openTaskDb } from "../agent/task-db.ts";
 import { validityOf } from "../ca/certificates.ts";
-import { forgetDataKey } from "../ca/files.ts";
+import { forgetDataKeys } from "../ca/files.ts";
 import { type Manager, removeManagerData } from "../manager/types.ts";
 import type { Executor } from "../types.ts";
 import { requestCertificate } from "./certificate-client.ts";
@@ -253,7 +253,7 @@ export class Member implements AsyncDisposable {
     this.#manager = undefined;
     await last?.close();
     if (last) removeManagerData(stateDir);
-    forgetDataKey(stateDir);
+    forgetDataKeys(stateDir);
   }
 
   #use(manager: Manager): void {

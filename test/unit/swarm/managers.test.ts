@@ -242,7 +242,10 @@ test("locked keys: nothing readable on disk, opened by their key only, and again
   try {
     await bootstrapCluster(dir);
     const open = readCredentials(dir);
-    assert.equal(open?.dataKey?.length, 32);
+    assert.deepEqual(
+      open?.dataKeys.map(({ generation, key }) => [generation, key.length]),
+      [[0, 32]],
+    );
     const key = randomBytes(32);
     lockKeysWith(dir, key);
     assert.doesNotMatch(readFileSync(certificatePaths(dir).key, "utf8"), /PRIVATE KEY|DATA KEY/);

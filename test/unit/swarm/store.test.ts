@@ -225,7 +225,13 @@ test("etcd: a worker's certificate does not open the store", { timeout: 30_000 }
   try {
     const worker = await signCsr({ root, csrPem, cn: "node2", ou: "swarm-worker", o: "c" });
     const identity = { cn: "node2", ou: "swarm-worker", o: "c" };
-    const client = connectEtcd(etcd.address, { rootPem: root.certPem, certPem: worker, keyPem, identity });
+    const client = connectEtcd(etcd.address, {
+      rootPem: root.certPem,
+      certPem: worker,
+      keyPem,
+      identity,
+      dataKeys: [],
+    });
     await assert.rejects(client.kv.range({ key: new Uint8Array([1]) }, { timeoutMs: 2000 }));
     client.close();
   } finally {

@@ -32,7 +32,7 @@ import type { ControlApi } from "../../types.ts";
 import { isIngress } from "../allocator/drivers.ts";
 import type { AllocatorState } from "../allocator/state.ts";
 import type { Authorities } from "../authorities.ts";
-import { unlockKeyOf } from "../autolock.ts";
+import { makesUnlockKey, unlockKeyOf } from "../autolock.ts";
 import { PREDEFINED_LABEL, withDefaults } from "../bootstrap.ts";
 import type { LogBroker } from "../log-broker.ts";
 import { rolledBack } from "../orchestrator/updater.ts";
@@ -52,6 +52,8 @@ export interface ControlOptions {
   readonly allocated: () => AllocatorState;
   readonly logs: LogBroker;
   readonly authorities: Authorities;
+  /** Does this when everything is written under a data key that was on no disk before, and nothing is encrypted anew yet. */
+  readonly underFreshKey: (work: () => Promise<void>) => Promise<void>;
 }
 
 export function createControl(options: ControlOptions): ControlApi {
@@ -73,11 +75,19 @@ export function createControl(options: ControlOptions): ControlApi {
       const before = current("cluster", clusterId);
       checkCluster(spec);
       const rootCa = await rootAfter(before, spec, options.clock.now(), options.authorities);
-      await store.update((tx) => {
-        const cluster = atVersion(tx, "cluster", clusterId, version);
-        const updated = updatedCluster(cluster, spec, rotation);
-        tx.update("cluster", { ...updated, rootCa: { ...rootCa, joinTokens: updated.rootCa?.joinTokens } });
-      });
+      const write = () =>
+        store.update((tx) => {
+          const cluster = atVersion(tx, "cluster", clusterId, version);
+          const updated = updatedCluster(cluster, spec, rotation);
+          tx.update("cluster", { ...updated, rootCa: { ...rootCa, joinTokens: updated.rootCa?.joinTokens } });
+        });
+      if (makesUnlockKey(spec, before, rotation.unlockKey)) {
+        atVersion(store.view, "cluster", clusterId, version);
+        // Whoever has the data key of today would find the unlock key in the store, and with that every data key to come.
+        await options.underFreshKey(write);
+      } else {
+        await write();
+      }
       return current("cluster", clusterId);
     },
 

@@ -16,7 +16,12 @@ export function canonical<S extends DescMessage>(schema: S, given: MessageShape<
 }
 
 /** The object at this version; throws "not found" or "update out of sequence". */
-export function atVersion<K extends Kind>(tx: Transaction, kind: K, id: string, version: bigint): ObjectOf<K> {
+export function atVersion<K extends Kind>(
+  tx: Pick<Transaction, "get">,
+  kind: K,
+  id: string,
+  version: bigint,
+): ObjectOf<K> {
   const object = tx.get(kind, id);
   if (!object) throw rpcError("NotFound", `${kind} ${id} not found`);
   if (versionOf(object) !== version) throw outOfSequence();

@@ -62,6 +62,7 @@ function createReads({ clock, clusterId, store }: AnyControlOptions): ControlApi
     },
     authorities: { reachable: () => Promise.reject(noLeader()), crossSign: () => Promise.reject(noLeader()) },
     logs: unused,
+    underFreshKey: () => Promise.reject(noLeader()),
   });
 }
 

@@ -4,9 +4,10 @@
  * is lost on the way, that number tells whether the commit happened.
  */
 
-import { createSecretKey, type KeyObject, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import {
+  type Compare,
   Compare_CompareResult,
   Compare_CompareTarget,
   CompareSchema,
@@ -19,9 +20,10 @@ import { type Clock, sleep } from "../../../base/clock.ts";
 import { messageOf, SkeinError, unavailable } from "../../../base/errors.ts";
 import { grpcCodeOf, status } from "../../../base/grpc.ts";
 import type { Logger } from "../../../base/log.ts";
-import { isSealed, seal, unseal } from "../../ca/seal.ts";
 import { type Backend, type CommitResult, type Entry, type OnEntries, TooLarge } from "../backend.ts";
-import { type AnyObject, decode, encode, isKind, type Kind } from "../objects.ts";
+import type { DataKeys } from "../data-keys.ts";
+import { decode, encode, isKind, type Kind } from "../objects.ts";
+import { formatRing, parseRing, type Ring } from "../ring.ts";
 import type { Write } from "../transaction.ts";
 import type { EtcdClient } from "./client.ts";
 
@@ -35,7 +37,15 @@ const CALL_TIMEOUT_MS = 10_000;
 const bytes = (text: string) => new TextEncoder().encode(text);
 const keyOf = (kind: string, id: string) => bytes(`${PREFIX}${kind}/${id}`);
 
-const atRevision = (key: Uint8Array, value: bigint) =>
+/** What the key of a value is about; undefined for keys that hold no object. */
+export function objectOf(key: Uint8Array): { readonly kind: Kind; readonly id: string } | undefined {
+  const [, , kind, id] = new TextDecoder().decode(key).split("/");
+  return kind !== undefined && id !== undefined && isKind(kind) ? { kind, id } : undefined;
+}
+
+const isKey = (key: Uint8Array, other: Uint8Array) => Buffer.compare(key, other) === 0;
+
+export const atRevision = (key: Uint8Array, value: bigint) =>
   create(CompareSchema, {
     result: Compare_CompareResult.EQUAL,
     target: Compare_CompareTarget.MOD,
@@ -58,6 +68,11 @@ function isTooLarge(error: unknown): boolean {
 
 /** Under this key the leading manager puts its name. Inside of the watched range: taking it is told like any change. */
 const LEADER_KEY = `${PREFIX}leader`;
+/** Which data key the values are encrypted under (`../ring.ts`). Watched, too. */
+const RING_KEY = bytes(`${PREFIX}ring`);
+
+/** All keys of objects, and the two above. */
+export const OBJECTS = { key: bytes(PREFIX), rangeEnd: bytes(PREFIX_END) };
 
 export interface EtcdBackendOptions {
   /**
@@ -65,14 +80,13 @@ export interface EtcdBackendOptions {
    * Throws when this manager does not lead. Without it nothing is asked (a store of one writer).
    */
   readonly fence?: () => bigint;
-  /** Encrypts the values, so that they are not readable on disk. */
-  readonly dataKey?: Uint8Array | undefined;
+  /** Encrypt the values, so that they are not readable on disk. */
+  readonly keys?: DataKeys | undefined;
 }
 
 export class EtcdBackend implements Backend {
   readonly #fence: (() => bigint) | undefined;
-  /** As an object of OpenSSL: setting up a cipher from bytes costs more than the encryption. */
-  readonly #dataKey: KeyObject | undefined;
+  readonly #keys: DataKeys | undefined;
   readonly #client: () => EtcdClient;
   readonly #writer: Uint8Array;
   readonly #clock: Clock;
@@ -84,11 +98,11 @@ export class EtcdBackend implements Backend {
     writerId: string,
     clock: Clock,
     log: Logger,
-    { dataKey, fence }: EtcdBackendOptions = {},
+    { fence, keys }: EtcdBackendOptions = {},
   ) {
     this.#client = client;
     this.#fence = fence;
-    this.#dataKey = dataKey && createSecretKey(dataKey);
+    this.#keys = keys;
     this.#writer = bytes(`/skein-txn/${writerId}`);
     this.#clock = clock;
     this.#log = log;
@@ -99,23 +113,23 @@ export class EtcdBackend implements Backend {
   }
 
   async load(): Promise<{ revision: bigint; entries: Entry[] }> {
-    const entries: Entry[] = [];
+    const all: KeyValue[] = [];
     let revision = 0n;
-    let key = bytes(PREFIX);
+    let { key } = OBJECTS;
     for (;;) {
+      const { rangeEnd } = OBJECTS;
       const page = await this.#client().kv.range(
-        { key, rangeEnd: bytes(PREFIX_END), limit: PAGE, revision },
+        { key, rangeEnd, limit: PAGE, revision },
         { timeoutMs: CALL_TIMEOUT_MS },
       );
       revision ||= page.header?.revision ?? 0n;
-      for (const kv of page.kvs) {
-        const entry = this.#entry(kv, false);
-        if (entry) entries.push(entry);
-      }
+      all.push(...page.kvs);
       const last = page.kvs.at(-1);
-      if (!page.more || !last) return { revision, entries };
+      if (!page.more || !last) break;
       key = new Uint8Array([...last.key, 0]);
     }
+    await this.#learn(all, this.#closing.signal);
+    return { revision, entries: all.flatMap((kv) => this.#entry(kv, false) ?? []) };
   }
 
   /** Takes the lead in the name of `nodeId`; gives the revision for the fence. Linearizable: needs a quorum. */
@@ -135,25 +149,46 @@ export class EtcdBackend implements Backend {
     return answer.kvs[0]?.modRevision === fence;
   }
 
+  /** For another writer's transactions: they happen only while this manager leads and the ring is what it knows. */
+  get guards(): Compare[] {
+    const fence = this.#fence?.();
+    return [
+      ...(fence === undefined ? [] : [atRevision(bytes(LEADER_KEY), fence)]),
+      ...(this.#keys ? [atRevision(RING_KEY, this.#keys.revision)] : []),
+    ];
+  }
+
+  /** Puts the ring into the store; false when it, or the lead, changed meanwhile. */
+  async putRing(ring: Ring): Promise<boolean> {
+    const put = { key: RING_KEY, value: formatRing(ring) };
+    const request = create(TxnRequestSchema, {
+      compare: this.guards,
+      success: [create(RequestOpSchema, { request: { case: "requestPut", value: put } })],
+    });
+    const options = { timeoutMs: CALL_TIMEOUT_MS, signal: this.#closing.signal };
+    const answer = await this.#client().kv.txn(request, options);
+    if (answer.succeeded) this.#keys?.follow(ring, answer.header?.revision ?? 0n);
+    return answer.succeeded;
+  }
+
   async commit(writes: Write[]): Promise<CommitResult> {
     const number = randomBytes(16);
     const fence = this.#fence?.();
     const request = create(TxnRequestSchema, {
-      compare: [
-        ...writes.map(({ kind, id, base }) => atRevision(keyOf(kind, id), base)),
-        ...(fence === undefined ? [] : [atRevision(bytes(LEADER_KEY), fence)]),
-      ],
+      compare: [...writes.map(({ kind, id, base }) => atRevision(keyOf(kind, id), base)), ...this.guards],
       success: [
-        ...writes.map(({ kind, id, object }) =>
-          create(RequestOpSchema, {
-            request: object
-              ? { case: "requestPut", value: { key: keyOf(kind, id), value: this.#seal(kind, id, object) } }
-              : { case: "requestDeleteRange", value: { key: keyOf(kind, id) } },
-          }),
-        ),
+        ...writes.map(({ kind, id, object }) => {
+          const key = keyOf(kind, id);
+          if (!object) return create(RequestOpSchema, { request: { case: "requestDeleteRange", value: { key } } });
+          const plain = encode(kind, object as never);
+          const value = this.#keys ? this.#keys.seal(plain, `${kind}/${id}`) : plain;
+          return create(RequestOpSchema, { request: { case: "requestPut", value: { key, value } } });
+        }),
         create(RequestOpSchema, { request: { case: "requestPut", value: { key: this.#writer, value: number } } }),
       ],
-      failure: [create(RequestOpSchema, { request: { case: "requestRange", value: { key: bytes(LEADER_KEY) } } })],
+      failure: [bytes(LEADER_KEY), RING_KEY].map((key) =>
+        create(RequestOpSchema, { request: { case: "requestRange", value: { key } } }),
+      ),
     });
     const deadline = this.#clock.steady() + COMMIT_PATIENCE_MS;
     let doubt = false;
@@ -167,9 +202,13 @@ export class EtcdBackend implements Backend {
           const mine = await this.#lastCommit(number);
           if (mine !== undefined) return { applied: true, revision: mine };
         }
-        const leader = answer.responses[0]?.response;
-        const taken = leader?.case === "responseRange" ? leader.value.kvs[0]?.modRevision : undefined;
-        if (fence !== undefined && taken !== fence) throw unavailable("another manager leads the swarm now");
+        const [leader, ring] = answer.responses.map(({ response }) => {
+          return response.case === "responseRange" ? response.value.kvs[0] : undefined;
+        });
+        if (fence !== undefined && leader?.modRevision !== fence) {
+          throw unavailable("another manager leads the swarm now");
+        }
+        if (ring) this.#keys?.follow(parseRing(ring.value), ring.modRevision);
         return { applied: false, revision };
       } catch (error) {
         if (this.#closing.signal.aborted) throw this.#closing.signal.reason;
@@ -209,7 +248,7 @@ export class EtcdBackend implements Backend {
         await stream.write({
           requestUnion: {
             case: "createRequest",
-            value: { key: bytes(PREFIX), rangeEnd: bytes(PREFIX_END), startRevision: seen + 1n, progressNotify: true },
+            value: { ...OBJECTS, startRevision: seen + 1n, progressNotify: true },
           },
         });
         for await (const message of stream) {
@@ -217,17 +256,21 @@ export class EtcdBackend implements Backend {
             const { revision, entries } = await this.load();
             seen = revision;
             onEntries(entries, revision, true);
+            this.#saveKeys();
             break;
           }
           if (message.canceled) throw new Error(`the watch was cancelled: ${message.cancelReason || "compacted"}`);
           if (message.created) continue;
-          const entries: Entry[] = [];
-          for (const event of message.events) {
-            const entry = event.kv && this.#entry(event.kv, event.type === Event_EventType.DELETE);
-            if (entry) entries.push(entry);
-          }
+          await this.#learn(
+            message.events.flatMap(({ kv }) => kv ?? []),
+            signal,
+          );
+          const entries = message.events.flatMap(({ kv, type }) => {
+            return (kv && this.#entry(kv, type === Event_EventType.DELETE)) ?? [];
+          });
           seen = message.events.at(-1)?.kv?.modRevision ?? message.header?.revision ?? seen;
           onEntries(entries, seen, false);
+          this.#saveKeys();
         }
       } catch (error) {
         if (!signal.aborted) this.#log.warn("the watch of the swarm store broke, opening it again", { error });
@@ -236,21 +279,38 @@ export class EtcdBackend implements Backend {
     }
   }
 
-  #seal(kind: Kind, id: string, object: AnyObject): Uint8Array {
-    const plain = encode(kind, object as never);
-    return this.#dataKey ? seal(this.#dataKey, plain, `${kind}/${id}`) : plain;
+  /** Before values are read: the ring among them is followed, and keys that it names or they need are asked for. */
+  async #learn(kvs: readonly KeyValue[], signal: AbortSignal): Promise<void> {
+    const keys = this.#keys;
+    if (!keys) return;
+    for (const { key, modRevision, value } of kvs) {
+      if (isKey(key, RING_KEY) && value.length > 0) keys.follow(parseRing(value), modRevision);
+    }
+    if (keys.ring) await keys.fetch(keys.ring.current, signal);
+    for (const kv of kvs) {
+      const id = keys.lacks(kv.value);
+      if (id !== undefined && objectOf(kv.key)) await keys.fetch(id, signal);
+    }
   }
 
-  #unseal(kind: Kind, id: string, value: Uint8Array): Uint8Array {
-    if (!isSealed(value)) return value;
-    if (!this.#dataKey) throw unavailable("the swarm store is encrypted, and its data key is not here");
-    return unseal(this.#dataKey, value, `${kind}/${id}`);
+  /**
+   * Only now: the keys on disk are locked under the unlock key that the values told. Those that other managers told are on
+   * their disks, so nothing is lost when this one's has no room.
+   */
+  #saveKeys(): void {
+    try {
+      this.#keys?.save();
+    } catch (error) {
+      this.#log.error("the data keys cannot be saved, trying again with the next change", { error });
+    }
   }
 
-  #entry(kv: KeyValue, removed: boolean): Entry | undefined {
-    const [, , kind, id] = new TextDecoder().decode(kv.key).split("/");
-    if (kind === undefined || id === undefined || !isKind(kind)) return undefined;
-    const object = () => (removed ? undefined : decode(kind, this.#unseal(kind, id, kv.value), kv.modRevision));
-    return { kind, id, revision: kv.modRevision, object };
+  #entry({ key, modRevision, value }: KeyValue, removed: boolean): Entry | undefined {
+    const place = objectOf(key);
+    if (!place) return undefined;
+    const { kind, id } = place;
+    if (removed) return { kind, id, revision: modRevision, object: () => undefined };
+    const plain = this.#keys ? this.#keys.opener(value, `${kind}/${id}`) : () => value;
+    return { kind, id, revision: modRevision, object: () => decode(kind, plain(), modRevision) };
   }
 }

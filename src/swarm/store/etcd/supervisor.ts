@@ -257,6 +257,8 @@ export class EtcdSupervisor {
       // Peers come through a socket: their certificate names no address.
       "--experimental-peer-skip-client-san-verification",
       ...["--max-txn-ops", "20000", "--max-request-bytes", String(16 << 20)],
+      // Its log holds former values until a segment of 64 MB is dropped: not for longer than etcd needs it.
+      ...["--snapshot-count", "10000", "--max-wals", "2", "--max-snapshots", "2"],
       ...["--auto-compaction-mode", "revision", "--auto-compaction-retention", "10000"],
       ...["--quota-backend-bytes", String(4 * 2 ** 30)],
       ...["--enable-grpc-gateway=false", "--logger", "zap", "--log-level", "warn", "--log-outputs", "stderr"],

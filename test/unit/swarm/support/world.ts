@@ -88,6 +88,7 @@ export async function createWorld(commitMs: () => number = () => 0): Promise<Wor
     allocated: () => allocator.state,
     logs,
     authorities: { reachable: async () => false, crossSign: () => Promise.reject(new Error("there is none")) },
+    underFreshKey: (work) => work(),
   });
   const busy = new Set<string>();
   const world: World = {
