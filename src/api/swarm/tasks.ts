@@ -1,5 +1,5 @@
 /** /tasks. */
-import type { Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
+import type { Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { isDirty } from "../../swarm/manager/orchestrator/task.ts";
 import type { ControlApi } from "../../swarm/types.ts";
@@ -14,8 +14,9 @@ import { logsReply } from "./logs.ts";
 const FILTERS = ["name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
 
 /** Runs what its service asks for now, under whatever version of the spec it was made. */
-function isUpToDate(task: Task, service: Service | undefined): boolean {
-  return service !== undefined && !isDirty(service, task);
+function isUpToDate(control: ControlApi, task: Task): boolean {
+  const service = control.service(task.serviceId);
+  return service !== undefined && !isDirty(service, task, control.node(task.nodeId));
 }
 
 /** Tasks that pass Docker's filters; names of services and nodes in them are resolved. */
@@ -35,7 +36,7 @@ function listTasks(control: ControlApi, filters: Filters): Task[] {
       // A service's labels are those of its tasks too: `docker stack ps` asks by them.
       byLabels(filters, "label", { ...task.serviceAnnotations?.labels, ...task.annotations?.labels }) &&
       byEnum(filters, "desired-state", TaskState, task.desiredState) &&
-      (!upToDate || isUpToDate(task, control.service(task.serviceId))),
+      (!upToDate || isUpToDate(control, task)),
   );
 }
 

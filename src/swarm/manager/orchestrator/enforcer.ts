@@ -3,29 +3,24 @@
  * shrank). The orchestrator then replaces them elsewhere.
  */
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import type { Node, Task } from "#proto/docker/swarmkit/objects_pb.js";
+import type { Node, Service, Task } from "#proto/docker/swarmkit/objects_pb.js";
 import { NodeSpec_Availability } from "#proto/docker/swarmkit/specs_pb.js";
 import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import type { Clock } from "../../../base/clock.ts";
 import type { Logger } from "../../../base/log.ts";
 import type { Change, Store } from "../../store/store.ts";
 import { Loop } from "../loop.ts";
-import { type Constraint, meets, parseConstraints } from "../scheduler/constraints.ts";
+import { constraintsOf, meets } from "../scheduler/constraints.ts";
 import { isLost, isOnNode, isWanted } from "../tasks.ts";
 import { byAge } from "./task.ts";
 
 const DEBOUNCE_MS = 100;
 
-function constraintsOf(task: Task): Constraint[] {
-  try {
-    return parseConstraints(task.spec?.placement?.constraints ?? []);
-  } catch {
-    return [];
-  }
-}
-
-/** Tasks of a node that may not stay on it. Pure. */
-export function misplaced(node: Node, tasks: readonly Task[]): Task[] {
+/**
+ * Tasks of a node that may not stay on it. Pure. What counts is their service's present placement: a task that fits a new
+ * one keeps the spec it was made by.
+ */
+export function misplaced(node: Node, tasks: readonly Task[], service: (id: string) => Service | undefined): Task[] {
   if (isLost(node) || node.spec?.availability === NodeSpec_Availability.DRAIN) return [];
   const has = node.description?.resources;
   let cpus = has?.nanoCpus ?? 0n;
@@ -35,7 +30,7 @@ export function misplaced(node: Node, tasks: readonly Task[]): Task[] {
     if (!isOnNode(task) || !isWanted(task) || task.spec?.runtime.case === "attachment") continue;
     const wants = task.spec?.resources?.reservations;
     const fits = !has || !wants || (wants.nanoCpus <= cpus && wants.memoryBytes <= memory);
-    if (!fits || !meets(node, constraintsOf(task))) {
+    if (!fits || !meets(node, constraintsOf(service(task.serviceId)?.spec?.task ?? task.spec) ?? [])) {
       result.push(task);
       continue;
     }
@@ -85,7 +80,7 @@ export class Enforcer {
     const { view } = this.#store;
     const tasks = [...this.#dirty].flatMap((id) => {
       const node = view.get("node", id);
-      return node ? misplaced(node, view.tasksOfNode(id)) : [];
+      return node ? misplaced(node, view.tasksOfNode(id), (service) => view.get("service", service)) : [];
     });
     this.#dirty.clear();
     await this.#store.batch(tasks, (tx, { id }) => {

@@ -9,7 +9,7 @@ import type { Cluster, Node, Service, Task } from "#proto/docker/swarmkit/object
 import { NodeSpec_Availability, NodeSpec_Membership } from "#proto/docker/swarmkit/specs_pb.js";
 import { TaskState } from "#proto/docker/swarmkit/types_pb.js";
 import { STOP_PATIENCE_MS } from "../defaults.ts";
-import { type Constraint, meets, parseConstraints } from "../scheduler/constraints.ts";
+import { type Constraint, constraintsOf, meets } from "../scheduler/constraints.ts";
 import { isGlobal, isInvalid, isLost, isOnNode, isOver, isWanted, slotOf, stateOf } from "../tasks.ts";
 import type { Actions } from "./actions.ts";
 import { type RestartHistory, restartDelayMs, shouldRestart } from "./restarts.ts";
@@ -127,7 +127,7 @@ export function isEligible(node: Node, constraints: readonly Constraint[]): bool
 /** One task of a global service on each eligible node. */
 export function planGlobal(service: Service, tasks: readonly Task[], world: World, actions: Actions): void {
   if (service.spec?.mode.case !== "global") return;
-  const constraints = constraintsOf(service);
+  const constraints = constraintsOf(service.spec.task);
   const byNode = Map.groupBy([...tasks].sort(byAge), (task) => task.nodeId);
   const eligible = new Set<string>();
   for (const node of constraints ? world.nodes() : []) {
@@ -144,14 +144,6 @@ export function planGlobal(service: Service, tasks: readonly Task[], world: Worl
 }
 
 /** The service's constraints; undefined when they cannot be read, and then no node meets them. */
-function constraintsOf(service: Service): Constraint[] | undefined {
-  try {
-    return parseConstraints(service.spec?.task?.placement?.constraints ?? []);
-  } catch {
-    return undefined;
-  }
-}
-
 /** Lets tasks that wait in READY run when their turn has come. */
 export function planStarts(service: Service, tasks: readonly Task[], world: World, actions: Actions): void {
   const waiting = tasks.filter((task) => task.desiredState === TaskState.READY);

@@ -4,6 +4,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import {
   type Cluster,
   EndpointSchema,
+  type Node,
   type Service,
   type Task,
   TaskSchema,
@@ -14,6 +15,7 @@ import { swarmId } from "../../../base/id.ts";
 import { publishLabels } from "../../../base/publish.ts";
 import { taskWithDefaults } from "../../defaults.ts";
 import { timestampMs } from "../defaults.ts";
+import { constraintsOf, meets } from "../scheduler/constraints.ts";
 
 export interface NewTask {
   readonly service: Service;
@@ -58,9 +60,9 @@ export function newTask(
 /**
  * True when the task's spec asks for the same as the service's. A default that is said is the same as one that is not:
  * clients that send back the whole spec as they were shown it (Docker's SDK for Python, to scale) change nothing by it.
- * Fresh credentials of a registry are nothing to start a task anew for.
+ * Fresh credentials of a registry are nothing to start a task anew for, nor is another placement that its node fits.
  */
-function isSameWork({ spec }: Service, task: Task): boolean {
+function isSameWork({ spec }: Service, task: Task, node: Node | undefined): boolean {
   const wanted = spec?.task ?? create(TaskSpecSchema);
   const has = task.spec ?? create(TaskSpecSchema);
   if (equals(TaskSpecSchema, wanted, has)) return true;
@@ -69,6 +71,8 @@ function isSameWork({ spec }: Service, task: Task): boolean {
   if (a.runtime.case === "container" && b.runtime.case === "container" && hasItsImage(task)) {
     a.runtime.value.pullOptions = b.runtime.value.pullOptions;
   }
+  const constraints = constraintsOf(wanted);
+  if (node && constraints && meets(node, constraints)) a.placement = b.placement;
   return equals(TaskSpecSchema, a, b);
 }
 
@@ -82,10 +86,10 @@ function hasSameLabels({ spec }: Service, { serviceAnnotations }: Task): boolean
   return JSON.stringify(wanted) === JSON.stringify(publishLabels(serviceAnnotations?.labels ?? {}));
 }
 
-/** True when the task is not what its service asks for now. */
-export function isDirty(service: Service, task: Task): boolean {
+/** True when the task is not what its service asks for now. `node`: where it is. */
+export function isDirty(service: Service, task: Task, node: Node | undefined): boolean {
   if (service.specVersion && task.specVersion && service.specVersion.index === task.specVersion.index) return false;
-  if (!isSameWork(service, task)) return true;
+  if (!isSameWork(service, task, node)) return true;
   if (!hasSameLabels(service, task)) return true;
   const none = create(EndpointSpecSchema);
   return (

@@ -84,7 +84,7 @@ export function stepUpdate(
   const version = service.specVersion?.index ?? 0n;
   const config = rollback ? service.spec?.rollback : service.spec?.update;
   const dirty = slotsToKeep(service, tasks, world).filter(
-    ([, slot]) => slot.length > 1 || slot.some((task) => isDirty(service, task)),
+    ([, slot]) => slot.length > 1 || slot.some((task) => isDirty(service, task, world.node(task.nodeId))),
   );
   const current = run && run.version === version && run.rollback === rollback ? run : undefined;
   if (!current) {
@@ -185,7 +185,7 @@ function begin(
 ): Worker["job"] {
   const [first] = tasks;
   if (!first) return undefined;
-  const clean = tasks.findLast((task) => !isDirty(service, task));
+  const clean = tasks.findLast((task) => !isDirty(service, task, world.node(task.nodeId)));
   const desiredState = startFirst ? TaskState.RUNNING : TaskState.READY;
   const nodeId = first.slot > 0n ? "" : first.nodeId;
   const place = { service, slot: first.slot, nodeId, desiredState };

@@ -1,6 +1,7 @@
 /** Placement constraints: `node.labels.zone==east`. */
 import { isIP } from "node:net";
 import type { Node } from "#proto/docker/swarmkit/objects_pb.js";
+import type { TaskSpec } from "#proto/docker/swarmkit/specs_pb.js";
 import { NodeRole } from "#proto/docker/swarmkit/types_pb.js";
 import { invalid } from "../../../base/errors.ts";
 
@@ -27,6 +28,15 @@ export function parseConstraints(expressions: readonly string[]): Constraint[] {
     if (!VALUE.test(value)) throw invalid(`value '${value}' is invalid`);
     return { key, equal: operator === "==", value };
   });
+}
+
+/** Those of a task's spec; undefined when there is one that nobody can read. */
+export function constraintsOf(spec: TaskSpec | undefined): Constraint[] | undefined {
+  try {
+    return parseConstraints(spec?.placement?.constraints ?? []);
+  } catch {
+    return undefined;
+  }
 }
 
 const same = (a: string, b: string) => a.toLowerCase() === b.toLowerCase();
