@@ -41,9 +41,11 @@ import {
   MANGLE,
   namedMap,
   namedSet,
+  portChain,
   quoted,
   RAW,
   SRCNAT,
+  toPortChain,
 } from "./text.ts";
 import type { MeshHost, MeshLeg } from "./types.ts";
 
@@ -94,16 +96,11 @@ function shortWay(leg: MeshLeg, toSandbox: string): string[][] {
   const others = hex(~leg.mask >>> 0);
   const marked = `ct mark and ${hex(leg.mask)} == ${hex(leg.mark)}`;
   const mark = `meta mark set meta mark and ${others} or ${hex(leg.mark)}`;
-  const name = ({ protocol, publishedPort }: MeshLeg["ports"][number]) => `${protocol}-${publishedPort}`;
   return [
     intervalSet("near", "ipv4_addr", leg.near),
-    namedMap(
-      "tasks",
-      "inet_proto . inet_service : verdict",
-      leg.ports.map((port) => `${port.protocol} . ${port.publishedPort} : goto ${name(port)}`),
-    ),
+    namedMap("tasks", "inet_proto . inet_service : verdict", leg.ports.map(toPortChain)),
     ...leg.ports.map((port) =>
-      chain(name(port), [`ct mark set ct mark and ${others} or ${hex(leg.mark)}`, mark, dnatToOneOf(port.tasks)]),
+      chain(portChain(port), [`ct mark set ct mark and ${others} or ${hex(leg.mark)}`, mark, dnatToOneOf(port.tasks)]),
     ),
     chain("published", [`ip saddr @near ${toSandbox}`, "meta l4proto . th dport vmap @tasks", toSandbox]),
     chain("answer", [

@@ -22,13 +22,13 @@ import {
   MANGLE,
   namedMap,
   namedSet,
+  portChain,
   quoted,
   REFUSAL,
   SRCNAT,
+  toPortChain,
 } from "./text.ts";
 import type { MeshPort, MeshSandbox } from "./types.ts";
-
-const chainOf = (port: MeshPort): string => `${port.protocol}-${port.publishedPort}`;
 
 const rulesOf = ({ backends }: MeshPort): string[] =>
   backends.length > 0 ? [dnatToOneOf(backends.map(({ address }) => address))] : REFUSAL;
@@ -38,14 +38,13 @@ export function meshSandboxTable(state: MeshSandbox): PlannedTable {
     state.ports.flatMap(({ backends }) => backends.filter((one) => !one.returnsToEntry).map((one) => one.address)),
   );
   const out = `oifname ${quoted(state.ingressDevice)}`;
-  const verdicts = state.ports.map((port) => `${port.protocol} . ${port.publishedPort} : goto ${chainOf(port)}`);
   return {
     family: "ip",
     name: "skein-mesh",
     body: body(
-      namedMap("services", "inet_proto . inet_service : verdict", verdicts),
+      namedMap("services", "inet_proto . inet_service : verdict", state.ports.map(toPortChain)),
       namedSet("hidden", "ipv4_addr", [...hidden]),
-      ...state.ports.map((port) => chain(chainOf(port), rulesOf(port))),
+      ...state.ports.map((port) => chain(portChain(port), rulesOf(port))),
       baseChain("prerouting", "nat", "prerouting", DSTNAT, [
         `iifname ${quoted(state.gatewayDevice)} fib daddr type local meta l4proto . th dport vmap @services`,
       ]),

@@ -34,6 +34,16 @@ export function baseChain(name: string, type: string, hook: string, priority: nu
 
 export const body = (...parts: readonly string[][]): string => parts.flat().join("\n");
 
+interface Port {
+  readonly protocol: string;
+  readonly publishedPort: number;
+}
+
+/** The chain of a published port, and the element of a verdict map that leads to it. */
+export const portChain = ({ protocol, publishedPort }: Port): string => `${protocol}-${publishedPort}`;
+
+export const toPortChain = (port: Port): string => `${port.protocol} . ${port.publishedPort} : goto ${portChain(port)}`;
+
 /** One of several addresses at random for each new connection, whatever its protocol. */
 export function dnatToOneOf(addresses: readonly string[]): string {
   if (addresses.length === 1) return `dnat to ${addresses[0]}`;

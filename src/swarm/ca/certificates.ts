@@ -334,8 +334,9 @@ function element(der: Uint8Array, at: number): { start: number; end: number } {
   return { start, end: start + length };
 }
 
-const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
-const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
+/** What a certificate's key may be used for (RFC 5280, section 4.2.1.12). */
+export const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
+export const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
 
 /**
  * Verifies a leaf (and intermediates) against a root bundle: signatures, CA flags, validity now, key usages.

@@ -7,12 +7,11 @@ import { X509Certificate } from "node:crypto";
 import { request } from "node:http";
 import { isIP } from "node:net";
 import { connect, type TLSSocket } from "node:tls";
-import { chainOf, verifyChain } from "./certificates.ts";
+import { chainOf, SERVER_AUTH, verifyChain } from "./certificates.ts";
 import { certificatesOf, MAX_ANSWER, NotSigned } from "./cfssl.ts";
 
 /** One call, from the first packet to the last byte of the answer. Milliseconds; SwarmKit's. */
 const CALL_MS = 5_000;
-const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
 
 /** Nobody answers, or somebody who is not to be told: asking again for another node is in vain, too. */
 export class Unreachable extends NotSigned {}

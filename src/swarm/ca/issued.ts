@@ -4,19 +4,20 @@
  */
 import { X509Certificate } from "node:crypto";
 import {
+  CLIENT_AUTH,
   checkCsr,
   identityOf,
   isIssuedBy,
   issuerOf,
   MANAGER_OU,
   type NodeOu,
+  ROOT_CN,
+  SERVER_AUTH,
   splitPem,
   validityOf,
   verifyChain,
 } from "./certificates.ts";
 
-const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
-const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
 /** A certificate that ends sooner is renewed without an end. Milliseconds. */
 const MIN_LIFE_MS = 5 * 60_000;
 
@@ -55,7 +56,7 @@ export async function whyNotIssued(chain: string, asked: Asked): Promise<string 
   if (!usages.includes(CLIENT_AUTH)) return "it is not for client authentication";
   if (ou === MANAGER_OU) {
     if (!usages.includes(SERVER_AUTH)) return "it is not for server authentication";
-    const names = ["swarm-manager", "swarm-ca"];
+    const names = [MANAGER_OU, ROOT_CN];
     const missing = names.find((name) => leaf.checkHost(name, { subject: "never" }) === undefined);
     if (missing) return `it does not name ${missing}`;
   }
