@@ -1,10 +1,13 @@
 /** What is sent to an external certificate authority, what is believed of its answers, and how long it is waited for. */
+import "reflect-metadata";
 import assert from "node:assert/strict";
+import { createPrivateKey } from "node:crypto";
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import { createServer, type Server } from "node:https";
 import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
+import * as x509 from "@peculiar/x509";
 import { ClusterSchema, type Node, NodeSchema } from "#proto/docker/swarmkit/objects_pb.js";
 import { ClusterSpecSchema, NodeSpec_Membership } from "#proto/docker/swarmkit/specs_pb.js";
 import { NodeRole, IssuanceStatus_State as State } from "#proto/docker/swarmkit/types_pb.js";
@@ -228,6 +231,44 @@ test("a certificate is believed only when it is what was asked for", async () =>
   const changing = { ...asked, rootPem: other.certPem, crossing };
   assert.equal(await whyNotIssued(await sign({ root: other }), changing), undefined);
   assert.match((await whyNotIssued(await sign(), changing)) ?? "", /unknown authority/);
+});
+
+test("a node's certificate is for its uses, under the names by which managers are called", async () => {
+  const { csrPem } = await createCsr();
+  const { serverAuth, clientAuth } = x509.ExtendedKeyUsage;
+  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+  const key = createPrivateKey(root.keyPem).export({ type: "pkcs8", format: "der" });
+  const signingKey = await crypto.subtle.importKey("pkcs8", new Uint8Array(key), algorithm, false, ["sign"]);
+  const issue = async (ou: string, names: string[], uses: x509.ExtendedKeyUsageType[], ca = false) =>
+    (
+      await x509.X509CertificateGenerator.create({
+        subject: [{ O: [CLUSTER] }, { OU: [ou] }, { CN: ["n1"] }],
+        issuer: new x509.X509Certificate(root.certPem).subjectName,
+        notAfter: new Date(Date.now() + 86_400_000),
+        publicKey: new x509.Pkcs10CertificateRequest(csrPem).publicKey,
+        ...{ signingKey, signingAlgorithm: algorithm },
+        extensions: [
+          new x509.BasicConstraintsExtension(ca, undefined, true),
+          new x509.ExtendedKeyUsageExtension(uses),
+          new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: "dns", value }))),
+        ],
+      })
+    ).toString("pem");
+  const whyNot = async (
+    ou: "swarm-manager" | "swarm-worker",
+    ...given: [string[], x509.ExtendedKeyUsageType[], boolean?]
+  ) =>
+    whyNotIssued(await issue(ou, ...given), {
+      ...{ csrPem, cn: "n1", ou, o: CLUSTER, rootPem: root.certPem, now: Date.now() },
+    });
+  const both = [serverAuth, clientAuth];
+  assert.equal(await whyNot("swarm-manager", ["swarm-manager", "swarm-ca"], both), undefined);
+  assert.equal(await whyNot("swarm-manager", ["swarm-manager"], both), "it does not name swarm-ca");
+  assert.equal(await whyNot("swarm-manager", ["swarm-ca"], both), "it does not name swarm-manager");
+  assert.match((await whyNot("swarm-manager", ["swarm-manager", "swarm-ca"], [clientAuth])) ?? "", /server auth/);
+  assert.match((await whyNot("swarm-worker", ["swarm-worker"], [serverAuth])) ?? "", /client auth/);
+  assert.equal(await whyNot("swarm-worker", ["swarm-worker"], [clientAuth]), undefined);
+  assert.match((await whyNot("swarm-worker", ["swarm-worker"], both, true)) ?? "", /one of an authority/);
 });
 
 test("a cross-signed root is believed only when it is the next one", async () => {

@@ -2,7 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { PlacementSchema } from "#proto/docker/swarmkit/types_pb.js";
+import { NodeSchema, type Service, ServiceSchema, TaskSchema } from "#proto/docker/swarmkit/objects_pb.js";
+import { type TaskSpec, TaskSpecSchema } from "#proto/docker/swarmkit/specs_pb.js";
+import { NodeStatus_State, PlacementSchema, TaskState } from "#proto/docker/swarmkit/types_pb.js";
+import { misplaced } from "../../../src/swarm/manager/orchestrator/enforcer.ts";
 import { versionOf } from "../../../src/swarm/store/objects.ts";
 import { createWorld, service, type World } from "./support/world.ts";
 
@@ -66,3 +69,23 @@ function labelled(world: World, id: string, labels: Record<string, string>) {
   if (spec.annotations) spec.annotations.labels = labels;
   return [versionOf(node), spec] as const;
 }
+
+test("what must leave a node is told by the service's present placement, not by that under which a task was made", () => {
+  const of = (...constraints: string[]) => create(TaskSpecSchema, { placement: { constraints } });
+  const node = create(NodeSchema, { id: "n1", spec: {}, description: {}, status: { state: NodeStatus_State.READY } });
+  const task = create(TaskSchema, {
+    ...{ id: "t1", serviceId: "s1", nodeId: "n1", spec: of("node.id==n1"), desiredState: TaskState.RUNNING },
+    status: { state: TaskState.RUNNING },
+  });
+  const by = (service: Service | undefined) => misplaced(node, [task], () => service).map(({ id }) => id);
+  const withSpec = (spec: TaskSpec) => create(ServiceSchema, { id: "s1", spec: { task: spec } });
+  assert.deepEqual(by(withSpec(of("node.id!=n1"))), ["t1"]);
+  assert.deepEqual(by(withSpec(of())), []);
+  assert.deepEqual(by(undefined), []);
+  const elsewhere = create(TaskSchema, { ...task, spec: of("node.id!=n1") });
+  assert.deepEqual(
+    misplaced(node, [elsewhere], () => withSpec(of())),
+    [],
+  );
+  assert.deepEqual(misplaced(node, [elsewhere], () => undefined).length, 1);
+});
